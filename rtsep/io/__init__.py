@@ -1,0 +1,1 @@
+"""Devices and files: where audio comes from and goes to."""

@@ -1,0 +1,1 @@
+"""One architecture per file, its paper cited in the docstring (torch)."""

@@ -1,0 +1,1 @@
+"""The streaming contract of every model, its layers and its checks (torch)."""

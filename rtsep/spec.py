@@ -1,0 +1,113 @@
+"""What a stream is: the figures a bundle declares and the engine runs by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Frontend = Literal["stft", "waveform"]
+
+
+class SpecError(ValueError):
+    """A stream description that cannot be run; the message holds the offending values."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The stream a model was made for.
+
+    Attributes
+    ----------
+    sample_rate
+        Samples per second of the model, in Hz.
+    channels
+        Channels the model sees jointly. With 1, every channel of the input is a stream of its own.
+    frontend
+        ``"stft"``: frames are spectra; ``"waveform"``: frames are windowed samples.
+    window
+        Name of the window pair, see :func:`rtsep.windows.pair`.
+    window_length, hop_length
+        In samples.
+    chunk
+        Frames per call of the model.
+    lookahead
+        Frames the model waits for: output frame ``t`` belongs to mixture frame ``t - lookahead``.
+    sources
+        Names of the outputs, in order.
+    """
+
+    sample_rate: int
+    channels: int
+    frontend: Frontend
+    window: str
+    window_length: int
+    hop_length: int
+    chunk: int
+    lookahead: int
+    sources: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse figures no engine could run."""
+        for name in ("sample_rate", "channels", "window_length", "hop_length", "chunk"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value <= 1 << 20:
+                raise SpecError(f"{name} must be a whole number from 1 to {1 << 20}, not {value!r}")
+        if not isinstance(self.lookahead, int) or not 0 <= self.lookahead <= 1 << 16:
+            raise SpecError(f"lookahead must be 0 to {1 << 16} frames, not {self.lookahead!r}")
+        if self.hop_length > self.window_length:
+            raise SpecError(
+                f"hop_length {self.hop_length} is longer than window_length {self.window_length}"
+            )
+        if self.frontend not in ("stft", "waveform"):
+            raise SpecError(f"frontend must be 'stft' or 'waveform', not {self.frontend!r}")
+        if self.frontend == "stft" and self.window_length % 2:
+            raise SpecError(f"an stft window_length must be even, not {self.window_length}")
+        if not self.sources or len(set(self.sources)) != len(self.sources):
+            raise SpecError(f"sources must be distinct names, not {self.sources!r}")
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one channel's frame: ``(bins, 2)`` for spectra, ``(window_length,)`` else."""
+        if self.frontend == "stft":
+            return (self.window_length // 2 + 1, 2)
+        return (self.window_length,)
+
+    @property
+    def step_length(self) -> int:
+        """Samples per call of the model: ``chunk * hop_length``."""
+        return self.chunk * self.hop_length
+
+    def streams(self, channels: int) -> int:
+        """Batch size that carries ``channels`` audio channels through the model.
+
+        Raises
+        ------
+        SpecError
+            If a joint model (``self.channels > 1``) is given another number of channels.
+        """
+        if self.channels == 1:
+            return channels
+        if channels != self.channels:
+            raise SpecError(f"the model separates {self.channels} channels jointly, not {channels}")
+        return 1
+
+
+class Step(Protocol):
+    """One call of a model over fixed buffers: fill ``mixture``, call, read ``sources``.
+
+    ``mixture`` is (streams, chunk, channels, *frame_shape) and ``sources`` is
+    (streams, chunk, sources, channels, *frame_shape), both C-contiguous float32.
+    """
+
+    mixture: Float32
+    sources: Float32
+
+    def __call__(self) -> Any:
+        """Advance the state by one chunk."""
+
+    def reset(self) -> None:
+        """State := zeros."""

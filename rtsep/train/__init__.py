@@ -1,0 +1,1 @@
+"""Training: mixtures, losses, the loop (torch)."""
