@@ -1,1 +1,37 @@
 """One architecture per file, its paper cited in the docstring (torch)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rtsep.models.chandna import Chandna
+from rtsep.nn.streaming import Streaming
+from rtsep.spec import Spec
+
+PAPERS = {
+    "chandna": "Chandna, Miron, Janer, Gomez: Monoaural Audio Source Separation Using Deep "
+    "Convolutional Neural Networks, LVA/ICA 2017",
+}
+"""The architectures by name, each with its paper."""
+
+
+def build(name: str, spec: Spec, options: dict[str, Any]) -> Streaming:
+    """Make the architecture ``name`` for the frames of ``spec``.
+
+    Raises
+    ------
+    ValueError
+        Unknown name, or options the architecture does not take.
+    """
+    if name not in PAPERS:
+        raise ValueError(f"unknown model {name!r}; there are: {', '.join(PAPERS)}")
+    try:
+        return Chandna(
+            bins=spec.window_length // 2 + 1,
+            sources=len(spec.sources),
+            channels=spec.channels,
+            lookahead=spec.lookahead,
+            **options,
+        )
+    except TypeError as error:
+        raise ValueError(f"model {name!r}: {error}") from None

@@ -1,0 +1,273 @@
+"""The bundle: one ``.onnx`` file that knows what it is.
+
+Its graph maps ``mixture`` and every ``state.*`` to ``sources`` and every ``next_state.*``; its
+metadata holds what a graph can't say (see :data:`KEYS`). State shapes are read from the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from rtsep.spec import Spec, SpecError
+from rtsep.windows import pair
+
+FORMAT = "rtsep.bundle.1"
+MAX_BYTES = 1 << 29
+"""Larger files are refused unread."""
+
+KEYS = {
+    "format": FORMAT,
+    "sample_rate": "samples per second, Hz",
+    "channels": "channels seen jointly; 1: each channel is a stream of its own",
+    "frontend": "stft or waveform",
+    "window": "name of the window pair",
+    "window_length": "samples",
+    "hop_length": "samples",
+    "chunk": "frames per call",
+    "lookahead": "frames",
+    "sources": "names, separated by commas",
+    "name": "of the bundle",
+    "model": "architecture and paper",
+    "training": "data and their licences, with attribution; how long",
+    "licence": "of the weights",
+    "quality": "as measured on held-out data",
+    "version": "of rtsep that wrote the file",
+}
+"""Metadata every bundle has, each under ``rtsep.<key>``, and what it says."""
+
+
+class BundleError(ValueError):
+    """A file that can't be run as a bundle; the message names it and the reason."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked model file.
+
+    Attributes
+    ----------
+    spec
+        The stream it separates.
+    states
+        Shape of every state of one stream, by its name in the graph (``state.*``).
+    metadata
+        The texts under :data:`KEYS`.
+    graph
+        The serialised model.
+    path
+        Where it came from, if from a file.
+    """
+
+    spec: Spec
+    states: dict[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
+    graph: bytes = field(repr=False)
+    path: Path | None = None
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of one stream's state."""
+        return 4 * sum(int(np.prod(shape)) for shape in self.states.values())
+
+    def cost(self) -> tuple[int, int]:
+        """Count weights, and multiply-accumulates per second of audio of one stream."""
+        model = onnx.load_model_from_string(self.graph)
+        weights = sum(int(np.prod(t.dims)) for t in model.graph.initializer)
+        per_call = _multiply_accumulates(model)
+        return weights, round(per_call * self.spec.sample_rate / self.spec.step_length)
+
+
+def load(path: Path | str) -> Bundle:
+    """Read and check a bundle.
+
+    Raises
+    ------
+    BundleError
+        Missing, too large or damaged file; no bundle; unknown format; missing or impossible
+        metadata; a window pair that doesn't reconstruct; unpaired states; wrong shapes; external
+        data; weights that are not finite.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise BundleError(f"{path} is a folder, not a bundle")
+        if path.stat().st_size > MAX_BYTES:
+            raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit of a bundle")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}") from None
+    try:
+        return parse(data, path)
+    except BundleError as error:
+        raise BundleError(f"{path} is no bundle that can be run: {error}") from None
+
+
+def parse(data: bytes, path: Path | None = None) -> Bundle:
+    """Check a serialised bundle; see :func:`load`."""
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception:  # protobuf raises several unrelated types
+        raise BundleError("it is not an ONNX file, or it is cut off") from None
+    metadata = {
+        p.key.removeprefix("rtsep."): p.value
+        for p in model.metadata_props
+        if p.key.startswith("rtsep.")
+    }
+    if metadata.get("format") != FORMAT:
+        raise BundleError(f"its rtsep.format is {metadata.get('format')!r}, not {FORMAT!r}")
+    missing = [key for key in KEYS if key not in metadata]
+    if missing:
+        raise BundleError(f"its metadata lacks rtsep.{missing[0]}")
+    spec = _spec(metadata)
+    _check_weights(model)
+    return Bundle(spec, _states(model, spec), metadata, data, path)
+
+
+def describe(spec: Spec, texts: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of a bundle, prefix included, from its spec and the free texts."""
+    fields = {key: str(getattr(spec, key)) for key in KEYS if hasattr(spec, key)}
+    fields["sources"] = ",".join(spec.sources)
+    fields |= {"format": FORMAT, **texts}
+    missing = [key for key in KEYS if key not in fields]
+    if missing:
+        raise BundleError(f"the description lacks {', '.join(missing)}")
+    return {f"rtsep.{key}": fields[key] for key in KEYS}
+
+
+def _spec(metadata: Mapping[str, str]) -> Spec:
+    def number(key: str) -> int:
+        try:
+            return int(metadata[key])
+        except ValueError:
+            raise BundleError(
+                f"rtsep.{key} must be a whole number, not {metadata[key]!r}"
+            ) from None
+
+    try:
+        spec = Spec(
+            sample_rate=number("sample_rate"),
+            channels=number("channels"),
+            frontend=metadata["frontend"],  # type: ignore[arg-type]  # Spec refuses others
+            window=metadata["window"],
+            window_length=number("window_length"),
+            hop_length=number("hop_length"),
+            chunk=number("chunk"),
+            lookahead=number("lookahead"),
+            sources=tuple(metadata["sources"].split(",")),
+        )
+        pair(spec.window, spec.window_length, spec.hop_length)
+    except BundleError:
+        raise
+    except (SpecError, ValueError) as error:
+        raise BundleError(str(error)) from None
+    return spec
+
+
+def _check_weights(model: onnx.ModelProto) -> None:
+    """Refuse tensors that live in other files or hold NaN or Inf."""
+
+    def walk(graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            check(tensor)
+        if graph.sparse_initializer:
+            raise BundleError("it holds sparse weights, which are not supported")
+        for node in graph.node:
+            for attribute in node.attribute:
+                for tensor in (attribute.t, *attribute.tensors):
+                    check(tensor)
+                for subgraph in (attribute.g, *attribute.graphs):
+                    walk(subgraph)
+
+    def check(tensor: TensorProto) -> None:
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise BundleError(f"weight {tensor.name!r} lies in another file")
+        if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
+            try:
+                finite = np.all(np.isfinite(numpy_helper.to_array(tensor)))
+            except ValueError:
+                raise BundleError(f"weight {tensor.name!r} is cut off") from None
+            if not finite:
+                raise BundleError(f"weight {tensor.name!r} holds NaN or Inf")
+
+    walk(model.graph)
+    if model.functions:
+        for function in model.functions:
+            for node in function.node:
+                for attribute in node.attribute:
+                    check(attribute.t)
+
+
+def _shapes(values: object) -> dict[str, tuple[int | None, ...]]:
+    """Shape of each float32 graph input or output; None where a size is free."""
+    shapes: dict[str, tuple[int | None, ...]] = {}
+    for value in values:  # type: ignore[attr-defined]
+        tensor = value.type.tensor_type
+        if tensor.elem_type != TensorProto.FLOAT:
+            raise BundleError(f"{value.name!r} is not float32")
+        shapes[value.name] = tuple(
+            d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim
+        )
+    return shapes
+
+
+def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, tuple[int, ...]]:
+    """Check inputs and outputs against the contract; return the states of one stream."""
+    inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
+    frames = (spec.chunk, spec.channels, *spec.frame_shape)
+    separated = (spec.chunk, len(spec.sources), spec.channels, *spec.frame_shape)
+    for name, has, must in (
+        ("mixture", inputs.pop("mixture", None), frames),
+        ("sources", outputs.pop("sources", None), separated),
+    ):
+        if has is None:
+            raise BundleError(f"its graph has no {name!r}")
+        if has[1:] != must or has[0] is not None:
+            raise BundleError(f"{name!r} must have shape (streams, {str(must)[1:]}, not {has}")
+    states: dict[str, tuple[int, ...]] = {}
+    for name, shape in inputs.items():
+        if not name.startswith("state."):
+            raise BundleError(f"its graph has an input {name!r} that is neither mixture nor state")
+        if outputs.pop(f"next_{name}", None) != shape:
+            raise BundleError(f"{name!r} has no output 'next_{name}' of the same shape")
+        fixed = [size for size in shape[1:] if size is not None]
+        if not shape or shape[0] is not None or len(fixed) != len(shape) - 1:
+            raise BundleError(f"{name!r} must have shape (streams, fixed sizes), not {shape}")
+        if np.prod(fixed, dtype=np.float64) > 1 << 26:
+            raise BundleError(f"{name!r} of shape {shape} is too large for a state")
+        states[name] = tuple(fixed)
+    if outputs:
+        raise BundleError(f"its output {next(iter(outputs))!r} belongs to no state")
+    return states
+
+
+def _multiply_accumulates(model: onnx.ModelProto) -> int:
+    """Multiply-accumulates of matrix products and convolutions, for one stream and one call."""
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.shape.dim[0].Clear()
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    sizes: dict[str, list[int]] = {t.name: list(t.dims) for t in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        sizes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
+    total = 0
+    for node in graph.node:
+        left = sizes.get(node.input[0], []) if node.input else []
+        out = int(np.prod(sizes.get(node.output[0], [0])))
+        if node.op_type == "MatMul" and left:
+            total += out * left[-1]
+        elif node.op_type == "Gemm" and left:
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            total += out * left[0 if transposed else -1]
+        elif node.op_type in ("Conv", "ConvTranspose"):
+            kernel = sizes.get(node.input[1], [0])
+            count = out if node.op_type == "Conv" else int(np.prod(left))
+            total += count * int(np.prod(kernel[1:]))
+    return total

@@ -1,0 +1,153 @@
+"""The engine: samples in, as many samples per source out, always the same latency later."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtsep.latency import Latency
+from rtsep.spec import Float32, Spec, Step
+from rtsep.stft import Frames
+
+
+class Engine:
+    """Run a model over a stream of samples in blocks of any size.
+
+    The output is the reconstruction of the model's frames, exactly ``latency.total`` samples late,
+    as long as every block is a multiple of the declared one.
+
+    Parameters
+    ----------
+    step
+        One call of the model over its fixed buffers. The engine uses it alone.
+    spec
+        The stream the model was made for.
+    channels
+        Audio channels of the blocks. A model of one channel runs on each as a stream of its own.
+    block
+        In samples; every call brings a multiple of it. With 1, the size may vary freely.
+
+    Attributes
+    ----------
+    latency
+        Algorithmic latency by its terms, in samples.
+    nonfinite_in
+        Input samples replaced by 0 since construction: NaN, Inf, or beyond `rtsep.kernels.LIMIT`.
+    nonfinite_out
+        Frames since construction that the model spoiled with such values: silence was put in their
+        place, in every stream and source, and the model's state was reset.
+
+    Raises
+    ------
+    SpecError
+        If the step's buffers are not those of ``spec`` and ``channels``.
+    ValueError
+        If the window does not reconstruct, or ``channels`` or ``block`` is below 1.
+    """
+
+    def __init__(self, step: Step, spec: Spec, channels: int = 1, block: int = 1) -> None:
+        if channels < 1 or block < 1:
+            raise ValueError(f"channels and block must be 1 or more, not {channels} and {block}")
+        self.spec = spec
+        self.channels = channels
+        self.block = block
+        self.latency = Latency.of(spec, block)
+        self._step = step
+        self._frames = Frames(spec, step, channels, self.latency.reblocking)
+        self._shape = (len(spec.sources), channels)
+        self._chunk = spec.step_length
+        self._position = 0
+        self._nonfinite_in = 0
+        self._nonfinite_out = 0
+
+    @property
+    def nonfinite_in(self) -> int:
+        """Input samples replaced by 0 since construction."""
+        return self._nonfinite_in
+
+    @property
+    def nonfinite_out(self) -> int:
+        """Frames of the model replaced by silence since construction."""
+        return self._nonfinite_out
+
+    def process(self, block: Float32, out: Float32 | None = None) -> Float32:
+        """Separate the next samples.
+
+        Parameters
+        ----------
+        block
+            (n, channels) float32, C-contiguous; n >= 0 is a multiple of the declared block.
+        out
+            (n, sources, channels) float32, C-contiguous, not overlapping ``block``; filled and
+            returned. Made anew if not given; on the audio path, give it.
+
+        Returns
+        -------
+        out
+            Sample ``t`` of the whole output belongs to sample ``t - latency.total`` of the input.
+
+        Raises
+        ------
+        ValueError
+            If an array does not fit; nothing has been taken in then.
+        """
+        _check("block", block, (len(block), self.channels))
+        n = len(block)
+        if n % self.block:
+            raise ValueError(f"{n} samples are not a multiple of the declared block, {self.block}")
+        if out is None:
+            out = np.empty((n, *self._shape), np.float32)
+        else:
+            _check("out", out, (n, *self._shape))
+            if not out.flags.writeable:
+                raise ValueError("out must be writeable")
+        done = 0
+        while done < n:
+            position = self._position
+            count = min(self._chunk - position, n - done)
+            self._nonfinite_in += self._frames.push(block, done, count, position)
+            self._position = (position + count) % self._chunk
+            if self._position == 0:
+                self._step()
+            broken = self._frames.pull(out, done, count, position)
+            if broken:
+                self._nonfinite_out += broken
+                self._step.reset()
+            done += count
+        return out
+
+    def flush(self, out: Float32 | None = None) -> Float32:
+        """Return what is still inside, and reset: the next sample starts a new stream.
+
+        After it, all outputs joined and without their first ``latency.total`` samples align with
+        the input and are as long. Allocates; not for the audio path.
+
+        Parameters
+        ----------
+        out
+            (latency.total, sources, channels) float32, C-contiguous; made anew if not given.
+        """
+        total = self.latency.total
+        if out is None:
+            out = np.empty((total, *self._shape), np.float32)
+        else:
+            _check("out", out, (total, *self._shape))
+        blocks = -(-total // self.block)
+        silence = np.zeros((blocks * self.block, self.channels), np.float32)
+        out[:] = self.process(silence)[:total]
+        self.reset()
+        return out
+
+    def reset(self) -> None:
+        """State := zeros, the model's too, as if newly made; only the counters go on."""
+        self._step.reset()
+        self._frames.reset()
+        self._position = 0
+
+
+def _check(name: str, array: Float32, shape: tuple[int, ...]) -> None:
+    """Refuse what the kernels would read or write past the end of."""
+    if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
+        raise ValueError(
+            f"{name} must be C-contiguous float32 of shape {shape}, "
+            f"not {array.dtype} {array.shape} with strides {array.strides}"
+        )

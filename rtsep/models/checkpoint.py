@@ -1,0 +1,122 @@
+"""A trained model on disk: weights as safetensors, what they are as JSON in the file's header.
+
+Nothing in a checkpoint is ever executed: no pickles are read or written.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rtsep.models import build
+from rtsep.nn.streaming import Streaming
+from rtsep.spec import Spec, SpecError
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of ours; the message names it and the reason."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything but the weights.
+
+    Attributes
+    ----------
+    name
+        Of the bundle this becomes.
+    model, options
+        The architecture and its constructor arguments.
+    spec
+        The stream it works on.
+    training
+        What it was trained on and for how long, in words a model card can print.
+    """
+
+    name: str
+    model: str
+    spec: Spec
+    options: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> Description:
+        """Read the fields of a recipe or a checkpoint header.
+
+        Raises
+        ------
+        ValueError
+            A field is missing or cannot be.
+        """
+        try:
+            spec = dict(fields["spec"])
+            spec["sources"] = tuple(spec["sources"])
+            return cls(
+                name=str(fields["name"]),
+                model=str(fields["model"]),
+                spec=Spec(**spec),
+                options=dict(fields.get("options", {})),
+                training={str(k): str(v) for k, v in fields.get("training", {}).items()},
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a field is missing or wrong: {error}") from None
+
+    def build(self) -> Streaming:
+        """Make the model, with random weights."""
+        return build(self.model, self.spec, self.options)
+
+
+def save(path: Path, description: Description, tensors: dict[str, Tensor]) -> None:
+    """Write atomically: the file at ``path`` is always a whole one."""
+    temporary = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"rtsep": json.dumps(asdict(description))}
+    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, header)
+    temporary.replace(path)
+
+
+def read(path: Path) -> tuple[Description, dict[str, Tensor]]:
+    """Read what :func:`save` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint")
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get("rtsep")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header is None:
+            raise CheckpointError(f"{path} is no checkpoint of rtsep: its header says nothing")
+        return Description.parse(json.loads(header)), tensors
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no safetensors checkpoint: {error}") from None
+    except (SpecError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def load(path: Path) -> tuple[Description, Streaming]:
+    """Read a checkpoint and build its model, ready to run.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`read`, or the weights don't fit the architecture.
+    """
+    description, tensors = read(path)
+    try:
+        model = description.build()
+        model.load_state_dict(tensors)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} does not fit model {description.model!r}: {reason}") from None
+    return description, model.eval()

@@ -1,0 +1,78 @@
+"""The two front ends in torch, offline: what the engine does with rings, over whole signals."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtsep.nn.streaming import Streaming
+from rtsep.spec import Spec
+from rtsep.windows import pair
+
+
+class Frontend(nn.Module):
+    """Framing, window and transform of ``spec``, and back by overlap-add.
+
+    Frame ``m`` ends with sample ``(m + 1) * hop_length``, so analysis followed by synthesis gives
+    the input back ``window_length - hop_length`` samples late, exactly like the engine.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        analysis, synthesis = pair(spec.window, spec.window_length, spec.hop_length)
+        self.register_buffer("analysis", torch.from_numpy(analysis))
+        self.register_buffer("synthesis", torch.from_numpy(synthesis))
+        self.analysis: Tensor
+        self.synthesis: Tensor
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Samples (streams, n, channels) to frames (streams, n / hop, channels, *frame_shape).
+
+        ``n`` is a multiple of the hop.
+        """
+        spec = self.spec
+        x = F.pad(x.transpose(1, 2), (spec.window_length - spec.hop_length, 0))
+        frames = x.unfold(-1, spec.window_length, spec.hop_length).transpose(1, 2) * self.analysis
+        if spec.frontend == "waveform":
+            return frames
+        return torch.view_as_real(torch.fft.rfft(frames))
+
+    def synthesise(self, frames: Tensor) -> Tensor:
+        """Frames (streams, m, sources, channels, ...) to (streams, m * hop, sources, channels)."""
+        spec = self.spec
+        if spec.frontend == "stft":
+            frames = torch.fft.irfft(torch.view_as_complex(frames.contiguous()))
+        frames = frames * self.synthesis
+        streams, count, sources, channels, window = frames.shape
+        columns = frames.permute(0, 2, 3, 4, 1).reshape(-1, window, count)
+        length = window + (count - 1) * spec.hop_length
+        x = F.fold(columns, (1, length), (1, window), stride=(1, spec.hop_length))
+        x = x[:, 0, 0, : count * spec.hop_length].unflatten(0, (streams, sources, channels))
+        return x.permute(0, 3, 1, 2)
+
+
+def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:
+    """Separate whole signals offline, latency removed.
+
+    Parameters
+    ----------
+    model
+        Its frames are those of ``frontend``.
+    frontend
+        Of the model's spec.
+    x
+        Mixtures (streams, samples, channels).
+
+    Returns
+    -------
+    Tensor
+        (streams, samples, sources, channels), aligned with ``x``.
+    """
+    spec = frontend.spec
+    late = spec.window_length - spec.hop_length + spec.lookahead * spec.hop_length
+    samples = x.shape[1]
+    x = F.pad(x, (0, 0, 0, late + -(samples + late) % spec.step_length))
+    frames, _ = model(frontend.analyse(x), model.initial_state(x.shape[0]))
+    return frontend.synthesise(frames)[:, late : late + samples]

@@ -1,0 +1,96 @@
+"""Layers that obey the streaming contract."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rtsep.nn.streaming import State, Streaming, extend
+
+
+class CausalConv(Streaming):
+    """Convolution over time that reads the newest frame and ``kernel - 1`` past ones.
+
+    Shapes: (streams, frames, inputs) -> (streams, frames, outputs).
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.conv = nn.Conv1d(inputs, outputs, kernel)
+
+    def initial_state(self, streams: int) -> State:
+        """The last ``kernel - 1`` input frames."""
+        return {"past": torch.zeros(streams, self.kernel - 1, self.conv.in_channels)}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Convolve; frame ``t`` of the output reads input frames ``t - kernel + 1 ... t``."""
+        window, past = extend(state["past"], x)
+        if x.shape[1] == 1:  # one live frame is one matrix product, several times faster in ONNX
+            weight = self.conv.weight.permute(2, 1, 0).flatten(0, 1)
+            y = window.flatten(1).unsqueeze(1) @ weight + self.conv.bias
+        else:
+            y = self.conv(window.transpose(1, 2)).transpose(1, 2)
+        return y, {"past": past}
+
+
+class Delay(Streaming):
+    """Gives back what came in ``frames`` frames ago; zeros before that.
+
+    The only place where a model waits: the mixture is delayed here while features run ahead of it.
+    """
+
+    def __init__(self, frames: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.frames = frames
+        self.shape = shape
+
+    def initial_state(self, streams: int) -> State:
+        """The last ``frames`` inputs; nothing to remember for a delay of 0."""
+        return {"past": torch.zeros(streams, self.frames, *self.shape)} if self.frames else {}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Delay (streams, frames, *shape) along time."""
+        if not self.frames:
+            return x, {}
+        window, past = extend(state["past"], x)
+        return window[:, : x.shape[1]], {"past": past}
+
+
+class ForgettingMean(Streaming):
+    """Exponentially forgotten mean of a level, (streams, frames) -> (streams, frames).
+
+    ``mean[t] = sum_k a^(t-k) x[k] / sum_k a^(t-k)``, so it is right from the first frame on and
+    never loses precision: both sums stay bounded however long the stream runs.
+    """
+
+    BLOCK = 64
+    """Frames per matrix product when many frames come at once."""
+
+    def __init__(self, frames: float) -> None:
+        """Forget with a time constant of ``frames`` frames."""
+        super().__init__()
+        self.keep = float(torch.exp(torch.tensor(-1.0 / frames)))
+        t = torch.arange(self.BLOCK)
+        decay = (self.keep ** (t[:, None] - t[None, :]).float()).tril()
+        self.register_buffer("decay", decay, persistent=False)
+        self.register_buffer("carry", self.keep ** (t + 1).float(), persistent=False)
+        self.decay: Tensor
+        self.carry: Tensor
+
+    def initial_state(self, streams: int) -> State:
+        """The two sums: of the values and of their weights."""
+        return {"sums": torch.zeros(streams, 2)}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Mean of all frames so far, the newest included."""
+        sums = state["sums"]
+        means = []
+        for start in range(0, x.shape[1], self.BLOCK):
+            part = x[:, start : start + self.BLOCK]
+            n = part.shape[1]
+            pair = torch.stack([part, torch.ones_like(part)], dim=-1)
+            running = self.decay[:n, :n] @ pair + self.carry[:n, None] * sums[:, None]
+            sums = running[:, -1]
+            means.append(running[..., 0] / running[..., 1])
+        return torch.cat(means, dim=1), {"sums": sums}

@@ -1,0 +1,158 @@
+"""Module and spec to a bundle: export with explicit state, and proof that both agree."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from rtsep import __version__
+from rtsep.bundle import Bundle, describe, parse
+from rtsep.nn.checks import ContractError, check_contract
+from rtsep.nn.streaming import Streaming, flatten, unflatten
+from rtsep.separator import Separator
+from rtsep.spec import Spec
+
+OPSET = 18
+
+
+class _Graph(nn.Module):
+    """One chunk of a model with its states as flat arguments: what becomes the ONNX graph."""
+
+    def __init__(self, model: Streaming, names: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, mixture: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        sources, following = self.model(
+            mixture, unflatten(dict(zip(self.names, states, strict=True)))
+        )
+        leaves = flatten(following)
+        return (sources, *(leaves[name] for name in self.names))
+
+
+def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
+    """Turn a model into a checked bundle.
+
+    Parameters
+    ----------
+    model
+        Obeys the contract for the frames of ``spec``.
+    spec
+        What the bundle declares.
+    texts
+        The free texts of :data:`rtsep.bundle.KEYS`: name, model, training, licence, quality.
+
+    Raises
+    ------
+    ContractError
+        The model breaks the contract, or the graph does not equal the module.
+    rtsep.bundle.BundleError
+        The graph is no bundle that can be run.
+    """
+    model = model.eval()
+    shape = (spec.channels, *spec.frame_shape)
+    check_contract(model, shape, spec.lookahead)
+    proto = _graph(model, spec)
+    for key, value in describe(spec, {**texts, "version": __version__}).items():
+        proto.metadata_props.add(key=key, value=value)
+    bundle = parse(proto.SerializeToString())
+    check_parity(model, bundle)
+    return bundle
+
+
+def write(bundle: Bundle, path: Path) -> None:
+    """Write the bundle's file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(bundle.graph)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> float:
+    """The bundle in ONNX Runtime equals the module offline, on silence, noise and full scale.
+
+    Returns
+    -------
+    float
+        Largest difference, relative to the largest sample of each output.
+    """
+    spec = bundle.spec
+    shape = (2, 40 * spec.chunk, spec.channels, *spec.frame_shape)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    loud = spec.window_length**0.5 if spec.frontend == "stft" else 1.0  # of full-scale noise
+    step = Separator(bundle, streams=2)
+    worst = 0.0
+    for name, x in {
+        "silence": torch.zeros_like(noise),
+        "noise": noise,
+        "full scale": loud * torch.sign(noise),
+    }.items():
+        offline, _ = model(x, model.initial_state(2))
+        step.reset()
+        parts = []
+        for chunk in x.numpy().reshape(2, -1, spec.chunk, *shape[2:]).swapaxes(0, 1):
+            step.mixture[:] = chunk
+            step()
+            parts.append(step.sources.copy())
+        live = np.concatenate(parts, axis=1)
+        scale = max(float(offline.abs().max()), 1e-6)
+        difference = float(np.max(np.abs(live - offline.numpy()))) / scale
+        if not difference <= tolerance:
+            raise ContractError(f"the ONNX graph differs from the module by {difference:.1e} ({name})")
+        worst = max(worst, difference)
+    return worst
+
+
+def _graph(model: Streaming, spec: Spec) -> onnx.ModelProto:
+    # Two streams: a size of 1 would be taken for a constant.
+    states = flatten(model.initial_state(2))
+    mixture = torch.randn(2, spec.chunk, spec.channels, *spec.frame_shape)
+    streams = {0: torch.export.Dim.DYNAMIC}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            _Graph(model, list(states)),
+            (mixture, *states.values()),
+            input_names=["mixture", *states],
+            output_names=["sources", *(f"next_{name}" for name in states)],
+            dynamic_shapes=(streams, tuple(streams for _ in states)),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _clean(proto)
+    return proto
+
+
+def _clean(proto: onnx.ModelProto) -> None:
+    """Name the free axis ``streams`` everywhere and drop the exporter's notes on source lines."""
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "streams"
+        del value.metadata_props[:]
+    del proto.graph.value_info[:]
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del proto.graph.metadata_props[:]
+    del proto.metadata_props[:]
+    for tensor in proto.graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]

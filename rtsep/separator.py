@@ -1,0 +1,120 @@
+"""A bundle in ONNX Runtime, one call per chunk over fixed buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+
+from rtsep.bundle import Bundle, BundleError
+from rtsep.spec import Float32
+
+onnxruntime.set_default_logger_severity(3)  # it tells of absent GPUs on every machine without one
+
+
+class Separator:
+    """The model's :class:`rtsep.spec.Step`: fill ``mixture``, call, read ``sources``.
+
+    Two pre-bound calls swap the roles of state and next state, so nothing is copied or allocated.
+    While the graph runs, the interpreter lock is free.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    streams
+        Independent streams carried side by side.
+    threads
+        Of one call; more than 1 rarely pays for single frames.
+    providers
+        ONNX Runtime execution providers by name, in order of preference; the CPU by default,
+        which is faster than a GPU for frames of one stream.
+
+    Raises
+    ------
+    BundleError
+        ONNX Runtime refuses the graph, a provider is not there, or silence or noise in does not
+        give finite frames out.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        streams: int = 1,
+        threads: int = 1,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        self.bundle = bundle
+        spec = bundle.spec
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        options.add_free_dimension_override_by_name("streams", streams)
+        name = bundle.path or bundle.metadata["name"]
+        try:
+            self._session = onnxruntime.InferenceSession(
+                bundle.graph, options, providers=list(providers)
+            )
+        except Exception as error:  # ONNX Runtime raises its own types, bare RuntimeError too
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"{name}: ONNX Runtime refuses the graph: {reason}") from None
+        if self._session.get_providers()[0] != providers[0]:
+            raise BundleError(f"{providers[0]} is not available here; leave providers at the CPU")
+        self.mixture: Float32 = np.zeros(
+            (streams, spec.chunk, spec.channels, *spec.frame_shape), np.float32
+        )
+        self.sources: Float32 = np.zeros(
+            (streams, spec.chunk, len(spec.sources), spec.channels, *spec.frame_shape), np.float32
+        )
+        self._states = [
+            {key: np.zeros((streams, *shape), np.float32) for key, shape in bundle.states.items()}
+            for _ in range(2)
+        ]
+        now, following = (self._bind(*pair) for pair in (self._states, self._states[::-1]))
+        self._bindings = (now, following)
+        self._turn = 0
+        self._check(name)
+
+    def _bind(
+        self, now: dict[str, Float32], following: dict[str, Float32]
+    ) -> onnxruntime.IOBinding:
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("mixture", self.mixture)
+        outputs = {"sources": self.sources}
+        for key, state in now.items():
+            binding.bind_cpu_input(key, state)
+            outputs[f"next_{key}"] = following[key]
+        for key, array in outputs.items():
+            binding.bind_output(key, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        return binding
+
+    def _check(self, name: object) -> None:
+        """First calls: they warm the graph up and show whether it gives what it promises."""
+        noise = np.random.default_rng(0).standard_normal(self.mixture.shape).astype(np.float32)
+        try:
+            for frame in (np.zeros_like(noise), noise, noise):
+                self.mixture[:] = frame
+                self.sources[:] = np.nan
+                self()
+                if not np.all(np.isfinite(self.sources)):
+                    raise BundleError(f"{name}: the graph gives NaN or Inf for ordinary input")
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"{name}: the graph does not run: {reason}") from None
+        self.mixture[:] = 0.0
+        self.reset()
+
+    def __call__(self) -> None:
+        """Separate the chunk in ``mixture`` into ``sources`` and advance the state."""
+        self._session.run_with_iobinding(self._bindings[self._turn])
+        self._turn ^= 1
+
+    def reset(self) -> None:
+        """State := zeros."""
+        for states in self._states:
+            for state in states.values():
+                state[:] = 0.0

@@ -1,0 +1,293 @@
+"""Around an engine of another rate: n in, n out, exactly as late as declared."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtsep.engine import Engine
+from rtsep.latency import Latency
+from rtsep.polyphase import PASSBAND, half_width
+from rtsep.resample import Resampled, around, inner_block
+from rtsep.spec import Spec
+
+RATES = (8000, 16000, 22050, 44100, 48000, 96000)
+PAIRS = [(outer, 16000) for outer in RATES if outer != 16000] + [
+    (44100, 48000),
+    (48000, 44100),
+    (16000, 48000),
+    (48000, 8000),
+]
+
+
+class Delay:
+    """A stand-in engine: stem k is the mixture times k + 1, ``latency`` samples late."""
+
+    def __init__(self, rate=16000, latency=0, channels=1, stems=1, block=1):
+        names = tuple(f"stem{k}" for k in range(stems))
+        self.spec = Spec(rate, 1, "waveform", "hann", 16, 8, 1, 0, names)
+        self.latency = Latency(overlap=latency, reblocking=0, lookahead=0)
+        self.channels, self.block = channels, block
+        self.nonfinite_in, self.nonfinite_out = 0, 3
+        self.sizes = []
+        self.reset()
+
+    def reset(self):
+        self.past = np.zeros((self.latency.total, self.channels), np.float32)
+
+    def process(self, block, out=None):
+        assert len(block) % self.block == 0
+        assert block.flags.c_contiguous and out.flags.c_contiguous
+        self.sizes.append(len(block))
+        heard = np.concatenate([self.past, block])
+        self.past = heard[len(block) :]
+        for k in range(len(self.spec.sources)):
+            out[:, k] = heard[: len(block)] * (k + 1)
+        return out
+
+
+def delayed(pair, latency=0, channels=1, stems=1, block=1):
+    """Around a stand-in engine, as the factory builds it."""
+    return around(lambda inner: Delay(pair[1], latency, channels, stems, inner), *pair, block)
+
+
+def noise(length, channels=1, seed=0):
+    return np.random.default_rng(seed).standard_normal((length, channels)).astype(np.float32)
+
+
+def run(resampled, x, sizes):
+    """Outputs of blocks of ``sizes``, again and again, until ``x`` is used up."""
+    parts, first = [], 0
+    while first < len(x):
+        for size in sizes:
+            part = x[first : first + size]
+            parts.append(resampled.process(part))
+            assert len(parts[-1]) == len(part)
+            first += size
+    return np.concatenate(parts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pair=st.sampled_from(PAIRS),
+    latency=st.integers(0, 300),
+    sizes=st.lists(st.sampled_from([0, 1, 2, 7, 64, 441, 480, 1000, 20000]), min_size=1),
+    channels=st.integers(1, 2),
+    stems=st.integers(1, 3),
+)
+def test_any_blocking_equals_one_shot(pair, latency, sizes, channels, stems):
+    x = noise(6000, channels)
+    resampled = delayed(pair, latency, channels, stems)
+    once = resampled.process(x)
+    assert once.shape == (6000, stems, channels)
+    resampled.reset()
+    np.testing.assert_allclose(run(resampled, x, [*sizes, 333]), once, atol=1e-5)
+    for k in range(stems):
+        np.testing.assert_allclose(once[:, k], once[:, 0] * (k + 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("block", [1, 480, 441])
+@pytest.mark.parametrize("latency", [0, 97])
+def test_tones_come_back_exactly_as_late_as_declared(pair, block, latency):
+    """Delay the input by the whole number declared, and nothing is left: below -75 dB."""
+    resampled = delayed(pair, latency, block=block)
+    length = 40 * max(block, 100)
+    time = np.arange(length)[:, None] / pair[0]
+    for hz in (50.0, 1000.0, 0.98 * PASSBAND * min(pair) / 2):
+        x = np.sin(2 * np.pi * hz * time).astype(np.float32)
+        resampled.reset()
+        y = run(resampled, x, [block])[:, 0]
+        late = resampled.latency_samples
+        steady = slice(late + 3 * half_width(*_periods(*pair)) // _periods(*pair)[0] + 2, None)
+        error = y[steady] - np.concatenate([np.zeros((late, 1), np.float32), x])[: len(y)][steady]
+        assert len(error) > 500
+        # Sub-sample: at hz, a delay wrong by 0.001 samples alone would leave 2 pi hz / rate / 1000.
+        assert 10 * np.log10(2 * np.mean(error**2)) < -75
+
+
+def _periods(outer_rate, model_rate):
+    common = int(np.gcd(outer_rate, model_rate))
+    return model_rate // common, outer_rate // common
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_click_peaks_at_the_declared_latency(pair):
+    resampled = delayed(pair, 50)
+    for position in (0, 1, 100, 333):
+        x = np.zeros((resampled.latency_samples + 1000, 1), np.float32)
+        x[position] = 1.0
+        resampled.reset()
+        y = resampled.process(x)[:, 0, 0]
+        assert abs(y).argmax() == position + resampled.latency_samples
+
+
+@settings(max_examples=60, deadline=None)
+@given(pair=st.sampled_from(PAIRS), latency=st.integers(0, 2000), block=st.integers(1, 2000))
+def test_the_latency_is_by_its_terms_and_minimal(pair, latency, block):
+    outer_rate, model_rate = pair
+    resampled = delayed(pair, latency, block=block)
+    outer, model = _periods(*pair)
+    assert isinstance(resampled.latency_samples, int)
+    own = latency * outer_rate / model_rate
+    assert resampled.latency_samples == pytest.approx(own + resampled.resampling)
+    filters = 2 * half_width(outer, model) / outer
+    # Both filters, give or take less than one sample of either rate.
+    assert abs(resampled.resampling - filters) < 1 + outer_rate / model_rate
+    run(resampled, noise(20 * block), [block, 3 * block])  # `pull` raises if it ran dry
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected_ms"), [((48000, 16000), 3.17), ((44100, 16000), 3.14), ((48000, 8000), 6.3)]
+)
+def test_both_directions_take_a_few_milliseconds(pair, expected_ms):
+    resampled = delayed(pair)
+    assert resampled.resampling / pair[0] * 1000 == pytest.approx(expected_ms, abs=0.05)
+
+
+def test_one_sample_sooner_would_run_dry(monkeypatch):
+    for pair in PAIRS:
+        for block in (1, 480):
+            good = delayed(pair, 13, block=block).latency_samples
+            monkeypatch.setattr("rtsep.resample._smallest_latency", lambda *_, d=good: d - 1)
+            early = delayed(pair, 13, block=block)
+            monkeypatch.undo()
+            with pytest.raises(ValueError, match="rows asked for"):
+                run(early, noise(50_000), [block] if block > 1 else [1] * 499 + [2])
+
+
+def test_regular_blocks_stay_regular():
+    assert inner_block(48000, 16000, 480) == 160
+    assert inner_block(44100, 16000, 441) == 160
+    assert inner_block(44100, 16000, 480) == 1
+    assert inner_block(48000, 16000, 1) == 1
+    resampled = delayed((48000, 16000), 100, block=480)
+    engine = resampled.engine
+    run(resampled, noise(48000), [480])
+    assert set(engine.sizes) == {160}
+    run(resampled, noise(48000), [960, 480])
+    assert set(engine.sizes) == {160, 320}
+
+
+@pytest.mark.parametrize("pair", [p for p in PAIRS if p[0] > (2 - PASSBAND) * p[1]])
+def test_what_lies_beyond_the_transition_is_gone(pair):
+    """Alias or image: 80 dB below, measured over the whole output for tones above the band."""
+    outer_rate, model_rate = pair
+    resampled = delayed(pair)
+    time = np.arange(8000)[:, None] / outer_rate
+    edge = (2 - PASSBAND) * model_rate / 2
+    for hz in np.linspace(edge, outer_rate / 2, 7)[:-1]:
+        resampled.reset()
+        y = resampled.process(np.sin(2 * np.pi * hz * time).astype(np.float32))
+        assert 20 * np.log10(np.abs(y[4000:]).max() + 1e-9) < -75
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_constant_stays_constant(pair):
+    resampled = delayed(pair, 20)
+    y = resampled.process(np.ones((4000, 1), np.float32))
+    np.testing.assert_allclose(y[3000:], 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 480])
+def test_flush_returns_the_tail_and_resets(block):
+    resampled = delayed((48000, 16000), 77, block=block)
+    x = noise(4800)
+    late = resampled.latency_samples
+    longer = resampled.process(np.concatenate([x, np.zeros((4800, 1), np.float32)]))
+    resampled.reset()
+    for _ in range(2):
+        y = run(resampled, x, [480])
+        tail = np.full((late, 1, 1), np.nan, np.float32)
+        assert resampled.flush(tail) is tail
+        np.testing.assert_allclose(np.concatenate([y, tail]), longer[: 4800 + late], atol=1e-5)
+    assert resampled.flush().shape == (late, 1, 1)
+
+
+class Copy:
+    """A model that returns the mixture, over an engine's buffers."""
+
+    def __init__(self, spec, channels):
+        self.mixture = np.zeros((channels, spec.chunk, 1, *spec.frame_shape), np.float32)
+        self.sources = np.zeros((channels, spec.chunk, 1, 1, *spec.frame_shape), np.float32)
+
+    def __call__(self):
+        self.sources[:, :, 0] = self.mixture
+
+    def reset(self):
+        pass
+
+
+@pytest.mark.parametrize("rate", [rate for rate in RATES if rate != 16000])
+@pytest.mark.parametrize("block", [1, 441, 480])
+def test_around_the_real_engine(rate, block):
+    spec = Spec(16000, 1, "stft", "hann", 256, 64, 2, 3, ("copy",))
+    engine = around(lambda inner: Engine(Copy(spec, 2), spec, 2, inner), rate, 16000, block)
+    hz = 1000 * np.array([[1, 2]])
+    x = np.sin(2 * np.pi * hz * np.arange(40 * 480)[:, None] / rate).astype(np.float32)
+    x = x[: len(x) // block * block]
+    y = np.concatenate([run(engine, x, [7 * block, block]), engine.flush()])[:, 0]
+    late = engine.latency_samples
+    assert len(y) == len(x) + late
+    steady = slice(late, len(x) - late)
+    np.testing.assert_allclose(y[late:][steady], x[steady], atol=3e-4)
+    own = engine.engine.latency.total * rate / 16000
+    assert late == pytest.approx(own + engine.resampling)
+
+
+def test_reset_equals_fresh():
+    x = noise(5000)
+    used, fresh = delayed((44100, 16000), 9), delayed((44100, 16000), 9)
+    used.process(noise(1234, seed=1))
+    used.reset()
+    np.testing.assert_array_equal(used.process(x), fresh.process(x))
+
+
+def test_a_given_out_is_filled():
+    resampled = delayed((48000, 16000), 0, 2, 2)
+    out = np.full((10, 2, 2), np.nan, np.float32)
+    assert resampled.process(noise(10, 2), out) is out
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_what_is_no_sound_is_one_silent_sample(bad):
+    broken, silent = delayed((44100, 16000)), delayed((44100, 16000))
+    x = noise(3000)
+    x[1000] = bad
+    y = broken.process(x)
+    x[1000] = 0.0
+    np.testing.assert_array_equal(y, silent.process(x))
+    assert broken.nonfinite_in == 1 and silent.nonfinite_in == 0
+    assert broken.nonfinite_out == 3  # the engine's
+
+
+def test_what_does_not_fit_is_refused():
+    resampled = delayed((48000, 16000), 0, 2, block=480)
+    assert resampled.process(noise(0, 2)).shape == (0, 1, 2)
+    with pytest.raises(ValueError, match="481 samples are not a multiple of the declared block"):
+        resampled.process(noise(481, 2))
+    for block in (noise(480, 1), noise(480, 2)[:, 0], noise(480, 2).astype(float)):
+        with pytest.raises(ValueError, match="block must be C-contiguous float32 of shape"):
+            resampled.process(block)
+    for out in (np.zeros((480, 1, 1), "f4"), np.zeros((480, 1, 2)), np.zeros((2, 1, 480), "f4").T):
+        with pytest.raises(ValueError, match="out must be C-contiguous float32 of shape"):
+            resampled.process(noise(480, 2), out)
+
+
+def test_figures_that_cannot_be_are_refused():
+    for outer_rate, block in ((0, 1), (-1, 1), (48000, 0), (48000.0, 1)):
+        with pytest.raises(ValueError, match="must be whole numbers above 0"):
+            Resampled(Delay(), outer_rate, 16000, block)
+    with pytest.raises(ValueError, match="the engine works at 16000, not 8000"):
+        Resampled(Delay(), 48000, 8000)
+    with pytest.raises(ValueError, match="the engine's block is 160, it must divide 1"):
+        Resampled(Delay(block=160), 48000, 16000)
+
+
+def test_around_wraps_only_where_rates_differ():
+    engine = around(lambda block: Delay(block=block), 16000, 16000, 100)
+    assert isinstance(engine, Delay) and engine.block == 100
+    wrapped = around(lambda block: Delay(block=block), 48000, 16000, 480)
+    assert isinstance(wrapped, Resampled) and wrapped.engine.block == 160
+    assert wrapped.spec is wrapped.engine.spec
