@@ -60,6 +60,16 @@ class Engine:
         self._nonfinite_out = 0
 
     @property
+    def latency_samples(self) -> int:
+        """``latency.total``: how late the output is, in samples of the blocks given."""
+        return self.latency.total
+
+    @property
+    def resampling(self) -> float:
+        """Part of it that resampling adds: nothing here, see `rtsep.resample`."""
+        return 0.0
+
+    @property
     def nonfinite_in(self) -> int:
         """Input samples replaced by 0 since construction."""
         return self._nonfinite_in

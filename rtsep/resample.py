@@ -38,6 +38,14 @@ class Processor(Protocol):
         """In samples of the model's rate."""
 
     @property
+    def latency_samples(self) -> int:
+        """In samples of the blocks given."""
+
+    @property
+    def resampling(self) -> float:
+        """Part of it that resampling adds."""
+
+    @property
     def channels(self) -> int:
         """Channels of the mixture and of each stem."""
 
@@ -132,6 +140,11 @@ class Resampled:
         late = -self.latency_samples * outer
         self._inward = Polyphase(outer, model, 0, start * model, self.channels, self._piece)
         self._outward = Polyphase(model, outer, (start - delay) * model, late, width, max_model)
+
+    @property
+    def latency(self) -> Latency:
+        """Latency of the engine inside, in samples of the model's rate."""
+        return self.engine.latency
 
     @property
     def spec(self) -> Spec:

@@ -47,6 +47,16 @@ class Stats:
     resyncs: int
     debt: int
 
+    @property
+    def xruns(self) -> int:
+        """Under- and overflows the device itself has told of."""
+        return (
+            self.input_underflows
+            + self.input_overflows
+            + self.output_underflows
+            + self.output_overflows
+        )
+
 
 _TICK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
     ctypes.c_int,

@@ -1,0 +1,51 @@
+"""``rtsep export``: checkpoint to bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rtsep.bundle import BundleError
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle.")
+def export(checkpoint: Path, output: Path) -> None:
+    """Turn a trained CHECKPOINT into a bundle that anyone can run.
+
+    Refuses, and writes nothing, unless the model keeps the streaming contract (any chunking gives
+    the same output, nothing beyond the declared lookahead is used, state is explicit, output stays
+    finite) and the ONNX graph equals it on silence, noise and full scale.
+
+    \b
+    Example:
+      rtsep export runs/chandna-speech/best.safetensors -o my-model.onnx
+    """
+    try:
+        from rtsep.models import PAPERS
+        from rtsep.models.checkpoint import load
+        from rtsep.nn.onnx import export as make
+        from rtsep.nn.onnx import write
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"export needs {error.name}: install it with pip install 'rtsep[train]'"
+        ) from None
+    description, model = load(checkpoint)
+    texts = {"training": "not stated", "licence": "not stated", "quality": "not measured"}
+    bundle = make(
+        model,
+        description.spec,
+        {
+            **texts,
+            **{key: value for key, value in description.training.items() if key in texts},
+            "name": description.name,
+            "model": f"{description.model} ({PAPERS[description.model]})",
+        },
+    )
+    try:
+        write(bundle, output)
+    except OSError as error:
+        raise BundleError(f"{output} can't be written: {error.strerror}") from None
+    click.echo(f"{output}: {len(bundle.graph) / 1e6:.2f} MB, all checks passed")

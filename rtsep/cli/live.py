@@ -1,0 +1,294 @@
+"""``rtsep run``: the live stream, its meter and its summary."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import soundfile
+from rich.console import Console
+from rich.live import Live as Screen
+
+from rtsep import weights
+from rtsep.bundle import Bundle
+from rtsep.cli import fail
+from rtsep.cli.report import Report
+from rtsep.engine import Engine
+from rtsep.io.clock import Clock
+from rtsep.io.device import Device, DeviceError, Duplex, find, listing
+from rtsep.io.files import AudioFileError, read_all
+from rtsep.live import Live
+from rtsep.measure import TimedStep
+from rtsep.recorder import Recorder
+from rtsep.resample import around
+from rtsep.separator import Separator
+from rtsep.spec import Float32
+
+DEMO = Path(__file__).parents[1] / "demo.flac"
+DEFAULT = "default"
+MAX_SOURCE_S = 3600.0
+"""Files played as a device are held in memory; longer ones are for `rtsep separate`."""
+
+
+class OptionError(ValueError):
+    """An option that can't be, with the values that could."""
+
+
+@click.command()
+@click.option(
+    "-d",
+    "--device",
+    is_flag=False,
+    flag_value=DEFAULT,
+    default=DEFAULT,
+    metavar="[IN]",
+    help="Input: an index or part of a name (see `rtsep devices`), 'demo', or an audio file that is "
+    "played at real-time pace. The system's default without a value.",
+)
+@click.option("-o", "--output", metavar="OUT", help="Output device, like --device.")
+@click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
+@click.option("-l", "--listen", metavar="SOURCE", help="Source to hear; the first by default.")
+@click.option(
+    "-g",
+    "--gain",
+    multiple=True,
+    metavar="SOURCE=dB",
+    help="Hear this source at this gain; may be repeated.",
+)
+@click.option(
+    "-r",
+    "--record",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write mixture.wav, one WAV per source and spectrograms.png there.",
+)
+@click.option("-s", "--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Then stop.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write the summary there.",
+)
+@click.option("--channels", type=click.IntRange(1, 64), default=1, help="Input channels; 1.")
+@click.option(
+    "--block", type=click.IntRange(16, 8192), default=128, help="Samples per device block; 128."
+)
+@click.option(
+    "--buffer", type=click.FloatRange(0.0, 500.0), default=8.0, metavar="MS",
+    help="Time the worker may take for a block, part of the latency; 8.",
+)
+def run(
+    device: str,
+    output: str | None,
+    model: str | None,
+    listen: str | None,
+    gain: tuple[str, ...],
+    record: Path | None,
+    seconds: float | None,
+    json_path: Path | None,
+    channels: int,
+    block: int,
+    buffer: float,
+) -> None:
+    """Separate a live microphone and hear one source of it.
+
+    Runs until Ctrl-C, the end of a file, or --seconds; then says how late it was and what went
+    wrong, if anything did.
+
+    \b
+    Examples:
+      rtsep run                                   microphone to headphones, speech only
+      rtsep run --device demo --record out/       a built-in mixture; needs no sound card
+      rtsep run --device USB --output 4           by part of the name, by index
+      rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
+    """
+    bundle = weights.find(model)
+    gains = _gains(bundle, listen, gain)
+    try:
+        stream = _open(device, output, channels, block, buffer)
+    except DeviceError as error:
+        fail(error)
+        with suppress(DeviceError):  # PortAudio itself is missing, as the sentence above says
+            click.echo(f"\nThe devices are:\n{listing()}", err=True)
+        click.get_current_context().exit(2)
+    rate, spec, channels = stream.sample_rate, bundle.spec, stream.input.width
+    step = TimedStep(Separator(bundle, spec.streams(channels)))
+    engine = around(
+        lambda block: Engine(step, spec, channels, block), rate, spec.sample_rate, block
+    )
+    recorder = None
+    if record is not None:
+        recorder = Recorder(record, spec.sources, rate, channels, engine.latency_samples)
+    live = Live(stream, engine, step, gains, recorder)
+    report = Report(bundle, live)
+    console = Console(highlight=False)
+    console.print(f"{bundle.metadata['name']} on {stream.name}, {rate} Hz; Ctrl-C stops")
+    console.print(report.latency_line())
+    started = time.monotonic()
+    try:
+        live.start()
+        try:
+            _watch(live, report, console, seconds)
+        except KeyboardInterrupt:
+            console.print()
+    finally:
+        live.stop()
+    _finish(report, console, time.monotonic() - started, recorder, json_path)
+
+
+def _finish(
+    report: Report,
+    console: Console,
+    elapsed_s: float,
+    recorder: Recorder | None,
+    json_path: Path | None,
+) -> None:
+    """Say how it went, and draw it."""
+    summary = report.summary(elapsed_s)
+    console.print(report.text(summary))
+    if recorder is not None:
+        for path in recorder.paths:
+            console.print(f"wrote {path}")
+        if recorder.lost:
+            console.print(f"the disk was too slow: {recorder.lost} samples are not recorded")
+        picture = draw(recorder.paths, f"{report.bundle.metadata['name']}, live")
+        if picture is not None:
+            console.print(f"wrote {picture}")
+    if json_path is not None:
+        part = json_path.with_name(json_path.name + ".part")
+        try:
+            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            part.replace(json_path)
+        except OSError as error:
+            raise AudioFileError(f"cannot write {json_path}: {error.strerror}") from None
+    if report.live.error is not None:
+        raise report.live.error
+    if not summary["completed"]:
+        raise DeviceError(f"{report.live.device.name} stopped by itself")
+
+
+def draw(paths: list[Path], title: str) -> Path | None:
+    """Draw the recorded files, mixture first, beside them; nothing if nothing was recorded."""
+    from rtsep.picture import spectrograms
+
+    if not soundfile.info(paths[0]).frames:
+        return None
+    # Only looked at in places, so hours of sound need not be in memory.
+    signals = {path.stem: soundfile.read(path, dtype="float32")[0] for path in paths}
+    picture = paths[0].with_name("spectrograms.png")
+    spectrograms(picture, signals, soundfile.info(paths[0]).samplerate, title)
+    return picture
+
+
+def _gains(bundle: Bundle, listen: str | None, gain: tuple[str, ...]) -> Float32:
+    """Linear gain of each source from the options."""
+    sources = bundle.spec.sources
+
+    def index(name: str) -> int:
+        if name not in sources:
+            raise OptionError(f"there is no source {name!r}; there are: {', '.join(sources)}")
+        return sources.index(name)
+
+    gains = np.zeros(len(sources), np.float32)
+    if listen is not None or not gain:
+        gains[index(listen) if listen is not None else 0] = 1.0
+    for setting in gain:
+        name, _, value = setting.partition("=")
+        try:
+            level_db = float(value)
+        except ValueError:
+            raise OptionError(f"--gain needs SOURCE=dB, not {setting!r}") from None
+        if not level_db <= 24.0:  # NaN too
+            raise OptionError(f"--gain {setting} is not a gain of at most 24 dB")
+        gains[index(name)] = 10 ** (level_db / 20)
+    return gains
+
+
+def _open(
+    device: str, output: str | None, channels: int, block: int, buffer_ms: float
+) -> Device:
+    """Open what the options name."""
+    if device == "demo" or Path(device).suffix:
+        path = DEMO if device == "demo" else Path(device)
+        if path.exists() or device == "demo":
+            return _play(path, output, block, buffer_ms)
+    query = None if device == DEFAULT else device
+    microphone = find(query, "input")
+    if output is None and query is not None and microphone["max_output_channels"]:
+        output = str(microphone["index"])
+    speaker = find(output, "output")
+    rate = round(microphone["default_samplerate"])
+    return Duplex(
+        microphone["index"],
+        speaker["index"],
+        rate,
+        channels,
+        min(max(2, channels), speaker["max_output_channels"]),
+        block,
+        _headroom(buffer_ms, rate, block),
+    )
+
+
+def _headroom(buffer_ms: float, rate: int, block: int) -> int:
+    """Samples of the buffer: whole blocks, at least one, as the worker moves whole blocks."""
+    return max(1, round(buffer_ms / 1000 * rate / block)) * block
+
+
+def _play(path: Path, output: str | None, block: int, buffer_ms: float) -> Device:
+    """Open a file as the input, heard where there is an output device."""
+    source, rate = read_all(path)
+    if len(source) > MAX_SOURCE_S * rate:
+        raise AudioFileError(f"{path} is longer than an hour: rtsep separate takes any length")
+    channels = source.shape[1]
+    try:
+        speaker = find(output, "output")
+    except DeviceError:
+        if output is not None:
+            raise
+        return Clock(rate, channels, channels, block, _headroom(buffer_ms, rate, block), source)
+    wide = min(max(2, channels), speaker["max_output_channels"])
+    try:
+        headroom = _headroom(buffer_ms, rate, block)
+        return Duplex(None, speaker["index"], rate, channels, wide, block, headroom, source)
+    except DeviceError:  # the device has a rate of its own
+        import soxr
+
+        own = round(speaker["default_samplerate"])
+        source = np.ascontiguousarray(soxr.resample(source, rate, own), np.float32)
+        headroom = _headroom(buffer_ms, own, block)
+        return Duplex(None, speaker["index"], own, channels, wide, block, headroom, source)
+
+
+def _watch(live: Live, report: Report, console: Console, seconds: float | None) -> None:
+    """Show the meter until it is time to stop."""
+    started = shown = time.monotonic()
+    drained: float | None = None
+    with _screen(console) as show:
+        while live.running:
+            now = time.monotonic()
+            if seconds is not None and now - started >= seconds:
+                report.completed = True
+                return
+            if drained is None and live.device.finished:
+                drained = now + report.latency_ms() / 1000 + 0.1  # the end of the file is heard
+            if drained is not None and now >= drained:
+                report.completed = True
+                return
+            if now - shown >= (0.1 if console.is_terminal else 1.0):
+                shown = now
+                show(report.status(now - started))
+            time.sleep(0.02)
+
+
+@contextmanager
+def _screen(console: Console) -> Iterator[Any]:
+    """Give a function that shows one status line: in place on a terminal, else below the last."""
+    if console.is_terminal:
+        with Screen(console=console, refresh_per_second=10, transient=True) as screen:
+            yield screen.update
+    else:
+        yield console.print

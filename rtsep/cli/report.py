@@ -1,0 +1,144 @@
+"""What `rtsep run` shows while it runs and says at the end."""
+
+from __future__ import annotations
+
+import math
+import platform
+from typing import Any
+
+from rtsep import __version__
+from rtsep.bundle import Bundle
+from rtsep.live import Live
+
+METER_CELLS = 12
+FLOOR_DB = -60.0
+
+
+class Report:
+    """Figures of one live stream.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    live
+        The stream.
+
+    Attributes
+    ----------
+    completed
+        Whether the stream ended because it was to end.
+    """
+
+    def __init__(self, bundle: Bundle, live: Live) -> None:
+        self.bundle = bundle
+        self.live = live
+        self.completed = False
+        self._latency_start = self.latency_ms()
+
+    def latency_terms_ms(self) -> dict[str, float]:
+        """Latency from microphone to loudspeaker by its terms, in ms."""
+        live = self.live
+        rate, model_rate = live.device.sample_rate, self.bundle.spec.sample_rate
+        algorithm = live.engine.latency
+        terms = {
+            "overlap": algorithm.overlap / model_rate,
+            "reblocking": algorithm.reblocking / model_rate,
+            "lookahead": algorithm.lookahead / model_rate,
+            "resampling": live.engine.resampling / rate,
+        }
+        terms |= {name: n / rate for name, n in live.device.latency_terms().items()}
+        return {name: 1000 * seconds for name, seconds in terms.items()}
+
+    def latency_ms(self) -> float:
+        """All terms, and what the stream is off them now."""
+        off = self.live.device.stats().debt / self.live.device.sample_rate
+        return sum(self.latency_terms_ms().values()) + 1000 * off
+
+    def latency_line(self) -> str:
+        """The latency and its terms, those that are not zero."""
+        terms = {name: ms for name, ms in self.latency_terms_ms().items() if ms}
+        return f"latency {self.latency_ms():.1f} ms = " + " + ".join(
+            f"{name} {ms:.1f}" for name, ms in terms.items()
+        )
+
+    def real_time_factor(self) -> float:
+        """Share of real time the worker was busy."""
+        live = self.live
+        return live.busy_s / max(live.processed / live.device.sample_rate, 1e-9)
+
+    def status(self, elapsed_s: float) -> str:
+        """One line: levels, load, faults, latency."""
+        names = ("in", *self.bundle.spec.sources)
+        levels = " ".join(
+            f"{name} {_meter(float(peak))}"
+            for name, peak in zip(names, self.live.peaks(), strict=True)
+        )
+        stats = self.live.device.stats()
+        return (
+            f"{elapsed_s:6.1f} s  {levels}  RTF {self.real_time_factor():.3f}  "
+            f"p99 {1000 * self.live.hops.percentile_s(99):.2f} ms  "
+            f"xruns {stats.xruns}  misses {stats.starvations}  "
+            f"latency {self.latency_ms():.1f} ms"
+        )
+
+    def summary(self, elapsed_s: float) -> dict[str, Any]:
+        """Everything measured, ready for JSON."""
+        live = self.live
+        device = live.device
+        stats = device.stats()
+        spec = self.bundle.spec
+        return {
+            "rtsep": __version__,
+            "machine": f"{platform.machine()} {platform.system()}, Python "
+            f"{platform.python_version()}, one thread per model",
+            "model": self.bundle.metadata["name"],
+            "device": device.name,
+            "sample_rate_hz": device.sample_rate,
+            "block": device.block,
+            "seconds": round(elapsed_s, 3),
+            "separated_seconds": live.processed / device.sample_rate,
+            "completed": self.completed,
+            "latency_ms": round(self.latency_ms(), 3),
+            "latency_at_start_ms": round(self._latency_start, 3),
+            "latency_terms_ms": {k: round(v, 3) for k, v in self.latency_terms_ms().items()},
+            "hop_ms": 1000 * spec.step_length / spec.sample_rate,
+            "hop_time_us": live.hops.summary_us(),
+            "real_time_factor": round(self.real_time_factor(), 5),
+            "xruns": stats.xruns,
+            "callbacks": stats.callbacks,
+            "missed_callbacks": stats.missed,
+            "deadline_misses": stats.starvations,
+            "starved_samples": stats.starved_samples,
+            "input_overruns": stats.input_overruns,
+            "nonfinite_in": live.engine.nonfinite_in,
+            "nonfinite_out": live.engine.nonfinite_out,
+            "not_recorded_samples": live.recorder.lost if live.recorder else 0,
+        }
+
+    def text(self, summary: dict[str, Any]) -> str:
+        """Put the summary in words."""
+        hop = summary["hop_time_us"]
+        lines = [
+            f"{summary['separated_seconds']:.1f} s separated, RTF {summary['real_time_factor']:.4f}"
+            f" on one core; a hop of {summary['hop_ms']:.1f} ms took"
+            f" {hop['p50'] / 1000:.2f} ms (p99 {hop['p99'] / 1000:.2f},"
+            f" p99.9 {hop['p99.9'] / 1000:.2f}, max {hop['max'] / 1000:.2f})",
+            f"xruns {summary['xruns']}, missed callbacks {summary['missed_callbacks']},"
+            f" deadline misses {summary['deadline_misses']}",
+            self.latency_line()
+            + ("" if summary["latency_ms"] == summary["latency_at_start_ms"] else ", not as begun"),
+        ]
+        if summary["nonfinite_in"] or summary["nonfinite_out"]:
+            lines.append(
+                f"NaN or Inf: {summary['nonfinite_in']} samples from the device, "
+                f"{summary['nonfinite_out']} frames from the model; silence was played instead"
+            )
+        return "\n".join(lines)
+
+
+def _meter(peak: float) -> str:
+    """Draw a peak level as a bar with its value in dB re full scale."""
+    level_db = 20 * math.log10(max(peak, 1e-9))
+    filled = round(METER_CELLS * (1 - max(min(level_db, 0.0), FLOOR_DB) / FLOOR_DB))
+    return f"{'█' * filled}{'░' * (METER_CELLS - filled)} {max(level_db, FLOOR_DB):4.0f}"

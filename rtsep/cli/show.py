@@ -1,0 +1,97 @@
+"""Commands that only look: devices, models, info."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from rtsep import weights
+from rtsep.bundle import Bundle
+from rtsep.latency import Latency
+
+
+@click.command()
+def devices() -> None:
+    """List the audio devices; any index or part of a name works with --device.
+
+    ``>`` marks the default input, ``<`` the default output, ``*`` both.
+    """
+    from rtsep.io.device import listing
+
+    click.echo(listing())
+
+
+@click.command()
+def models() -> None:
+    """List the shipped models; the one marked * runs when none is named."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "sources", "rate", "channels", "latency", "quality"):
+        table.add_column(column)
+    for name in weights.names():
+        bundle = weights.find(name)
+        spec = bundle.spec
+        late = Latency.of(spec, spec.step_length).total / spec.sample_rate
+        table.add_row(
+            name + ("*" if name == weights.DEFAULT else ""),
+            ", ".join(spec.sources),
+            f"{spec.sample_rate} Hz",
+            "any" if spec.channels == 1 else str(spec.channels),
+            f"{1000 * late:.1f} ms",
+            bundle.metadata["quality"],
+        )
+    Console().print(table)
+
+
+@click.command()
+@click.argument("model", required=False)
+def info(model: str | None) -> None:
+    """Print everything a bundle knows of itself.
+
+    MODEL is a shipped model's name or a file; the default model if left out.
+
+    \b
+    Examples:
+      rtsep info
+      rtsep info my-model.onnx
+    """
+    bundle = weights.find(model)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts(bundle).items():
+        table.add_row(name, value)
+    Console().print(table, markup=False)
+
+
+def facts(bundle: Bundle) -> dict[str, str]:
+    """What `rtsep info` prints, by name."""
+    spec = bundle.spec
+    latency = Latency.of(spec, spec.step_length)
+    weights_count, macs = bundle.cost()
+
+    def ms(samples: int) -> str:
+        return f"{1000 * samples / spec.sample_rate:.1f} ms"
+
+    frame = f"{spec.window} window of {spec.window_length}, hop {spec.hop_length}"
+    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in bundle.states.items())
+    return {
+        "name": bundle.metadata["name"],
+        "file": str(bundle.path),
+        "model": bundle.metadata["model"],
+        "sources": ", ".join(spec.sources),
+        "rate": f"{spec.sample_rate} Hz",
+        "channels": "any number, each a stream of its own"
+        if spec.channels == 1
+        else f"{spec.channels}, jointly",
+        "frames": f"{spec.frontend}, {frame} samples, {spec.chunk} per call",
+        "latency": f"{ms(latency.total)} = overlap {ms(latency.overlap)}"
+        f" + lookahead {ms(latency.lookahead)} ({spec.lookahead} frames)",
+        "size": f"{len(bundle.graph) / 1e6:.2f} MB, {weights_count:,} weights",
+        "load": f"{macs / 1e6:.1f} million multiply-accumulates per second of audio",
+        "states": f"{shapes or 'none'} ({bundle.state_bytes / 1024:.1f} kB per stream)",
+        "training": bundle.metadata["training"],
+        "licence": bundle.metadata["licence"],
+        "quality": bundle.metadata["quality"],
+        "made by": f"rtsep {bundle.metadata['version']}",
+    }
