@@ -6,7 +6,8 @@ metadata holds what a graph can't say (see :data:`KEYS`). State shapes are read 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from rtsep.windows import pair
 FORMAT = "rtsep.bundle.1"
 MAX_BYTES = 1 << 29
 """Larger files are refused unread."""
+MAX_VALUES = 1 << 26
+"""Most numbers in all states of one stream together, or in the frames of one call."""
+MAX_LATENCY_S = 60.0
+"""Overlap, chunk and lookahead together; the engine keeps that much sound."""
 
 KEYS = {
     "format": FORMAT,
@@ -40,6 +45,10 @@ KEYS = {
     "version": "of rtsep that wrote the file",
 }
 """Metadata every bundle has, each under ``rtsep.<key>``, and what it says."""
+
+
+_SOURCE = re.compile(r"\w[\w .+-]{0,63}")
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 class BundleError(ValueError):
@@ -76,10 +85,25 @@ class Bundle:
         return 4 * sum(int(np.prod(shape)) for shape in self.states.values())
 
     def cost(self) -> tuple[int, int]:
-        """Count weights, and multiply-accumulates per second of audio of one stream."""
+        """Count weights, and multiply-accumulates per second of audio of one stream.
+
+        Single numbers, such as an epsilon or an exponent, are not weights.
+
+        Raises
+        ------
+        BundleError
+            The graph is malformed.
+        """
         model = onnx.load_model_from_string(self.graph)
-        weights = sum(int(np.prod(t.dims)) for t in model.graph.initializer)
-        per_call = _multiply_accumulates(model)
+        weights = sum(
+            int(np.prod(tensor.dims))
+            for tensor in model.graph.initializer
+            if tensor.dims and tensor.data_type in _FLOATS
+        )
+        try:
+            per_call = _multiply_accumulates(model)
+        except Exception:  # shape inference raises several unrelated types
+            raise BundleError("its graph is malformed: its cost can't be counted") from None
         return weights, round(per_call * self.spec.sample_rate / self.spec.step_length)
 
 
@@ -97,9 +121,10 @@ def load(path: Path | str) -> Bundle:
     try:
         if path.is_dir():
             raise BundleError(f"{path} is a folder, not a bundle")
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1) if path.stat().st_size <= MAX_BYTES else None
+        if data is None or len(data) > MAX_BYTES:
             raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit of a bundle")
-        data = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}") from None
     try:
@@ -114,10 +139,9 @@ def parse(data: bytes, path: Path | None = None) -> Bundle:
         model = onnx.load_model_from_string(data)
     except Exception:  # protobuf raises several unrelated types
         raise BundleError("it is not an ONNX file, or it is cut off") from None
+    texts = {_text(p.key): _text(p.value) for p in model.metadata_props}
     metadata = {
-        p.key.removeprefix("rtsep."): p.value
-        for p in model.metadata_props
-        if p.key.startswith("rtsep.")
+        key.removeprefix("rtsep."): text for key, text in texts.items() if key.startswith("rtsep.")
     }
     if metadata.get("format") != FORMAT:
         raise BundleError(f"its rtsep.format is {metadata.get('format')!r}, not {FORMAT!r}")
@@ -138,6 +162,13 @@ def describe(spec: Spec, texts: Mapping[str, str]) -> dict[str, str]:
     if missing:
         raise BundleError(f"the description lacks {', '.join(missing)}")
     return {f"rtsep.{key}": fields[key] for key in KEYS}
+
+
+def _text(text: str | bytes) -> str:
+    """Refuse what protobuf gives as bytes because it can't be decoded."""
+    if isinstance(text, bytes):
+        raise BundleError(f"{text[:40]!r} is not a text in UTF-8")
+    return text
 
 
 def _spec(metadata: Mapping[str, str]) -> Spec:
@@ -162,6 +193,15 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
             sources=tuple(metadata["sources"].split(",")),
         )
         pair(spec.window, spec.window_length, spec.hop_length)
+        for source in spec.sources:
+            if not _SOURCE.fullmatch(source) or source == "mixture":
+                raise BundleError(f"{source!r} is not a name for a source: it names files")
+        latency = spec.window_length + spec.step_length + spec.lookahead * spec.hop_length
+        if latency > MAX_LATENCY_S * spec.sample_rate:
+            raise BundleError(
+                f"it would be {latency / spec.sample_rate:.0f} s late; {MAX_LATENCY_S:.0f} s is "
+                "the limit"
+            )
     except BundleError:
         raise
     except (SpecError, ValueError) as error:
@@ -177,30 +217,34 @@ def _check_weights(model: onnx.ModelProto) -> None:
             check(tensor)
         if graph.sparse_initializer:
             raise BundleError("it holds sparse weights, which are not supported")
-        for node in graph.node:
+        walk_nodes(graph.node)
+
+    def walk_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+        for node in nodes:
             for attribute in node.attribute:
                 for tensor in (attribute.t, *attribute.tensors):
                     check(tensor)
                 for subgraph in (attribute.g, *attribute.graphs):
                     walk(subgraph)
+                if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                    raise BundleError("it holds sparse weights, which are not supported")
+                if not np.all(np.isfinite((attribute.f, *attribute.floats))):
+                    raise BundleError(f"{attribute.name!r} of a {node.op_type} node is NaN or Inf")
 
     def check(tensor: TensorProto) -> None:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise BundleError(f"weight {tensor.name!r} lies in another file")
-        if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
+        if tensor.data_type in _FLOATS:
             try:
                 finite = np.all(np.isfinite(numpy_helper.to_array(tensor)))
-            except ValueError:
+            except Exception:  # whatever does not fit its shape
                 raise BundleError(f"weight {tensor.name!r} is cut off") from None
             if not finite:
                 raise BundleError(f"weight {tensor.name!r} holds NaN or Inf")
 
     walk(model.graph)
-    if model.functions:
-        for function in model.functions:
-            for node in function.node:
-                for attribute in node.attribute:
-                    check(attribute.t)
+    for function in model.functions:
+        walk_nodes(function.node)
 
 
 def _shapes(values: object) -> dict[str, tuple[int | None, ...]]:
@@ -210,7 +254,7 @@ def _shapes(values: object) -> dict[str, tuple[int | None, ...]]:
         tensor = value.type.tensor_type
         if tensor.elem_type != TensorProto.FLOAT:
             raise BundleError(f"{value.name!r} is not float32")
-        shapes[value.name] = tuple(
+        shapes[_text(value.name)] = tuple(
             d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim
         )
     return shapes
@@ -229,17 +273,21 @@ def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, tuple[int, ...]]:
             raise BundleError(f"its graph has no {name!r}")
         if has[1:] != must or has[0] is not None:
             raise BundleError(f"{name!r} must have shape (streams, {str(must)[1:]}, not {has}")
+        if np.prod(must, dtype=np.float64) > MAX_VALUES:
+            raise BundleError(f"{name!r} of shape {has} is too large for one call")
     states: dict[str, tuple[int, ...]] = {}
+    values = 0.0
     for name, shape in inputs.items():
         if not name.startswith("state."):
             raise BundleError(f"its graph has an input {name!r} that is neither mixture nor state")
         if outputs.pop(f"next_{name}", None) != shape:
-            raise BundleError(f"{name!r} has no output 'next_{name}' of the same shape")
+            raise BundleError(f"{name!r} has no output {f'next_{name}'!r} of the same shape")
         fixed = [size for size in shape[1:] if size is not None]
         if not shape or shape[0] is not None or len(fixed) != len(shape) - 1:
             raise BundleError(f"{name!r} must have shape (streams, fixed sizes), not {shape}")
-        if np.prod(fixed, dtype=np.float64) > 1 << 26:
-            raise BundleError(f"{name!r} of shape {shape} is too large for a state")
+        values += np.prod(fixed, dtype=np.float64)
+        if min(fixed, default=1) < 1 or values > MAX_VALUES:
+            raise BundleError(f"{name!r} of shape {shape} is empty or too large for a state")
         states[name] = tuple(fixed)
     if outputs:
         raise BundleError(f"its output {next(iter(outputs))!r} belongs to no state")

@@ -228,37 +228,41 @@ def forward(
     work: Float32,
     spectrum: Float32,
 ) -> None:
-    """Transform the windowed ``samples`` (length,) to ``spectrum`` (2 * bins,): re, im, re, im."""
+    """Transform the windowed ``samples`` (length,) to ``spectrum`` (2 * bins,).
+
+    All real parts come first, then all imaginary ones.
+    """
     half = work.shape[2]
     for i in range(half):
         work[0, 0, i] = samples[2 * i] * window[2 * i]
         work[0, 1, i] = samples[2 * i + 1] * window[2 * i + 1]
     z = work[_transform(factors, twiddles, work)]
     roots = twiddles[twiddles.size - 2 * half :].reshape((2, half))
-    spectrum[0], spectrum[1] = z[0, 0] + z[1, 0], 0.0
-    spectrum[2 * half], spectrum[2 * half + 1] = z[0, 0] - z[1, 0], 0.0
+    real, imaginary = spectrum[: half + 1], spectrum[half + 1 :]
+    real[0], imaginary[0] = z[0, 0] + z[1, 0], 0.0
+    real[half], imaginary[half] = z[0, 0] - z[1, 0], 0.0
     for k in range(1, half):
         a, b = z[0, k] + z[0, half - k], z[0, k] - z[0, half - k]
         c, d = z[1, k] + z[1, half - k], z[1, k] - z[1, half - k]
-        spectrum[2 * k] = _HALF * (a + roots[0, k] * c + roots[1, k] * b)
-        spectrum[2 * k + 1] = _HALF * (d - roots[0, k] * b + roots[1, k] * c)
+        real[k] = _HALF * (a + roots[0, k] * c + roots[1, k] * b)
+        imaginary[k] = _HALF * (d - roots[0, k] * b + roots[1, k] * c)
 
 
 @kernel(types.void, array(1), *PLAN)
 def inverse(spectrum: Float32, factors: Int64, twiddles: Float32, work: Float32) -> None:
-    """Transform a ``spectrum`` (2 * bins,) to samples; they are left in order in ``work[2]``.
+    """Transform a ``spectrum`` of `forward` to samples; they are left in order in ``work[2]``.
 
     The imaginary parts of the first and the last bin are ignored, like in `numpy.fft.irfft`.
     """
     half = work.shape[2]
     roots = twiddles[twiddles.size - 2 * half :].reshape((2, half))
     # An inverse transform is a forward one with the two planes exchanged.
-    work[0, 1, 0] = spectrum[0] + spectrum[2 * half]
-    work[0, 0, 0] = spectrum[0] - spectrum[2 * half]
+    real, imaginary = spectrum[: half + 1], spectrum[half + 1 :]
+    work[0, 1, 0] = real[0] + real[half]
+    work[0, 0, 0] = real[0] - real[half]
     for k in range(1, half):
-        other = 2 * (half - k)
-        a, b = spectrum[2 * k] + spectrum[other], spectrum[2 * k] - spectrum[other]
-        c, d = spectrum[2 * k + 1] + spectrum[other + 1], spectrum[2 * k + 1] - spectrum[other + 1]
+        a, b = real[k] + real[half - k], real[k] - real[half - k]
+        c, d = imaginary[k] + imaginary[half - k], imaginary[k] - imaginary[half - k]
         work[0, 1, k] = a + roots[1, k] * b - roots[0, k] * c
         work[0, 0, k] = d + roots[0, k] * b + roots[1, k] * c
     z = work[_transform(factors, twiddles, work)]

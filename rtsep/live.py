@@ -7,6 +7,7 @@ Nothing that shows, plots or writes can hold the worker up.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -20,8 +21,10 @@ from rtsep.recorder import Recorder
 from rtsep.resample import Processor, Resampled
 from rtsep.ring import Float32
 
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0001
 """How long another Python thread may keep the interpreter from the worker; Python's own is 5 ms."""
+REALTIME_PRIORITY = 20
+"""Of the worker where that is allowed; JACK's clients have 50 and more."""
 POLL_S = 0.0005
 """Sleep of an idle worker: a native callback can't wake a Python thread without the GIL."""
 
@@ -81,6 +84,8 @@ class Live:
         Time of one hop from input ring to output ring, resampling and mixing included.
     processed, busy_s
         Samples separated, and the time that took, in seconds.
+    realtime
+        Whether the system lets the worker go before ordinary programs.
     error
         What ended the worker, if anything did.
     """
@@ -97,6 +102,7 @@ class Live:
         self.engine = engine
         self.recorder = recorder
         self._step = step
+        self.realtime = False
         self.error: BaseException | None = None
         self._gains = np.ascontiguousarray(gains, np.float32)
         sources, channels = len(engine.spec.sources), engine.channels
@@ -105,7 +111,9 @@ class Live:
         self._stems = np.zeros((most, sources, channels), np.float32)
         self._out = np.zeros((most, device.output.width), np.float32)
         self._peaks = np.zeros(1 + sources, np.float32)
+        self._no_tail = np.zeros((engine.latency_samples, sources, channels), np.float32)
         self._stopping = threading.Event()
+        self._interval = sys.getswitchinterval()
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
         self._warm_up()
 
@@ -122,7 +130,6 @@ class Live:
         """Start worker and device."""
         gc.collect()
         gc.freeze()  # a collection over all that was imported would take a hundred milliseconds
-        self._interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._thread.start()
         self.device.start()
@@ -137,11 +144,13 @@ class Live:
         """
         self.device.stop()
         self._stopping.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         sys.setswitchinterval(self._interval)
         gc.unfreeze()
         if self.recorder is not None:
-            self.recorder.close(self.engine.flush())
+            broken = self.error is not None  # then there is nothing more to get from the engine
+            self.recorder.close(self._no_tail if broken else self.engine.flush())
 
     @property
     def running(self) -> bool:
@@ -162,6 +171,7 @@ class Live:
         return out
 
     def _run(self) -> None:
+        self.realtime = _ask_for_realtime()
         try:
             while not self._stopping.is_set():
                 if not self._turn():
@@ -190,3 +200,14 @@ class Live:
         self.processed += n
         return True
 
+
+def _ask_for_realtime() -> bool:
+    """Ask for real-time scheduling of this thread, below the sound server's; tell whether granted.
+
+    The worker sleeps between blocks, so it can't lock a core up.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
+    except (AttributeError, OSError):  # no such call on this system, or not allowed
+        return False
+    return True

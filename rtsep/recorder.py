@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsep.io.files import AudioFileError, StemWriter
+from rtsep.io.files import StemWriter
 from rtsep.ring import Float32, Ring
 
 DISK_LAG_S = 4.0
@@ -56,7 +56,7 @@ class Recorder:
             np.zeros((1 << 13, ring.width), np.float32) for ring in (self._mixture, self._stems)
         ]
         self._writer = StemWriter(self.paths, rate_hz, channels)
-        self._error: AudioFileError | None = None
+        self._error: Exception | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep recorder", daemon=True)
         self._thread.start()
@@ -68,7 +68,7 @@ class Recorder:
             self.lost += n
             return
         self._mixture.write(mixture)
-        self._stems.write(stems.reshape(n, -1))
+        self._stems.write(stems.reshape(n, self._stems.width))
 
     def close(self, tail: Float32) -> None:
         """Append the stems' tail (latency, sources, channels), complete and name the files.
@@ -78,7 +78,7 @@ class Recorder:
         AudioFileError
             If the recording could not be written; nothing is left of it then.
         """
-        rest = tail.reshape(len(tail), -1)
+        rest = tail.reshape(len(tail), self._stems.width)
         while len(rest) and self._thread.is_alive():
             rest = rest[self._stems.write(rest) :]
             time.sleep(0.01)
@@ -96,7 +96,7 @@ class Recorder:
                         if closing:
                             return
                         time.sleep(0.02)
-        except AudioFileError as error:
+        except Exception as error:  # close raises it
             self._error = error
 
     def _write(self) -> bool:

@@ -10,7 +10,7 @@ import onnxruntime
 from rtsep.bundle import Bundle, BundleError
 from rtsep.spec import Float32
 
-onnxruntime.set_default_logger_severity(3)  # it tells of absent GPUs on every machine without one
+onnxruntime.set_default_logger_severity(4)  # what goes wrong is an exception, said once
 
 
 class Separator:
@@ -50,18 +50,21 @@ class Separator:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.add_free_dimension_override_by_name("streams", streams)
         name = bundle.path or bundle.metadata["name"]
+        if providers[0] not in onnxruntime.get_available_providers():
+            raise BundleError(f"{providers[0]} is not available here; leave providers at the CPU")
         try:
             self._session = onnxruntime.InferenceSession(
-                bundle.graph, options, providers=list(providers)
+                bundle.graph,
+                options,
+                providers=list(providers),
+                enable_fallback=0,  # it prints
             )
         except Exception as error:  # ONNX Runtime raises its own types, bare RuntimeError too
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"{name}: ONNX Runtime refuses the graph: {reason}") from None
+            raise BundleError(f"{name}: ONNX Runtime refuses the graph: {_reason(error)}") from None
         if self._session.get_providers()[0] != providers[0]:
             raise BundleError(f"{providers[0]} is not available here; leave providers at the CPU")
         self.mixture: Float32 = np.zeros(
@@ -74,10 +77,15 @@ class Separator:
             {key: np.zeros((streams, *shape), np.float32) for key, shape in bundle.states.items()}
             for _ in range(2)
         ]
-        now, following = (self._bind(*pair) for pair in (self._states, self._states[::-1]))
-        self._bindings = (now, following)
         self._turn = 0
-        self._check(name)
+        try:
+            now, following = (self._bind(*pair) for pair in (self._states, self._states[::-1]))
+            self._bindings = (now, following)
+            self._check(name)
+        except BundleError:
+            raise
+        except Exception as error:
+            raise BundleError(f"{name}: the graph does not run: {_reason(error)}") from None
 
     def _bind(
         self, now: dict[str, Float32], following: dict[str, Float32]
@@ -95,16 +103,12 @@ class Separator:
     def _check(self, name: object) -> None:
         """First calls: they warm the graph up and show whether it gives what it promises."""
         noise = np.random.default_rng(0).standard_normal(self.mixture.shape).astype(np.float32)
-        try:
-            for frame in (np.zeros_like(noise), noise, noise):
-                self.mixture[:] = frame
-                self.sources[:] = np.nan
-                self()
-                if not np.all(np.isfinite(self.sources)):
-                    raise BundleError(f"{name}: the graph gives NaN or Inf for ordinary input")
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"{name}: the graph does not run: {reason}") from None
+        for frame in (np.zeros_like(noise), noise, noise):
+            self.mixture[:] = frame
+            self.sources[:] = np.nan
+            self()
+            if not np.all(np.isfinite(self.sources)):
+                raise BundleError(f"{name}: the graph gives NaN or Inf for ordinary input")
         self.mixture[:] = 0.0
         self.reset()
 
@@ -118,3 +122,8 @@ class Separator:
         for states in self._states:
             for state in states.values():
                 state[:] = 0.0
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of what ONNX Runtime says."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

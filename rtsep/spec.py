@@ -71,9 +71,13 @@ class Spec:
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of one channel's frame: ``(bins, 2)`` for spectra, ``(window_length,)`` else."""
+        """Shape of one channel's frame: ``(2, bins)`` for spectra, ``(window_length,)`` else.
+
+        Real parts, then imaginary ones: masks multiply whole rows, which is several times faster
+        than pairs.
+        """
         if self.frontend == "stft":
-            return (self.window_length // 2 + 1, 2)
+            return (2, self.window_length // 2 + 1)
         return (self.window_length,)
 
     @property

@@ -139,7 +139,7 @@ def test_frames_the_model_sees(frontend: str) -> None:
         frame = np.concatenate([np.zeros(64 - end), samples[:end, 0]]) * window
         seen = step.mixture[0, index, 0]
         if frontend == "stft":
-            np.testing.assert_allclose(seen @ [1, 1j], np.fft.rfft(frame), atol=1e-5)
+            np.testing.assert_allclose([1, 1j] @ seen, np.fft.rfft(frame), atol=1e-5)
         else:
             np.testing.assert_allclose(seen, frame, atol=1e-6)
 

@@ -26,10 +26,10 @@ def test_transforms_equal_numpy(length: int) -> None:
     fft.forward(samples, window, *plan, spectrum)
     product = samples.astype(float) * window
     expected = np.fft.rfft(product)
-    error = np.abs(spectrum.reshape(-1, 2) @ [1, 1j] - expected).max()
+    error = np.abs([1, 1j] @ spectrum.reshape(2, -1) - expected).max()
     assert error <= 5e-7 * np.abs(expected).max()
 
-    spectrum[[1, -1]] = 9.0  # what numpy ignores too
+    spectrum[[length // 2 + 1, -1]] = 9.0  # what numpy ignores too
     fft.inverse(spectrum, *plan)
     assert np.abs(plan[2][2].ravel() - product).max() <= 5e-7 * np.abs(product).max()
 

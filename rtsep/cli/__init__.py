@@ -49,7 +49,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="rtsep")
 def main() -> None:
-    """Separate the sources of a live stream, a few milliseconds late.
+    r"""Separate the sources of a live stream, a few milliseconds late.
 
     \b
     Examples:

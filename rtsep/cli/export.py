@@ -13,7 +13,7 @@ from rtsep.bundle import BundleError
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle.")
 def export(checkpoint: Path, output: Path) -> None:
-    """Turn a trained CHECKPOINT into a bundle that anyone can run.
+    r"""Turn a trained CHECKPOINT into a bundle that anyone can run.
 
     Refuses, and writes nothing, unless the model keeps the streaming contract (any chunking gives
     the same output, nothing beyond the declared lookahead is used, state is explicit, output stays
@@ -24,7 +24,6 @@ def export(checkpoint: Path, output: Path) -> None:
       rtsep export runs/chandna-speech/best.safetensors -o my-model.onnx
     """
     try:
-        from rtsep.models import PAPERS
         from rtsep.models.checkpoint import load
         from rtsep.nn.onnx import export as make
         from rtsep.nn.onnx import write
@@ -33,17 +32,7 @@ def export(checkpoint: Path, output: Path) -> None:
             f"export needs {error.name}: install it with pip install 'rtsep[train]'"
         ) from None
     description, model = load(checkpoint)
-    texts = {"training": "not stated", "licence": "not stated", "quality": "not measured"}
-    bundle = make(
-        model,
-        description.spec,
-        {
-            **texts,
-            **{key: value for key, value in description.training.items() if key in texts},
-            "name": description.name,
-            "model": f"{description.model} ({PAPERS[description.model]})",
-        },
-    )
+    bundle = make(model, description.spec, description.texts())
     try:
         write(bundle, output)
     except OSError as error:

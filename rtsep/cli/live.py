@@ -48,8 +48,8 @@ class OptionError(ValueError):
     flag_value=DEFAULT,
     default=DEFAULT,
     metavar="[IN]",
-    help="Input: an index or part of a name (see `rtsep devices`), 'demo', or an audio file that is "
-    "played at real-time pace. The system's default without a value.",
+    help="Input: an index or part of a name (see `rtsep devices`), 'demo', or an audio file that "
+    "is played at real-time pace. The system's default without a value.",
 )
 @click.option("-o", "--output", metavar="OUT", help="Output device, like --device.")
 @click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
@@ -70,7 +70,10 @@ class OptionError(ValueError):
 )
 @click.option("-s", "--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Then stop.")
 @click.option(
-    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
     help="Write the summary there.",
 )
 @click.option("--channels", type=click.IntRange(1, 64), default=1, help="Input channels; 1.")
@@ -78,8 +81,11 @@ class OptionError(ValueError):
     "--block", type=click.IntRange(16, 8192), default=128, help="Samples per device block; 128."
 )
 @click.option(
-    "--buffer", type=click.FloatRange(0.0, 500.0), default=8.0, metavar="MS",
-    help="Time the worker may take for a block, part of the latency; 8.",
+    "--buffer",
+    type=click.FloatRange(0.0, 500.0),
+    default=10.0,
+    metavar="MS",
+    help="Time the worker may take for a block, part of the latency; 10.",
 )
 def run(
     device: str,
@@ -94,7 +100,7 @@ def run(
     block: int,
     buffer: float,
 ) -> None:
-    """Separate a live microphone and hear one source of it.
+    r"""Separate a live microphone and hear one source of it.
 
     Runs until Ctrl-C, the end of a file, or --seconds; then says how late it was and what went
     wrong, if anything did.
@@ -120,44 +126,45 @@ def run(
     engine = around(
         lambda block: Engine(step, spec, channels, block), rate, spec.sample_rate, block
     )
-    recorder = None
-    if record is not None:
-        recorder = Recorder(record, spec.sources, rate, channels, engine.latency_samples)
-    live = Live(stream, engine, step, gains, recorder)
+    live = Live(stream, engine, step, gains)
     report = Report(bundle, live)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if json_path is not None:
+        _make_folder(json_path)
+    if record is not None:
+        live.recorder = Recorder(record, spec.sources, rate, channels, engine.latency_samples)
     console.print(f"{bundle.metadata['name']} on {stream.name}, {rate} Hz; Ctrl-C stops")
     console.print(report.latency_line())
     started = time.monotonic()
     try:
         live.start()
-        try:
-            _watch(live, report, console, seconds)
-        except KeyboardInterrupt:
-            console.print()
+        _watch(live, report, console, seconds)
+    except KeyboardInterrupt:
+        report.completed = True
+        console.print()
     finally:
         live.stop()
-    _finish(report, console, time.monotonic() - started, recorder, json_path)
+    _finish(report, console, time.monotonic() - started, json_path)
 
 
 def _finish(
     report: Report,
     console: Console,
     elapsed_s: float,
-    recorder: Recorder | None,
     json_path: Path | None,
 ) -> None:
     """Say how it went, and draw it."""
+    recorder = report.live.recorder
     summary = report.summary(elapsed_s)
     console.print(report.text(summary))
     if recorder is not None:
         for path in recorder.paths:
-            console.print(f"wrote {path}")
+            console.print(f"wrote {path}", soft_wrap=True)
         if recorder.lost:
             console.print(f"the disk was too slow: {recorder.lost} samples are not recorded")
         picture = draw(recorder.paths, f"{report.bundle.metadata['name']}, live")
         if picture is not None:
-            console.print(f"wrote {picture}")
+            console.print(f"wrote {picture}", soft_wrap=True)
     if json_path is not None:
         part = json_path.with_name(json_path.name + ".part")
         try:
@@ -165,10 +172,21 @@ def _finish(
             part.replace(json_path)
         except OSError as error:
             raise AudioFileError(f"cannot write {json_path}: {error.strerror}") from None
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
     if report.live.error is not None:
         raise report.live.error
     if not summary["completed"]:
         raise DeviceError(f"{report.live.device.name} stopped by itself")
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder of a file that is written at the end, to fail at the start."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioFileError(f"cannot write {path}: {error.strerror}") from None
 
 
 def draw(paths: list[Path], title: str) -> Path | None:
@@ -208,9 +226,7 @@ def _gains(bundle: Bundle, listen: str | None, gain: tuple[str, ...]) -> Float32
     return gains
 
 
-def _open(
-    device: str, output: str | None, channels: int, block: int, buffer_ms: float
-) -> Device:
+def _open(device: str, output: str | None, channels: int, block: int, buffer_ms: float) -> Device:
     """Open what the options name."""
     if device == "demo" or Path(device).suffix:
         path = DEMO if device == "demo" else Path(device)
@@ -234,7 +250,7 @@ def _open(
 
 
 def _headroom(buffer_ms: float, rate: int, block: int) -> int:
-    """Samples of the buffer: whole blocks, at least one, as the worker moves whole blocks."""
+    """Count the samples of the buffer: whole blocks, as the worker moves them; at least one."""
     return max(1, round(buffer_ms / 1000 * rate / block)) * block
 
 

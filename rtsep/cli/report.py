@@ -56,7 +56,7 @@ class Report:
         return sum(self.latency_terms_ms().values()) + 1000 * off
 
     def latency_line(self) -> str:
-        """The latency and its terms, those that are not zero."""
+        """Say the latency and those of its terms that are not zero."""
         terms = {name: ms for name, ms in self.latency_terms_ms().items() if ms}
         return f"latency {self.latency_ms():.1f} ms = " + " + ".join(
             f"{name} {ms:.1f}" for name, ms in terms.items()
@@ -105,6 +105,7 @@ class Report:
             "hop_ms": 1000 * spec.step_length / spec.sample_rate,
             "hop_time_us": live.hops.summary_us(),
             "real_time_factor": round(self.real_time_factor(), 5),
+            "realtime_priority": live.realtime,
             "xruns": stats.xruns,
             "callbacks": stats.callbacks,
             "missed_callbacks": stats.missed,

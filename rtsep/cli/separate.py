@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from rich.markup import escape
 from rich.progress import Progress
 
 from rtsep import weights
@@ -32,7 +33,7 @@ BLOCK = 1 << 14
 )
 @click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
 def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
-    """Separate FILES into one file per source, OUTPUT/<name>_<source>.wav.
+    r"""Separate FILES into one file per source, OUTPUT/<name>_<source>.wav.
 
     The same engine as live, as fast as it goes: stems have the input's length, rate and channels
     and line up with it. A file that can't be read is named and left out; the others are done, and
@@ -71,7 +72,7 @@ def _separate(path: Path, folder: Path, bundle: Bundle, progress: Progress) -> N
         lambda block: Engine(step, spec, audio.channels, block), audio.rate_hz, spec.sample_rate
     )
     paths = [stem_path(folder, path, source) for source in spec.sources]
-    task = progress.add_task(path.name, total=audio.length)
+    task = progress.add_task(escape(path.name), total=audio.length)
     stems = np.zeros((BLOCK, len(spec.sources), audio.channels), np.float32)
     try:
         with StemWriter(paths, audio.rate_hz, audio.channels) as writer:
@@ -85,4 +86,10 @@ def _separate(path: Path, folder: Path, bundle: Bundle, progress: Progress) -> N
             writer.write(engine.flush()[late:])
     finally:
         progress.remove_task(task)
-    progress.console.print(f"{path.name} → {', '.join(str(p) for p in paths)}", highlight=False)
+    progress.console.print(
+        f"{path.name} → {', '.join(str(p) for p in paths)}",
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )

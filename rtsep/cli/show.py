@@ -46,7 +46,7 @@ def models() -> None:
 @click.command()
 @click.argument("model", required=False)
 def info(model: str | None) -> None:
-    """Print everything a bundle knows of itself.
+    r"""Print everything a bundle knows of itself.
 
     MODEL is a shipped model's name or a file; the default model if left out.
 
@@ -65,7 +65,7 @@ def info(model: str | None) -> None:
 
 
 def facts(bundle: Bundle) -> dict[str, str]:
-    """What `rtsep info` prints, by name."""
+    """Gather what `rtsep info` prints, by name."""
     spec = bundle.spec
     latency = Latency.of(spec, spec.step_length)
     weights_count, macs = bundle.cost()

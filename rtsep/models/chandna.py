@@ -8,12 +8,14 @@ The network sees a window of T frames: a *vertical* convolution as tall as the s
 convolutions to a magnitude; soft masks split the mixture. Here the window slides one hop at a time
 and only one of its frames comes out: the newest, or the one ``lookahead`` frames back. What earlier
 windows have computed of a frame is state, so each frame's features are computed once.
+
+The masks |y_n| / sum |y_n| take y = exp of the last layer, a log magnitude: a softmax over sources,
+which is smooth and keeps its precision where all estimates are near zero.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.layers import CausalConv, Delay, ForgettingMean
@@ -25,7 +27,7 @@ EPSILON = 1e-7  # smaller ones are lost in the ONNX export
 class Chandna(Streaming):
     """Mixture spectra to source spectra by soft masks.
 
-    Shapes: (streams, frames, channels, bins, 2) -> (streams, frames, sources, channels, bins, 2).
+    Shapes: (streams, frames, channels, 2, bins) -> (streams, frames, sources, channels, 2, bins).
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ class Chandna(Streaming):
         self.back = nn.Linear(bottleneck, sources * used * horizontal)
         self.horizontal_back = _PerSource(sources, used * horizontal, vertical)
         self.vertical_back = _PerSource(sources, vertical, bins)
-        self.delay = Delay(lookahead, (channels, bins, 2))
+        self.delay = Delay(lookahead, (channels, 2, bins))
 
     def initial_state(self, streams: int) -> State:
         """Features of past frames, the waiting mixture, the running level."""
@@ -94,7 +96,7 @@ class Chandna(Streaming):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Separate; output frame ``t`` belongs to mixture frame ``t - lookahead``."""
         following: State = {}
-        power = x.square().sum(dim=(-1, -3)) / x.shape[2]
+        power = x.square().sum(dim=(2, 3)) / x.shape[2]
         magnitude = (power + EPSILON**2 if self.compression == 1.0 else power + EPSILON).pow(
             self.compression / 2
         )
@@ -105,11 +107,9 @@ class Chandna(Streaming):
         h, following["horizontal"] = self.horizontal(h, state["horizontal"])
         h, following["bottleneck"] = self.bottleneck(h, state["bottleneck"])
         h = torch.relu(self.back(torch.relu(h))).unflatten(-1, (self.sources, -1))
-        # Softplus is the smooth rectifier: masks of two estimates near zero stay well-conditioned.
-        estimates = F.softplus(self.vertical_back(self.horizontal_back(h))) + EPSILON
-        masks = estimates / estimates.sum(dim=2, keepdim=True)
+        masks = torch.softmax(self.vertical_back(self.horizontal_back(h)), dim=2)
         mixture, following["delay"] = self.delay(x, state.get("delay", {}))
-        return masks[:, :, :, None, :, None] * mixture.unsqueeze(2), following
+        return masks[:, :, :, None, None, :] * mixture.unsqueeze(2), following
 
 
 class _PerSource(nn.Module):
@@ -125,5 +125,6 @@ class _PerSource(nn.Module):
         self.bias = nn.Parameter(torch.zeros(sources, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x.flatten(0, -3).transpose(0, 1) @ self.weight + self.bias
-        return y.transpose(0, 1).unflatten(0, x.shape[:-2])
+        y = x.flatten(0, -3).transpose(0, 1) @ self.weight + self.bias
+        back: Tensor = y.transpose(0, 1).unflatten(0, x.shape[:-2])
+        return back

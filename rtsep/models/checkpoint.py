@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rtsep.models import build
+from rtsep.models import PAPERS, build
 from rtsep.nn.streaming import Streaming
 from rtsep.spec import Spec, SpecError
 
@@ -36,7 +36,7 @@ class Description:
     spec
         The stream it works on.
     training
-        What it was trained on and for how long, in words a model card can print.
+        In words a model card can print: ``data``, ``licence``, ``attribution``, ``steps``.
     """
 
     name: str
@@ -66,6 +66,18 @@ class Description:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"a field is missing or wrong: {error}") from None
+
+    def texts(self) -> dict[str, str]:
+        """What a bundle of this says of itself, see `rtsep.bundle.KEYS`."""
+        told = self.training
+        data = " ".join(told[key] for key in ("data", "steps") if key in told)
+        return {
+            "name": self.name,
+            "model": f"{self.model} ({PAPERS[self.model]})",
+            "training": "\n".join(filter(None, (data, told.get("attribution")))) or "not stated",
+            "licence": told.get("licence", "not stated"),
+            "quality": "not measured",
+        }
 
     def build(self) -> Streaming:
         """Make the model, with random weights."""
@@ -118,5 +130,7 @@ def load(path: Path) -> tuple[Description, Streaming]:
         model.load_state_dict(tensors)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} does not fit model {description.model!r}: {reason}") from None
+        raise CheckpointError(
+            f"{path} does not fit model {description.model!r}: {reason}"
+        ) from None
     return description, model.eval()

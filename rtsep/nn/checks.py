@@ -49,7 +49,8 @@ def check_chunking(
         Outputs or final states differ, a state changed shape or was changed in place.
     """
     whole, final = model(x, model.initial_state(x.shape[0]))
-    state, parts, start = model.initial_state(x.shape[0]), [], 0
+    state, start = model.initial_state(x.shape[0]), 0
+    parts: list[Tensor] = []
     while start < x.shape[1]:
         size = chunks[len(parts) % len(chunks)]
         before = {name: leaf.clone() for name, leaf in flatten(state).items()}
@@ -61,7 +62,9 @@ def check_chunking(
     scale = max(float(whole.abs().max()), 1e-6)
     difference = float((torch.cat(parts, dim=1) - whole).abs().max()) / scale
     if not difference <= tolerance:
-        raise ContractError(f"chunks of {list(chunks)} frames change the output by {difference:.1e}")
+        raise ContractError(
+            f"chunks of {list(chunks)} frames change the output by {difference:.1e}"
+        )
     _compare_states(flatten(state), flatten(final), 10 * tolerance, "depends on the chunks")
     return difference
 

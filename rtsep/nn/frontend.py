@@ -37,20 +37,22 @@ class Frontend(nn.Module):
         frames = x.unfold(-1, spec.window_length, spec.hop_length).transpose(1, 2) * self.analysis
         if spec.frontend == "waveform":
             return frames
-        return torch.view_as_real(torch.fft.rfft(frames))
+        spectra = torch.fft.rfft(frames)
+        return torch.stack([spectra.real, spectra.imag], dim=-2)
 
     def synthesise(self, frames: Tensor) -> Tensor:
         """Frames (streams, m, sources, channels, ...) to (streams, m * hop, sources, channels)."""
         spec = self.spec
         if spec.frontend == "stft":
-            frames = torch.fft.irfft(torch.view_as_complex(frames.contiguous()))
+            frames = torch.fft.irfft(torch.complex(frames[..., 0, :], frames[..., 1, :]))
         frames = frames * self.synthesis
         streams, count, sources, channels, window = frames.shape
         columns = frames.permute(0, 2, 3, 4, 1).reshape(-1, window, count)
         length = window + (count - 1) * spec.hop_length
         x = F.fold(columns, (1, length), (1, window), stride=(1, spec.hop_length))
         x = x[:, 0, 0, : count * spec.hop_length].unflatten(0, (streams, sources, channels))
-        return x.permute(0, 3, 1, 2)
+        y: Tensor = x.permute(0, 3, 1, 2)
+        return y
 
 
 def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:

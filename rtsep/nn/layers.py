@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.streaming import State, Streaming, extend
@@ -28,7 +29,7 @@ class CausalConv(Streaming):
         window, past = extend(state["past"], x)
         if x.shape[1] == 1:  # one live frame is one matrix product, several times faster in ONNX
             weight = self.conv.weight.permute(2, 1, 0).flatten(0, 1)
-            y = window.flatten(1).unsqueeze(1) @ weight + self.conv.bias
+            y = F.linear(window.flatten(1).unsqueeze(1), weight.T, self.conv.bias)
         else:
             y = self.conv(window.transpose(1, 2)).transpose(1, 2)
         return y, {"past": past}

@@ -112,7 +112,9 @@ def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> f
         scale = max(float(offline.abs().max()), 1e-6)
         difference = float(np.max(np.abs(live - offline.numpy()))) / scale
         if not difference <= tolerance:
-            raise ContractError(f"the ONNX graph differs from the module by {difference:.1e} ({name})")
+            raise ContractError(
+                f"the ONNX graph differs from the module by {difference:.1e} ({name})"
+            )
         worst = max(worst, difference)
     return worst
 

@@ -193,7 +193,7 @@ class Mixer:
                 part = _fill(clips[rng.integers(len(clips))], self.samples, rng)
             out += part * (10 ** (rng.uniform(-6, 6) / 20) / (_rms(part) + 1e-6))
         if rng.random() < 0.1:  # the noise comes or goes
-            ramp = np.linspace(*rng.uniform(-20, 6, 2), self.samples)
+            ramp = np.linspace(rng.uniform(-20, 6), rng.uniform(-20, 6), self.samples)
             out *= (10 ** (ramp / 20)).astype(np.float32)
         return _coloured(out, rng, 6.0)
 
@@ -227,7 +227,7 @@ def _fill(clip: Int16, samples: int, rng: Generator) -> Float32:
     if len(clip) >= samples:
         start = rng.integers(len(clip) - samples + 1)
     out = np.resize(np.roll(clip, -start) if len(clip) < samples else clip[start:], samples)
-    return out.astype(np.float32) / 32768
+    return np.divide(out, 32768, dtype=np.float32)
 
 
 def _convolve(x: Float32, response: Float32) -> Float32:

@@ -113,7 +113,7 @@ def train(
     step, best_db = 0, -math.inf
     if resume.exists():
         step, best_db = _restore(resume, model, optimizer, average)
-    loader = DataLoader(
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         training,  # type: ignore[arg-type]  # anything with __getitem__ and __len__ is a data set
         sampler=range(step, schedule.steps),
         batch_size=None,
@@ -141,7 +141,7 @@ def train(
             if not torch.isfinite(loss):
                 raise NotFiniteError(f"the loss is not finite at step {step}; last good: {resume}")
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             keep = min(schedule.average, (step + 1) / (step + 10))
@@ -161,7 +161,10 @@ def train(
                 _log(folder / "curve.csv", step, score, loss_mean)
                 if score > best_db:
                     best_db = score
-                    trained = {**description.training, "steps": f"{step} of {schedule.steps}"}
+                    trained = {
+                        **description.training,
+                        "steps": f"{step} of {schedule.steps} steps.",
+                    }
                     save(best, replace(description, training=trained), average)
                 _store(resume, description, model, optimizer, average, step, best_db)
     return best

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def negative_snr(estimate: Tensor, target: Tensor, floor: float = 1e-3) -> Tensor:
-    """Mean negative SNR in dB, softly limited where the error falls below ``floor`` x mixture power.
+    """Mean negative SNR in dB, softly limited where the error is below ``floor`` x mixture power.
 
     The limit (Wisdom et al., "Unsupervised Sound Separation Using Mixture Invariant Training",
     2020) keeps easy and silent examples from taking over the gradient.

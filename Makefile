@@ -1,0 +1,39 @@
+# Two commands from a fresh clone do everything: `make run` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# One metric is compiled when it is installed; without a C compiler its tests say so and skip.
+TEST_EXTRAS := train,test$(shell command -v cc >/dev/null && echo ,pesq)
+
+.PHONY: run test check clean
+
+run: .venv/runtime
+	@.ci/portaudio
+	$(BIN)/rtsep run --device demo --record out/
+
+test: .venv/tests check
+	@.ci/portaudio
+	$(BIN)/python -m pytest
+
+check: .venv/tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# Importing compiles the kernels, once: later starts are quick.
+.venv/runtime: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@echo "compiling the kernels, once"
+	@$(BIN)/python -c "import rtsep.cli.live"
+	@touch $@
+
+.venv/tests: .venv/runtime
+	$(PIP) --editable '.[$(TEST_EXTRAS)]'
+	@touch $@
+
+clean:
+	rm -rf .venv out
+	find . -name __pycache__ -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The suites: timings by pytest-benchmark, live runs, quality on the fixed sets."""

@@ -1,0 +1,81 @@
+"""`rtsep run` on a real device beside a bare native pass-through, in alternating runs.
+
+python -m bench.device --device "system, JACK Audio Connection Kit" [--seconds 60] [--rounds 2]
+
+The pass-through shows the machine's own floor: callbacks that come late or not at all whatever the
+program does. With ``--burn`` (the default) a Python thread of this process keeps the interpreter
+busy all the while. See tests/conftest.py for a virtual sound card that needs no hardware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from rtsep.cli import main
+from rtsep.io.device import Duplex, find
+
+FIELDS = ("callbacks", "missed_callbacks", "xruns", "deadline_misses", "starved_samples")
+
+
+def burn(stopping: threading.Event) -> None:
+    """Keep the interpreter busy."""
+    count = 0
+    while not stopping.is_set():
+        for _ in range(1000):
+            count += 1
+
+
+def passthrough(device: str, seconds: float, block: int) -> dict[str, Any]:
+    """Copy input to output natively for a while; what went wrong is the machine's doing."""
+    found = find(device, "input")
+    rate = round(found["default_samplerate"])
+    with Duplex(device, device, rate, 1, 2, block, 0, passthrough=True) as stream:
+        time.sleep(seconds)
+        stats = stream.stats()
+    return {
+        "callbacks": stats.callbacks,
+        "missed_callbacks": stats.missed,
+        "xruns": stats.xruns,
+    }
+
+
+def separation(device: str, seconds: float, block: int, model: str | None) -> dict[str, Any]:
+    """`rtsep run` in this process; its own summary."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.json"
+        command = ["run", "--device", device, "--seconds", str(seconds), "--block", str(block)]
+        command += ["--json", str(path)] + (["--model", model] if model else [])
+        main(command, standalone_mode=False)
+        result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--block", type=int, default=128)
+    parser.add_argument("--model")
+    parser.add_argument("--burn", action=argparse.BooleanOptionalAction, default=True)
+    arguments = parser.parse_args()
+    stopping = threading.Event()
+    if arguments.burn:
+        threading.Thread(target=burn, args=(stopping,), daemon=True).start()
+    rows = []
+    for _ in range(arguments.rounds):
+        floor = passthrough(arguments.device, arguments.seconds, arguments.block)
+        run = separation(arguments.device, arguments.seconds, arguments.block, arguments.model)
+        rows.append((floor, run))
+    stopping.set()
+    for floor, run in rows:
+        print("pass-through", floor)
+        print("rtsep run   ", {name: run[name] for name in FIELDS})
+        print("  latency at start and end, ms:", run["latency_at_start_ms"], run["latency_ms"])
+        print("  hop time, us:", run["hop_time_us"], "real-time factor", run["real_time_factor"])

@@ -1,0 +1,135 @@
+"""Make a shipped bundle: train, export, evaluate, write the card.
+
+python -m export chandna-speech --data ../shared/data [--steps N]
+
+Training goes on where ``runs/NAME`` left off. ``--steps 0`` only exports what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtsep.bundle import Bundle, load
+from rtsep.latency import Latency
+from rtsep.models.checkpoint import Description
+from rtsep.models.checkpoint import load as load_checkpoint
+from rtsep.nn.onnx import export, write
+from rtsep.train.data import Corpus, Mixer
+from rtsep.train.evaluate import evaluate
+from rtsep.train.loop import Schedule, train
+
+HERE = Path(__file__).parent
+WEIGHTS = HERE.parent / "rtsep" / "weights"
+VALIDATION_SEED = 2
+VALIDATION_S = 4.0
+
+
+def fit(recipe: dict[str, Any], data: Path, folder: Path) -> None:
+    """Train what the recipe says into ``folder``."""
+    description = Description.parse(recipe)
+    rate = description.spec.sample_rate
+    corpora = [Corpus.load(data, split, rate) for split in ("train", "val")]
+    mixtures = dict(recipe["mixtures"])
+    samples = round(mixtures.pop("seconds") * rate)
+    train(
+        description,
+        Schedule(**recipe["schedule"]),
+        Mixer(corpora[0], samples=samples, **mixtures),
+        Mixer(corpora[1], VALIDATION_SEED, 16, round(VALIDATION_S * rate)),
+        folder,
+    )
+
+
+def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> None:
+    """Export the checkpoint, score it through its bundle, and write bundle and card."""
+    description, model = load_checkpoint(checkpoint)
+    texts = description.texts()
+    part = target.with_suffix(".measuring.onnx")
+    try:
+        write(export(model, description.spec, texts), part)
+        evaluation = recipe["evaluation"]
+        scores = evaluate(data / evaluation["folder"], evaluation["source"], str(part))
+    finally:
+        part.unlink(missing_ok=True)
+    texts["quality"] = (
+        f"SI-SDRi {scores['si_sdr_improvement_db']:.2f} dB, PESQ-WB {scores['pesq_wb']:.2f} "
+        f"(mixture {scores['pesq_wb_mixture']:.2f}), ESTOI {scores['estoi']:.3f} (mixture "
+        f"{scores['estoi_mixture']:.3f}), means over {scores['mixtures']} mixtures of unheard "
+        "speakers"
+    )
+    write(export(model, description.spec, texts), target)
+    text = card(load(target), recipe, description.training["steps"])
+    target.with_suffix(".md").write_text(text, "utf-8")
+    print(f"{target}: {texts['quality']}")
+
+
+def card(bundle: Bundle, recipe: dict[str, Any], steps: str) -> str:
+    """Put the bundle's card together."""
+    spec, told, mixtures = bundle.spec, recipe["training"], recipe["mixtures"]
+    latency = Latency.of(spec, spec.step_length)
+    weights, macs = bundle.cost()
+    hours = int(steps.split()[0]) * mixtures["batch_size"] * mixtures["seconds"] / 3600
+
+    def ms(samples: int) -> str:
+        return f"{1000 * samples / spec.sample_rate:g} ms"
+
+    return f"""# {bundle.metadata["name"]}
+
+{bundle.metadata["model"]}.
+
+| | |
+|---|---|
+| sources | {", ".join(spec.sources)} |
+| sample rate | {spec.sample_rate} Hz |
+| latency | {ms(latency.total)}: overlap {ms(latency.overlap)}, lookahead {ms(latency.lookahead)} |
+| size | {weights:,} weights, {len(bundle.graph) / 1e6:.2f} MB |
+| load | {macs / 1e6:.1f} million multiply-accumulates per second of audio |
+| quality | {bundle.metadata["quality"]} |
+| licence | {bundle.metadata["licence"]} |
+
+## Training
+
+{told["data"]} Steps: {steps}, {hours:.0f} hours of mixtures, on one processor core. Made by
+`python -m export {bundle.metadata["name"]} --data DATA`.
+
+## Limits
+
+{told["limits"]}
+
+## Attribution
+
+{told["attribution"]}
+"""
+
+
+def main() -> None:
+    """Run the recipe named on the command line."""
+    names = sorted(path.stem for path in HERE.glob("*.toml"))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", choices=names)
+    parser.add_argument("--data", type=Path, default=os.environ.get("RTSEP_DATA"))
+    parser.add_argument("--steps", type=int, help="train so many steps, not the recipe's number")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--threads", type=int, default=1, help="of training; 1")
+    arguments = parser.parse_args()
+    if arguments.data is None:
+        parser.error("where is the data? Use --data or RTSEP_DATA")
+    torch.set_num_threads(arguments.threads)
+    recipe = tomllib.loads((HERE / f"{arguments.name}.toml").read_text("utf-8"))
+    if arguments.steps is not None:
+        recipe["schedule"]["steps"] = arguments.steps
+    folder = arguments.runs / arguments.name
+    if arguments.steps != 0:
+        fit(recipe, Path(arguments.data), folder)
+    target = WEIGHTS / f"{arguments.name}.onnx"
+    make(recipe, folder / "best.safetensors", Path(arguments.data), target)
+
+
+if __name__ == "__main__":
+    main()

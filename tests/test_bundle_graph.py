@@ -1,0 +1,184 @@
+"""Graphs that break the contract, weights that can't be, damage at random: one sentence each."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from rtsep.bundle import BundleError, parse
+from rtsep.cli.show import facts
+from rtsep.separator import Separator
+from rtsep.spec import Spec
+from tests import models
+from tests.models import Change, refused, refused_after
+
+
+def dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return value.type.tensor_type.shape.dim
+
+
+def rename(which: str, name: str) -> Change:
+    def change(model: onnx.ModelProto) -> None:
+        values = getattr(model.graph, which)
+        values[-1].name = name
+
+    return change
+
+
+STATE = "'state.past'"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m.graph.output.pop(), f"{STATE} has no output 'next_state.past'"),
+        (lambda m: m.graph.input.pop(), "'next_state.past' belongs to no state"),
+        (rename("output", "next_state.other"), f"{STATE} has no output"),
+        (rename("input", "past"), "input 'past' that is neither mixture nor state"),
+        (lambda m: m.graph.input.pop(0), "no 'mixture'"),
+        (lambda m: m.graph.output.pop(0), "no 'sources'"),
+        (lambda m: setattr(dims(m.graph.input[1])[3], "dim_value", 65), f"{STATE} has no output"),
+        (lambda m: setattr(dims(m.graph.input[1])[3], "dim_param", "n"), f"{STATE} has no output"),
+        (lambda m: setattr(dims(m.graph.input[0])[3], "dim_value", 65), "'mixture' must have"),
+        (lambda m: setattr(dims(m.graph.input[0])[0], "dim_value", 1), "'mixture' must have"),
+        (lambda m: dims(m.graph.input[0]).pop(), "'mixture' must have shape"),
+        (
+            lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", TensorProto.INT64),
+            "'mixture' is not float32",
+        ),
+    ],
+)
+def test_graphs_that_break_the_contract(tmp_path: Path, change: Change, reason: str) -> None:
+    assert reason in refused_after(tmp_path, change)
+
+
+@pytest.mark.parametrize("size", [1 << 27, 1 << 62, 0, -5])
+def test_an_absurd_state(tmp_path: Path, size: int) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        for value in (model.graph.input[1], model.graph.output[1]):
+            dims(value)[3].dim_value = size
+
+    assert "empty or too large for a state" in refused_after(tmp_path, change)
+
+
+def test_absurd_frames(tmp_path: Path) -> None:
+    spec = Spec(16000, 1 << 20, "waveform", "rectangular", 64, 64, 1, 0, ("a", "b"))
+    sentence = refused(models.write(models.handmade(spec), tmp_path / "a.onnx"))
+    assert "too large for one call" in sentence
+
+
+def with_weight(**fields: object) -> Change:
+    """Change the weight ``gains``, which a Constant node may hold as well."""
+
+    def change(model: onnx.ModelProto) -> None:
+        weight = model.graph.initializer[0]
+        for name, value in fields.items():
+            setattr(weight, name, value)
+
+    return change
+
+
+def external(model: onnx.ModelProto) -> None:
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="/etc/passwd")
+
+
+@pytest.mark.parametrize("in_node", [False, True])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (with_weight(raw_data=np.array([1, np.nan], "f4").tobytes()), "'gains' holds NaN or Inf"),
+        (with_weight(raw_data=np.array([-np.inf, 1], "f4").tobytes()), "'gains' holds NaN or Inf"),
+        (with_weight(raw_data=b"\0" * 7), "'gains' is cut off"),
+        (with_weight(raw_data=b""), "'gains' is cut off"),
+        (external, "'gains' lies in another file"),
+    ],
+)
+def test_weights_that_cannot_be(tmp_path: Path, change: Change, reason: str, in_node: bool) -> None:
+    def damage(model: onnx.ModelProto) -> None:
+        change(model)
+        if in_node:
+            weight = model.graph.initializer.pop(0)
+            model.graph.node.insert(0, helper.make_node("Constant", [], ["gains"], value=weight))
+
+    assert reason in refused_after(tmp_path, damage)
+
+
+def replace_mul(op: str, **attributes: object) -> Change:
+    def change(model: onnx.ModelProto) -> None:
+        node = helper.make_node(op, list(model.graph.node[1].input), ["sources"], **attributes)
+        model.graph.node[1].CopyFrom(node)
+
+    return change
+
+
+def nan_for_silence(model: onnx.ModelProto) -> None:
+    model.graph.node[1].output[0] = "scaled"
+    model.graph.node.append(helper.make_node("Div", ["scaled", "late"], ["sources"]))
+
+
+def other_shape(model: onnx.ModelProto) -> None:
+    gains = np.ones((1, 1, 3, 1, 1), np.float32)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(gains, "gains"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (nan_for_silence, "NaN or Inf for ordinary input"),
+        (replace_mul("NoSuchOperator"), "ONNX Runtime refuses the graph"),
+        (replace_mul("Mul", domain="org.example"), "ONNX Runtime refuses the graph"),
+        (replace_mul("LeakyRelu", alpha=float("nan")), "of a LeakyRelu node is NaN or Inf"),
+        (other_shape, "the graph"),
+        (lambda m: setattr(m.opset_import[0], "version", 9999), "ONNX Runtime refuses the graph"),
+    ],
+)
+def test_graphs_that_do_not_run(
+    tmp_path: Path, change: Change, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert reason in refused_after(tmp_path, change)
+    assert capfd.readouterr() == ("", ""), "said once, by the exception"
+
+
+def test_a_provider_that_is_not_there() -> None:
+    with pytest.raises(BundleError, match="NoSuchProvider is not available here"):
+        Separator(models.bundle(), providers=("NoSuchProvider",))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_at_random_it_runs_or_is_refused(seed: int) -> None:
+    wholes = [models.handmade().SerializeToString(), models.chandna()[1].graph]
+    outcomes = set()
+    for turn in range(150):
+        luck = random.Random(1000 * seed + turn)
+        damaged = bytearray(luck.choice(wholes))
+        for _ in range(luck.choice([1, 1, 1, 2, 5])):
+            at = luck.randrange(len(damaged))
+            how = luck.choice(["bit", "bit", "byte", "byte", "byte", "cut", "insert"])
+            if how == "bit":
+                damaged[at] ^= 1 << luck.randrange(8)
+            elif how == "byte":
+                damaged[at] = luck.randrange(256)
+            elif how == "cut":
+                del damaged[at : at + luck.choice([1, 4, 100, 10000])]
+                damaged += b"" if damaged else b"\0"
+            else:
+                damaged[at:at] = luck.randbytes(4)
+        try:
+            bundle = parse(bytes(damaged))
+            facts(bundle)
+            step = Separator(bundle)
+        except BundleError as error:
+            assert "\n" not in str(error)
+            outcomes.add("refused")
+        else:
+            step()
+            outcomes.add("runs")
+    assert outcomes == {"refused", "runs"}

@@ -1,0 +1,100 @@
+"""Dependencies point one way, and the runtime needs no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rtsep"
+
+MAY_IMPORT = {
+    "spec": set(),
+    "ring": set(),
+    "fft": set(),
+    "windows": {"spec"},
+    "kernels": {"fft", "spec"},
+    "polyphase": {"kernels", "spec"},
+    "latency": {"spec"},
+    "stft": {"windows", "kernels", "fft", "spec"},
+    "bundle": {"windows", "spec"},
+    "engine": {"stft", "latency", "kernels", "spec"},
+    "resample": {"polyphase", "latency", "spec"},
+    "separator": {"bundle", "spec"},
+    "measure": {"spec"},
+    "metrics": set(),
+    "picture": {"spec"},
+    "io": {"ring"},
+    "recorder": {"io", "ring", "spec"},
+    "live": {"io", "recorder", "measure", "resample", "ring", "spec"},
+    "weights": {"bundle"},
+    "nn": {"bundle", "separator", "windows", "spec", ""},
+    "models": {"nn", "spec"},
+    "train": {"models", "nn", "metrics", "spec"},
+    "cli": {
+        *("bundle", "engine", "io", "latency", "live", "measure", "models", "nn", "picture"),
+        *("recorder", "resample", "separator", "spec", "weights", ""),
+    },
+    "__main__": {"cli"},
+    "": set(),
+}
+"""Who may import whom; rooms by their name below ``rtsep``, "" is ``rtsep`` itself."""
+
+
+def room(module: str) -> str:
+    return ([*module.split("."), ""])[1]
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms that a file imports from, its own left out."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            if node.module == "rtsep":
+                names = [alias.name for alias in node.names]
+                is_room = [(PACKAGE / n).is_dir() or (PACKAGE / f"{n}.py").exists() for n in names]
+                found |= {n if r else "" for n, r in zip(names, is_room, strict=True)}
+            elif node.module and node.module.startswith("rtsep."):
+                found.add(room(node.module))
+        elif isinstance(node, ast.Import):
+            found |= {room(a.name) for a in node.names if a.name.split(".")[0] == "rtsep"}
+    return found
+
+
+def own_room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def test_imports_point_one_way() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} imports rtsep.{target}"
+        for path in PACKAGE.rglob("*.py")
+        for target in imports(path) - {own_room(path)} - MAY_IMPORT[own_room(path)]
+    }
+    assert not wrong
+
+
+def test_the_table_has_no_circle() -> None:
+    left = {name: set(targets) for name, targets in MAY_IMPORT.items()}
+    while left:
+        free = [name for name, targets in left.items() if not targets & left.keys()]
+        assert free, f"a circle among {sorted(left)}"
+        for name in free:
+            del left[name]
+
+
+def test_the_runtime_does_not_load_torch() -> None:
+    code = (
+        "import sys, rtsep, rtsep.cli.live, rtsep.cli.separate, rtsep.cli.show, rtsep.cli.export;"
+        "print([m for m in ('torch', 'matplotlib', 'pytest') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_needs_no_sound_card() -> None:
+    code = "import sys, rtsep.cli.live; print('sounddevice' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,276 @@
+"""What is heard and recorded is what was separated, on time, whatever fails around it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtsep import recorder as recorders
+from rtsep.engine import Engine
+from rtsep.io.clock import Clock
+from rtsep.io.exchange import Exchange
+from rtsep.io.files import AudioFileError, StemWriter, read_all
+from rtsep.live import Live, mix_down
+from rtsep.measure import Durations, TimedStep
+from rtsep.recorder import Recorder
+from rtsep.resample import around
+from rtsep.separator import Separator
+from rtsep.spec import Spec
+from tests import models
+
+SPEC = Spec(16000, 1, "stft", "hann", 64, 16, 1, 1, ("speech", "noise"))
+BUNDLE = models.bundle(SPEC)
+
+
+class Hand(Exchange):
+    """A device without a clock: the test ticks."""
+
+    name = "by hand"
+    active = True
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def stream(device: Any, gains: tuple[float, ...], recorder: Recorder | None = None) -> Live:
+    channels = device.input.width
+    step = TimedStep(Separator(BUNDLE, SPEC.streams(channels)))
+    engine = around(
+        lambda block: Engine(step, SPEC, channels, block),
+        device.sample_rate,
+        SPEC.sample_rate,
+        device.block,
+    )
+    return Live(device, engine, step, np.array(gains, np.float32), recorder)
+
+
+def noise(n: int, channels: int = 1) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(n).standard_normal((n, channels)).astype(np.float32)
+
+
+def delayed(x: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    return np.concatenate([np.zeros((n, *x.shape[1:]), x.dtype), x])[: len(x)]
+
+
+@settings(max_examples=40)
+@given(
+    block=st.integers(1, 70),
+    spare=st.integers(1, 4),
+    channels=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    visits=st.lists(st.booleans(), min_size=20, max_size=60),
+    gains=st.tuples(st.floats(-2, 2), st.floats(-2, 2)),
+)
+def test_heard_is_the_mix_of_the_stems_by_the_declared_latency(
+    block: int,
+    spare: int,
+    channels: tuple[int, int],
+    visits: list[bool],
+    gains: tuple[float, float],
+) -> None:
+    """However late the worker comes, as long as the headroom covers it."""
+    heard_channels, played_channels = channels
+    x = noise(len(visits) * block, heard_channels)
+    device = Hand(16000, heard_channels, played_channels, block, spare * block, x)
+    live = stream(device, gains)
+    played = np.full((len(x), played_channels), np.nan, np.float32)
+    absent = 0
+    for turn, visit in enumerate(visits):
+        device.tick(x[:0], played[turn * block : (turn + 1) * block], 0.0)
+        absent = 0 if visit or absent == spare - 1 else absent + 1
+        if not absent:
+            assert live._turn() and not live._turn()
+    late = live.engine.latency_samples + device.headroom
+    assert live.engine.latency_samples == 48 + 16 + 16 - np.gcd(block, 16)
+    wide = x[:, np.minimum(np.arange(played_channels), heard_channels - 1)]
+    total = float(np.dot(gains, models.GAINS))
+    np.testing.assert_allclose(played, total * delayed(wide, late), atol=2e-5)
+    stats = device.stats()
+    assert (stats.starvations, stats.debt, stats.input_overruns) == (0, 0, 0)
+    assert live.processed == len(x) - absent * block
+
+
+@given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
+def test_mix_down_is_its_python(n: int, sources: int, channels: int, played: int) -> None:
+    mixture, stems = noise(n, channels), noise(n, sources * channels).reshape(n, sources, channels)
+    gains = noise(sources)[:, 0]
+    outs, peaks = np.full((2, n, played), np.nan, "f4"), np.full((2, 1 + sources), 0.5, "f4")
+    mix_down(mixture, stems, gains, outs[0], peaks[0])
+    mix_down.py_func(mixture, stems, gains, outs[1], peaks[1])
+    np.testing.assert_allclose(outs[0], outs[1], atol=1e-6)
+    np.testing.assert_array_equal(peaks[0], peaks[1])
+    np.testing.assert_array_equal(
+        peaks[0][1:], np.abs(stems).max(axis=(0, 2), initial=0.5).astype("f4")
+    )
+
+
+def test_peaks_are_those_since_the_last_look() -> None:
+    device = Hand(16000, 1, 1, 64, 64, noise(64) / 9)
+    live = stream(device, (1, 1))
+    device.tick(noise(0), np.zeros((64, 1), np.float32), 0.0)
+    live._turn()
+    assert live.peaks()[0] == np.abs(noise(64) / 9).max()
+    assert not live.peaks().any()
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_the_audio_path_does_not_allocate(rate: int) -> None:
+    hops = 1000
+    block = 16 * rate // 16000
+    device = Hand(rate, 1, 2, block, 2 * block)
+    live = stream(device, (1, 0.5))
+    silence, played = np.zeros((0, 1), np.float32), np.zeros((block, 2), np.float32)
+
+    def turns() -> None:
+        for _ in range(hops):
+            device.tick(silence, played, 0.0)
+            live._turn()
+
+    tracemalloc.start()
+    try:
+        turns(), turns()
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        turns()
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before <= 2048
+    finally:
+        tracemalloc.stop()
+    assert live.hops.count == 3 * hops
+
+
+class Failing(TimedStep):
+    """A step with a fault in its program."""
+
+    def __call__(self) -> None:
+        super().__call__()
+        if self.times.count > 50:
+            raise ZeroDivisionError("a fault")
+
+
+def test_a_fault_in_the_worker_ends_the_stream_and_keeps_the_recording(tmp_path: Path) -> None:
+    step = Failing(Separator(BUNDLE))
+    engine = Engine(step, SPEC, 1, 16)
+    x = noise(16000)
+    clock = Clock(16000, 1, 1, 16, 64, x)
+    recorder = Recorder(tmp_path, SPEC.sources, 16000, 1, engine.latency_samples)
+    live = Live(clock, engine, step, np.ones(2, np.float32), recorder)
+    live.start()
+    deadline = time.monotonic() + 20
+    while live.running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not live.running and clock.active
+    live.stop()
+    assert isinstance(live.error, ZeroDivisionError)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mixture.wav", "noise.wav", "speech.wav"]
+    mixture, stem = (read_all(tmp_path / f"{name}.wav")[0] for name in ("mixture", "speech"))
+    assert len(mixture) == len(stem) == live.processed > 0
+    known = len(stem) - engine.latency_samples
+    np.testing.assert_allclose(stem[:known], 0.75 * mixture[:known], atol=1e-5)
+
+
+def test_a_stream_that_never_started_can_be_stopped(tmp_path: Path) -> None:
+    device = Hand(16000, 1, 1, 16, 16)
+    live = stream(device, (1, 1), Recorder(tmp_path, SPEC.sources, 16000, 1, 64))
+    live.stop()
+    assert not list(tmp_path.glob(".*")), "nothing half-written"
+
+
+@settings(max_examples=12)
+@given(
+    sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=12),
+    latency=st.integers(0, 5000),
+    channels=st.integers(1, 2),
+)
+def test_a_recording_is_complete_and_aligned(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], latency: int, channels: int
+) -> None:
+    folder = tmp_path_factory.mktemp("r") / "new"
+    x = noise(sum(sizes), channels)
+    scale = np.array([1, 2], np.float32)[:, None]
+    stems = np.concatenate([np.zeros((latency, 2, channels), np.float32), x[:, None] * scale])
+    recorder = Recorder(folder, ("a", "b"), 16000, channels, latency)
+    start = 0
+    for size in sizes:
+        recorder.put(x[start : start + size], stems[start : start + size])
+        start += size
+    assert not list(folder.glob("*.wav"))
+    recorder.close(stems[start:])
+    assert recorder.lost == 0
+    for name, wanted in (("mixture", x), ("a", x), ("b", 2 * x)):
+        np.testing.assert_array_equal(read_all(folder / f"{name}.wav")[0], wanted)
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_what_a_slow_disk_loses_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, write = threading.Event(), StemWriter.write
+
+    def slow(self: StemWriter, stems: Any) -> None:
+        assert disk.wait(60)
+        write(self, stems)
+
+    monkeypatch.setattr(StemWriter, "write", slow)
+    monkeypatch.setattr(recorders, "DISK_LAG_S", 0.25)
+    recorder = Recorder(tmp_path, ("a",), 16000, 1, 100)
+    x = noise(500)
+    put = 40
+    for _ in range(put):
+        start = time.perf_counter()
+        recorder.put(x, x[:, None])
+        assert time.perf_counter() - start < 5.0, "it waits for no disk"
+    assert 0 < recorder.lost < put * 500
+    disk.set()
+    recorder.close(np.zeros((100, 1, 1), np.float32))
+    lengths = {len(read_all(tmp_path / f"{name}.wav")[0]) for name in ("mixture", "a")}
+    assert lengths == {put * 500 - recorder.lost}
+
+
+@pytest.mark.parametrize("fault", [AudioFileError("the disk is full"), ZeroDivisionError("fault")])
+def test_a_recording_that_fails_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(StemWriter, "write", fail)
+    recorder = Recorder(tmp_path, ("a",), 16000, 1, 0)
+    recorder.put(noise(500), noise(500)[:, None])
+    with pytest.raises(type(fault)) as caught:
+        recorder.close(np.zeros((0, 1, 1), np.float32))
+    assert caught.value is fault
+    assert not list(tmp_path.iterdir())
+
+
+@given(
+    st.lists(st.floats(1e-7, 9.9), min_size=1, max_size=300),
+    st.sampled_from([50, 90, 99, 99.9, 100]),
+)
+def test_percentiles_of_durations(durations: list[float], percent: float) -> None:
+    times = Durations()
+    for duration in durations:
+        times.add(duration)
+    exact = np.percentile(durations, percent, method="inverted_cdf")
+    assert exact * (1 - 1e-9) <= times.percentile_s(percent) <= exact * 10 ** (1 / 200) * (1 + 1e-9)
+    assert (times.count, times.max_s) == (len(durations), max(durations))
+    assert times.total_s == pytest.approx(sum(durations))
+    assert times.summary_us()["max"] == round(max(durations) * 1e6, 1)
+
+
+def test_durations_out_of_range_still_count() -> None:
+    times = Durations()
+    assert times.percentile_s(50) == 0.0
+    for duration in (0.0, -1e-9, 1e-12, 1e5):
+        times.add(duration)
+    assert times.count == 4 and times.percentile_s(50) <= 1.02e-7
+    assert 9.0 < times.percentile_s(100) <= 1e5

@@ -1,0 +1,189 @@
+"""Training: real learning in seconds, mixtures that repeat, checkpoints that hold."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from rtsep.models.checkpoint import CheckpointError, Description, load, read, save
+from rtsep.spec import Spec
+from rtsep.train.data import Corpus, CorpusError, Mixer
+from rtsep.train.loop import NotFiniteError, Schedule, train
+from rtsep.train.losses import compressed_spectrum, negative_snr
+
+SPEC = Spec(16000, 1, "stft", "hann", 256, 128, 1, 1, ("speech", "noise"))
+DESCRIPTION = Description("small", "chandna", SPEC, {"compression": 0.3, "level_frames": 50.0})
+RATE = 16000
+
+
+def voice(seed: int, seconds: float = 2.0) -> np.ndarray:
+    """Something like speech: syllables of a gliding harmonic tone below 4 kHz."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * RATE)) / RATE
+    pitch = rng.uniform(100, 250) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(1, 3) * t))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    tone = sum(np.sin(k * phase) / k for k in range(1, 12))
+    syllables = np.clip(np.sin(2 * np.pi * rng.uniform(2, 4) * t + rng.uniform(0, 6)), 0, 1)
+    return (0.2 * tone * syllables).astype(np.float32)
+
+
+def hiss(seed: int, seconds: float = 2.0) -> np.ndarray:
+    """Noise above the voice."""
+    x = np.random.default_rng(seed).standard_normal(int(seconds * RATE))
+    return (0.1 * np.diff(x, prepend=0.0)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of synthetic sources in the layout that is read."""
+    root = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for split, seeds in {"train": range(12), "val": range(50, 54)}.items():
+        for seed in seeds:
+            for kind, made in (("speech16k", voice), ("noise16k", hiss)):
+                path = f"{kind}/{split}/{seed}.flac"
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(root / path, made(seed), RATE)
+                rows.append((path, split, f"{kind}-{seed % 6}"))
+    (root / "rir16k").mkdir()
+    soundfile.write(root / "rir16k/room.flac", np.r_[0.9, np.zeros(400), 0.3].astype("f4"), RATE)
+    rows.append(("rir16k/room.flac", "train", "room"))
+    (root / "speech16k/train/broken.flac").write_bytes(b"fLaC but no more")
+    rows.append(("speech16k/train/broken.flac", "train", "speech16k-0"))
+    soundfile.write(root / "speech16k/train/silent.flac", np.zeros(RATE), RATE)
+    rows.append(("speech16k/train/silent.flac", "train", "speech16k-0"))
+    with (root / "MANIFEST.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "split", "speaker_or_category"])
+        table.writerows(rows)
+    return root
+
+
+def mixer(folder: Path, split: str, seed: int = 1) -> Mixer:
+    return Mixer(Corpus.load(folder, split, RATE), seed, batch_size=4, samples=RATE)
+
+
+def test_files_that_cannot_be_used_are_skipped_and_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = Corpus.load(folder, "train", RATE)
+    assert len(corpus.unreadable) == 2
+    said = capsys.readouterr().err
+    assert "skipped 2" in said
+    assert "broken.flac" in said
+    assert "silent.flac" in said
+    assert sum(map(len, corpus.speech.values())) == 12
+    assert len(corpus.responses) == 1
+
+
+def test_what_is_no_corpus_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"has no MANIFEST\.csv"):
+        Corpus.load(tmp_path, "train", RATE)
+    with pytest.raises(CorpusError, match="no usable speech or no noise for split 'test'"):
+        Corpus.load(folder, "test", RATE)
+    (tmp_path / "MANIFEST.csv").write_text("path,split\n")
+    with pytest.raises(CorpusError, match="no column speaker_or_category"):
+        Corpus.load(tmp_path, "train", RATE)
+
+
+def test_batches_depend_on_seed_and_number_alone(folder: Path) -> None:
+    first, again, other = mixer(folder, "train"), mixer(folder, "train"), mixer(folder, "train", 2)
+    first[0]
+    for mine, theirs in zip(first[7], again[7], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert not np.array_equal(first[7][0], other[7][0])
+    assert not np.array_equal(first[7][0], first[8][0])
+
+
+def test_mixtures_are_the_sum_of_their_sources_at_the_asked_levels(folder: Path) -> None:
+    made = replace(mixer(folder, "train"), snr_db=(5.0, 5.0), level_db=(-30.0, -30.0))
+    for index in range(5):
+        mixture, sources = made[index]
+        assert mixture.shape == (4, RATE, 1)
+        assert sources.shape == (4, RATE, 2, 1)
+        np.testing.assert_allclose(sources.sum(axis=2), mixture, atol=1e-6)
+        level_db = 20 * np.log10(np.sqrt(np.mean(mixture**2, axis=(1, 2))))
+        np.testing.assert_allclose(level_db, -30.0, atol=0.1)
+
+
+def test_a_few_seconds_of_training_separate_unseen_mixtures(folder: Path, tmp_path: Path) -> None:
+    schedule = Schedule(steps=120, learning_rate=4e-3, warmup=20, validate_every=60, average=0.95)
+    validation = replace(mixer(folder, "val", 9), snr_db=(0.0, 0.0))
+    best = train(DESCRIPTION, schedule, mixer(folder, "train"), validation, tmp_path, workers=0)
+    rows = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows] == ["60", "120"]
+    assert float(rows[-1]["si_sdr_improvement_db"]) >= 3.0
+    description, _ = load(best)
+    assert description.training["steps"].endswith("of 120 steps.")
+
+
+def test_a_resumed_run_is_the_run_in_one_piece(folder: Path, tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    schedule = Schedule(steps=6, warmup=2, validate_every=3)
+    data, checks = mixer(folder, "train"), mixer(folder, "val")
+    train(DESCRIPTION, schedule, data, checks, whole, workers=0)
+
+    class Stopped(Mixer):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            if index == 4:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    stopped = Stopped(data.corpus, data.seed, data.batch_size, data.samples)
+    with pytest.raises(KeyboardInterrupt):
+        train(DESCRIPTION, schedule, stopped, checks, halves, workers=0)
+    train(DESCRIPTION, schedule, data, checks, halves, workers=0)
+    for name in ("best", "resume"):
+        left, right = (read(f / f"{name}.safetensors")[1] for f in (whole, halves))
+        assert left.keys() == right.keys()
+        for key, value in left.items():
+            assert torch.equal(value, right[key]), key
+
+
+def test_divergence_stops_and_names_the_last_good_checkpoint(folder: Path, tmp_path: Path) -> None:
+    class Poisoned(Mixer):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            mixture, sources = super().__getitem__(index)
+            return mixture, sources * (np.nan if index == 3 else 1.0)
+
+    data = mixer(folder, "train")
+    poisoned = Poisoned(data.corpus, data.seed, data.batch_size, data.samples)
+    schedule = Schedule(steps=9, validate_every=2)
+    with pytest.raises(NotFiniteError, match=r"not finite at step 3; last good: .*resume"):
+        train(DESCRIPTION, schedule, poisoned, mixer(folder, "val"), tmp_path, workers=0)
+    assert (tmp_path / "resume.safetensors").exists()
+
+
+def test_losses_are_least_for_the_target() -> None:
+    target = torch.randn(2, 4000, 2, 1, generator=torch.Generator().manual_seed(0))
+    worse = target.flip(2)
+    for loss in (negative_snr, compressed_spectrum):
+        assert float(loss(target, target)) < float(loss(0.9 * target, target))
+        assert float(loss(0.9 * target, target)) < float(loss(worse, target))
+        assert torch.isfinite(loss(torch.zeros_like(target), torch.zeros_like(target)))
+    assert float(negative_snr(torch.zeros_like(target), target)) == pytest.approx(0.0, abs=0.01)
+
+
+def test_checkpoints_round_trip_and_refuse_what_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "model.safetensors"
+    model = DESCRIPTION.build()
+    save(path, DESCRIPTION, model.state_dict())
+    description, loaded = load(path)
+    assert description == DESCRIPTION
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+    assert list(path.parent.iterdir()) == [path]
+
+    other = replace(DESCRIPTION, spec=replace(SPEC, window_length=512))
+    save(path, other, model.state_dict())
+    with pytest.raises(CheckpointError, match="does not fit model 'chandna'"):
+        load(path)
+    torch.save({"weights": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="no safetensors checkpoint"):
+        load(path)
+    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
+        load(tmp_path / "missing")
