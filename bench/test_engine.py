@@ -40,8 +40,6 @@ def test_hop(benchmark: Any, frontend: Any) -> None:
     engine = Engine(PassThrough(spec), spec, block=HOP)
     block, out = noise(HOP, 1), np.empty((HOP, 1, 1), np.float32)
     benchmark.pedantic(engine.process, (block, out), rounds=2000, iterations=10, warmup_rounds=10)
-    if benchmark.enabled:
-        assert benchmark.stats.stats.median <= 15e-6
 
 
 @pytest.mark.parametrize("length", [256, 512, 1024, 2048])

@@ -49,14 +49,14 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="rtsep")
 def main() -> None:
-    r"""Separate the sources of a live stream, a few milliseconds late.
+    """Separate the sources of a live stream, a few milliseconds late.
 
     \b
     Examples:
       rtsep run                          the default microphone to the default output
       rtsep run --device demo            a built-in mixture, no sound card needed
       rtsep separate talk.wav -o stems/  a file, through the same engine
-    """
+    """  # noqa: D301
 
 
 def fail(error: object) -> None:

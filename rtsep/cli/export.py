@@ -13,7 +13,7 @@ from rtsep.bundle import BundleError
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle.")
 def export(checkpoint: Path, output: Path) -> None:
-    r"""Turn a trained CHECKPOINT into a bundle that anyone can run.
+    """Turn a trained CHECKPOINT into a bundle that anyone can run.
 
     Refuses, and writes nothing, unless the model keeps the streaming contract (any chunking gives
     the same output, nothing beyond the declared lookahead is used, state is explicit, output stays
@@ -22,7 +22,7 @@ def export(checkpoint: Path, output: Path) -> None:
     \b
     Example:
       rtsep export runs/chandna-speech/best.safetensors -o my-model.onnx
-    """
+    """  # noqa: D301
     try:
         from rtsep.models.checkpoint import load
         from rtsep.nn.onnx import export as make

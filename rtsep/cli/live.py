@@ -100,7 +100,7 @@ def run(
     block: int,
     buffer: float,
 ) -> None:
-    r"""Separate a live microphone and hear one source of it.
+    """Separate a live microphone and hear one source of it.
 
     Runs until Ctrl-C, the end of a file, or --seconds; then says how late it was and what went
     wrong, if anything did.
@@ -111,7 +111,7 @@ def run(
       rtsep run --device demo --record out/       a built-in mixture; needs no sound card
       rtsep run --device USB --output 4           by part of the name, by index
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
-    """
+    """  # noqa: D301
     bundle = weights.find(model)
     gains = _gains(bundle, listen, gain)
     try:

@@ -33,7 +33,7 @@ BLOCK = 1 << 14
 )
 @click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
 def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
-    r"""Separate FILES into one file per source, OUTPUT/<name>_<source>.wav.
+    """Separate FILES into one file per source, OUTPUT/<name>_<source>.wav.
 
     The same engine as live, as fast as it goes: stems have the input's length, rate and channels
     and line up with it. A file that can't be read is named and left out; the others are done, and
@@ -43,7 +43,7 @@ def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
     Examples:
       rtsep separate talk.wav -o stems/
       rtsep separate *.flac -o stems/ --model my-model.onnx
-    """
+    """  # noqa: D301
     bundle = weights.find(model)
     failed = 0
     done: dict[str, Path] = {}

@@ -46,7 +46,7 @@ def models() -> None:
 @click.command()
 @click.argument("model", required=False)
 def info(model: str | None) -> None:
-    r"""Print everything a bundle knows of itself.
+    """Print everything a bundle knows of itself.
 
     MODEL is a shipped model's name or a file; the default model if left out.
 
@@ -54,7 +54,7 @@ def info(model: str | None) -> None:
     Examples:
       rtsep info
       rtsep info my-model.onnx
-    """
+    """  # noqa: D301
     bundle = weights.find(model)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")

@@ -1,0 +1,144 @@
+"""`rtsep run` on a real PortAudio device: audio in, the separated source out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from rtsep.io.files import read_all
+from rtsep.metrics import si_sdr_db
+from tests.conftest import JACK_BLOCK, JACK_RATE
+
+DEMO = Path(__file__).parents[1] / "rtsep" / "demo.flac"
+SECONDS = 9.0
+
+
+class Cable:
+    """A JACK client wired to a PortAudio stream: plays ``audio`` into it, records what it plays."""
+
+    def __init__(self, audio: np.ndarray) -> None:
+        import jack
+
+        self.client = jack.Client("cable", no_start_server=True)
+        self.out = self.client.outports.register("out")
+        self.heard = self.client.inports.register("in")
+        self.played = 0
+        self.record = np.zeros_like(audio)
+
+        @self.client.set_process_callback
+        def exchange(frames: int) -> None:
+            position, rest = self.played, len(audio) - self.played
+            if rest < frames or not self.wired:
+                self.out.get_array()[:] = 0.0
+                return
+            self.out.get_array()[:] = audio[position : position + frames]
+            self.record[position : position + frames] = self.heard.get_array()
+            self.played += frames
+
+        self.wired = False
+        self.client.activate()
+
+    def connect(self, timeout: float = 30.0) -> None:
+        """Wait for the stream and take the place of the sound card on both its sides."""
+        deadline = time.monotonic() + timeout
+        while not (inputs := self.client.get_ports("PortAudio", is_input=True)):
+            assert time.monotonic() < deadline, "rtsep run opened no stream"
+            time.sleep(0.05)
+        time.sleep(0.5)
+        for other in self.client.get_all_connections(inputs[0]):
+            self.client.disconnect(other, inputs[0])
+        self.client.connect(self.out, inputs[0])
+        self.client.connect(self.client.get_ports("PortAudio", is_output=True)[0], self.heard)
+        self.wired = True
+
+
+def delay_of(late: np.ndarray, early: np.ndarray) -> int:
+    """Samples by which ``late`` is behind ``early``, by cross-correlation."""
+    n = 1 << (len(late) + len(early)).bit_length()
+    product = np.fft.rfft(late, n) * np.conj(np.fft.rfft(early, n))
+    return int(np.argmax(np.fft.irfft(product, n)[: len(late)]))
+
+
+@pytest.mark.device
+def test_known_audio_goes_in_and_its_speech_comes_out(jack: str, tmp_path: Path) -> None:
+    demo, rate = read_all(DEMO)
+    audio = np.asarray(soxr.resample(demo[:, 0], rate, JACK_RATE), np.float32)
+    audio = audio[: int(SECONDS * JACK_RATE) // JACK_BLOCK * JACK_BLOCK]
+    folder, summary_path = tmp_path / "live", tmp_path / "run.json"
+    cable = Cable(audio)
+    command = [sys.executable, "-m", "rtsep", "run", "--device", jack, "--record", str(folder)]
+    run = subprocess.Popen(
+        [*command, "--json", str(summary_path), "--buffer", "40"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        cable.connect()
+        while cable.played < len(audio):
+            time.sleep(0.1)
+        time.sleep(0.5)
+        run.send_signal(signal.SIGINT)
+        said, _ = run.communicate(timeout=30)
+    finally:
+        run.kill()
+        cable.client.deactivate()
+        cable.client.close()
+    assert run.returncode == 0
+    assert "xruns" in said
+    summary = json.loads(summary_path.read_text())
+    assert summary["separated_seconds"] > SECONDS
+    assert summary["latency_ms"] == summary["latency_at_start_ms"]
+
+    # What went in is what was recorded, and its stems are those of `rtsep separate`.
+    mixture, _ = soundfile.read(folder / "mixture.wav", dtype="float32")
+    speech, _ = soundfile.read(folder / "speech.wav", dtype="float32")
+    assert len(mixture) == len(speech)
+    command = [sys.executable, "-m", "rtsep", "separate"]
+    soundfile.write(tmp_path / "known.wav", audio, JACK_RATE, "FLOAT")
+    files = [str(folder / "mixture.wav"), str(tmp_path / "known.wav")]
+    subprocess.run([*command, *files, "-o", str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+    again, _ = soundfile.read(tmp_path / "mixture_speech.wav", dtype="float32")
+    np.testing.assert_allclose(speech, again, atol=1e-5)
+    start = delay_of(mixture, audio)
+    assert np.mean(mixture[start : start + len(audio)] == audio) > 0.95  # else the cable's xruns
+
+    # What came out of the device is that speech, exactly as late as printed.
+    heard = cable.record
+    terms = summary["latency_terms_ms"]
+    inside = sum(ms for name, ms in terms.items() if not name.startswith("device"))
+    late = delay_of(heard, speech[start : start + len(audio)])
+    # The graph adds a period for each way that is not direct: those are the device's terms.
+    assert 0 <= late - round(inside / 1000 * JACK_RATE) <= 4 * JACK_BLOCK
+    pairs = heard[late:], speech[start : start + len(audio) - late]
+    assert np.mean(np.abs(pairs[0] - pairs[1]) < 1e-6) > 0.95
+    half = len(pairs[0]) // 2
+    assert delay_of(heard[half:], speech[start + half : start + len(audio)]) == late
+
+    # And it matches `rtsep separate` on the known audio itself: only the frames fall elsewhere.
+    known, _ = soundfile.read(tmp_path / "known_speech.wav", dtype="float32")
+    assert si_sdr_db(heard[late:], known[: len(heard) - late]) > 20.0
+
+
+@pytest.mark.device
+def test_devices_and_an_unknown_device(jack: str) -> None:
+    command = [sys.executable, "-m", "rtsep"]
+    listed = subprocess.run([*command, "devices"], capture_output=True, text=True, check=True)
+    assert "JACK Audio Connection Kit (2 in, 2 out)" in listed.stdout
+    wrong = subprocess.run(
+        [*command, "run", "--device", "no such thing"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    first, *rest = wrong.stderr.splitlines()
+    assert first.startswith("rtsep: ")
+    assert "no such thing" in first
+    assert "JACK Audio Connection Kit (2 in, 2 out)" in "\n".join(rest)
+    assert "Traceback" not in wrong.stderr
