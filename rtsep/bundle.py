@@ -48,6 +48,7 @@ KEYS = {
 
 
 _SOURCE = re.compile(r"\w[\w .+-]{0,63}")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey them
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
@@ -165,9 +166,9 @@ def describe(spec: Spec, texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(text: str | bytes) -> str:
-    """Refuse what protobuf gives as bytes because it can't be decoded."""
-    if isinstance(text, bytes):
-        raise BundleError(f"{text[:40]!r} is not a text in UTF-8")
+    """Refuse what protobuf gives as bytes because it can't be decoded, and control characters."""
+    if isinstance(text, bytes) or _CONTROL.search(text):
+        raise BundleError(f"{text[:40]!r} is not a plain text in UTF-8")
     return text
 
 

@@ -72,7 +72,7 @@ def test_streams_are_independent_and_reset_is_a_new_start() -> None:
         st.integers(0, 9),
         st.lists(st.sampled_from(["a", "b b", "ü", "voice-2"]), min_size=1, unique=True).map(tuple),
     ),
-    st.text(st.characters(codec="utf-8"), max_size=40),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=40),
 )
 def test_metadata_survives_the_file(spec: Spec, text: str) -> None:
     bundle = parse(models.handmade(spec, training=text).SerializeToString())
@@ -174,7 +174,7 @@ def test_every_key_is_needed(tmp_path: Path, name: str) -> None:
         ("sources", "a,mixture", "'mixture' is not a name"),
         ("sources", "a,../../b", "'../../b' is not a name"),
         ("sources", "a,/b", "'/b' is not a name"),
-        ("sources", "a,b\0", "is not a name"),
+        ("sources", "a,b\0", "is not a plain text"),
         ("sources", "a", "'sources' must have shape"),
     ],
 )

@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 from rich.console import Console
 from rich.live import Live as Screen
+from rich.text import Text
 
 from rtsep import weights
 from rtsep.bundle import Bundle
@@ -128,7 +129,7 @@ def run(
     )
     live = Live(stream, engine, step, gains)
     report = Report(bundle, live)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if json_path is not None:
         _make_folder(json_path)
     if record is not None:
@@ -305,6 +306,6 @@ def _screen(console: Console) -> Iterator[Any]:
     """Give a function that shows one status line: in place on a terminal, else below the last."""
     if console.is_terminal:
         with Screen(console=console, refresh_per_second=10, transient=True) as screen:
-            yield screen.update
+            yield lambda line: screen.update(Text(line, no_wrap=True, overflow="ellipsis"))
     else:
         yield console.print

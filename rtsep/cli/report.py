@@ -10,7 +10,7 @@ from rtsep import __version__
 from rtsep.bundle import Bundle
 from rtsep.live import Live
 
-METER_CELLS = 12
+METER_CELLS = 8
 FLOOR_DB = -60.0
 
 
@@ -76,10 +76,10 @@ class Report:
         )
         stats = self.live.device.stats()
         return (
-            f"{elapsed_s:6.1f} s  {levels}  RTF {self.real_time_factor():.3f}  "
+            f"{elapsed_s:6.1f} s  latency {self.latency_ms():.1f} ms  "
+            f"RTF {self.real_time_factor():.3f}  "
             f"p99 {1000 * self.live.hops.percentile_s(99):.2f} ms  "
-            f"xruns {stats.xruns}  misses {stats.starvations}  "
-            f"latency {self.latency_ms():.1f} ms"
+            f"xruns {stats.xruns}  misses {stats.starvations}  {levels}"
         )
 
     def summary(self, elapsed_s: float) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rtsep import weights
 from rtsep.bundle import Bundle
@@ -60,8 +61,8 @@ def info(model: str | None) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts(bundle).items():
-        table.add_row(name, value)
-    Console().print(table, markup=False)
+        table.add_row(name, Text(value))
+    Console().print(table)
 
 
 def facts(bundle: Bundle) -> dict[str, str]:
