@@ -27,7 +27,7 @@ check: .venv/tests
 .venv/runtime: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable .
 	@echo "compiling the kernels, once"
-	@$(BIN)/python -c "import rtsep.cli.live"
+	@$(BIN)/python -c "import rtsep.cli.run"
 	@touch $@
 
 .venv/tests: .venv/runtime

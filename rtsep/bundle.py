@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from rtsep import cost
 from rtsep.spec import Spec, SpecError
 from rtsep.windows import pair
 
@@ -49,7 +50,6 @@ KEYS = {
 
 _SOURCE = re.compile(r"\w[\w .+-]{0,63}")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey them
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 class BundleError(ValueError):
@@ -88,21 +88,15 @@ class Bundle:
     def cost(self) -> tuple[int, int]:
         """Count weights, and multiply-accumulates per second of audio of one stream.
 
-        Single numbers, such as an epsilon or an exponent, are not weights.
-
         Raises
         ------
         BundleError
             The graph is malformed.
         """
         model = onnx.load_model_from_string(self.graph)
-        weights = sum(
-            int(np.prod(tensor.dims))
-            for tensor in model.graph.initializer
-            if tensor.dims and tensor.data_type in _FLOATS
-        )
+        weights = cost.weights(model)
         try:
-            per_call = _multiply_accumulates(model)
+            per_call = cost.multiply_accumulates(model)
         except Exception:  # shape inference raises several unrelated types
             raise BundleError("its graph is malformed: its cost can't be counted") from None
         return weights, round(per_call * self.spec.sample_rate / self.spec.step_length)
@@ -235,7 +229,7 @@ def _check_weights(model: onnx.ModelProto) -> None:
     def check(tensor: TensorProto) -> None:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise BundleError(f"weight {tensor.name!r} lies in another file")
-        if tensor.data_type in _FLOATS:
+        if tensor.data_type in cost.FLOATS:
             try:
                 finite = np.all(np.isfinite(numpy_helper.to_array(tensor)))
             except Exception:  # whatever does not fit its shape
@@ -293,30 +287,3 @@ def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, tuple[int, ...]]:
     if outputs:
         raise BundleError(f"its output {next(iter(outputs))!r} belongs to no state")
     return states
-
-
-def _multiply_accumulates(model: onnx.ModelProto) -> int:
-    """Multiply-accumulates of matrix products and convolutions, for one stream and one call."""
-    for value in model.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    del model.graph.value_info[:]
-    for value in model.graph.output:
-        value.type.tensor_type.shape.dim[0].Clear()
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    sizes: dict[str, list[int]] = {t.name: list(t.dims) for t in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        sizes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
-    total = 0
-    for node in graph.node:
-        left = sizes.get(node.input[0], []) if node.input else []
-        out = int(np.prod(sizes.get(node.output[0], [0])))
-        if node.op_type == "MatMul" and left:
-            total += out * left[-1]
-        elif node.op_type == "Gemm" and left:
-            transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            total += out * left[0 if transposed else -1]
-        elif node.op_type in ("Conv", "ConvTranspose"):
-            kernel = sizes.get(node.input[1], [0])
-            count = out if node.op_type == "Conv" else int(np.prod(left))
-            total += count * int(np.prod(kernel[1:]))
-    return total

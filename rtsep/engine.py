@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rtsep.latency import Latency
-from rtsep.spec import Float32, Spec, Step
+from rtsep.spec import Float32, Spec, Step, check_array
 from rtsep.stft import Frames
 
 
@@ -100,14 +100,14 @@ class Engine:
         ValueError
             If an array does not fit; nothing has been taken in then.
         """
-        _check("block", block, (len(block), self.channels))
+        check_array("block", block, (len(block), self.channels))
         n = len(block)
         if n % self.block:
             raise ValueError(f"{n} samples are not a multiple of the declared block, {self.block}")
         if out is None:
             out = np.empty((n, *self._shape), np.float32)
         else:
-            _check("out", out, (n, *self._shape))
+            check_array("out", out, (n, *self._shape))
             if not out.flags.writeable:
                 raise ValueError("out must be writeable")
         done = 0
@@ -140,7 +140,7 @@ class Engine:
         if out is None:
             out = np.empty((total, *self._shape), np.float32)
         else:
-            _check("out", out, (total, *self._shape))
+            check_array("out", out, (total, *self._shape))
         blocks = -(-total // self.block)
         silence = np.zeros((blocks * self.block, self.channels), np.float32)
         out[:] = self.process(silence)[:total]
@@ -152,12 +152,3 @@ class Engine:
         self._step.reset()
         self._frames.reset()
         self._position = 0
-
-
-def _check(name: str, array: Float32, shape: tuple[int, ...]) -> None:
-    """Refuse what the kernels would read or write past the end of."""
-    if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-        raise ValueError(
-            f"{name} must be C-contiguous float32 of shape {shape}, "
-            f"not {array.dtype} {array.shape} with strides {array.strides}"
-        )

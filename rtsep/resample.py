@@ -20,7 +20,7 @@ import numpy as np
 
 from rtsep.latency import Latency
 from rtsep.polyphase import Polyphase, half_width
-from rtsep.spec import Float32, Spec
+from rtsep.spec import Float32, Spec, check_array
 
 MAX_BLOCK_S = 0.1
 """Longest piece worked on at once, in seconds; longer blocks are cut into such pieces."""
@@ -173,12 +173,12 @@ class Resampled:
             (n, sources, channels) float32, C-contiguous, filled and returned; made if None.
         """
         n = len(block)
-        _check("block", block, (n, self.channels))
+        check_array("block", block, (n, self.channels))
         if n % self.block:
             raise ValueError(f"{n} samples are not a multiple of the declared block, {self.block}")
         if out is None:
             out = np.empty((n, *self._shape), np.float32)
-        _check("out", out, (n, *self._shape))
+        check_array("out", out, (n, *self._shape))
         for first in range(0, n, self._piece):
             piece = slice(first, first + self._piece)
             self._nonfinite_in += self._inward.push(block[piece])
@@ -202,7 +202,7 @@ class Resampled:
         total = self.latency_samples
         if out is None:
             out = np.empty((total, *self._shape), np.float32)
-        _check("out", out, (total, *self._shape))
+        check_array("out", out, (total, *self._shape))
         blocks = -(-total // self.block)
         silence = np.zeros((blocks * self.block, self.channels), np.float32)
         out[:] = self.process(silence)[:total]
@@ -214,15 +214,6 @@ class Resampled:
         self.engine.reset()
         self._inward.reset()
         self._outward.reset()
-
-
-def _check(name: str, array: Float32, shape: tuple[int, ...]) -> None:
-    """Refuse what the kernels would read or write past the end of."""
-    if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-        raise ValueError(
-            f"{name} must be C-contiguous float32 of shape {shape}, "
-            f"not {array.dtype} {array.shape} with strides {array.strides}"
-        )
 
 
 def _smallest_latency(outer: int, model: int, half: int, delay: int, block: int) -> int:

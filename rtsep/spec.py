@@ -115,3 +115,18 @@ class Step(Protocol):
 
     def reset(self) -> None:
         """State := zeros."""
+
+
+def check_array(name: str, array: Float32, shape: tuple[int, ...]) -> None:
+    """Refuse an array that compiled kernels would read or write past the end of.
+
+    Raises
+    ------
+    SpecError
+        It is not C-contiguous float32 of ``shape``.
+    """
+    if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
+        raise SpecError(
+            f"{name} must be C-contiguous float32 of shape {shape}, "
+            f"not {array.dtype} {array.shape} with strides {array.strides}"
+        )

@@ -6,7 +6,7 @@ import numpy as np
 
 from rtsep import kernels, windows
 from rtsep.fft import plan
-from rtsep.spec import Float32, Spec, SpecError, Step
+from rtsep.spec import Float32, Spec, Step, check_array
 
 
 class Frames:
@@ -34,8 +34,8 @@ class Frames:
         outer = (streams, spec.chunk)
         mixture = (*outer, spec.channels, *spec.frame_shape)
         separated = (*outer, sources, spec.channels, *spec.frame_shape)
-        _check("mixture", step.mixture, mixture)
-        _check("sources", step.sources, separated)
+        check_array("step.mixture", step.mixture, mixture)
+        check_array("step.sources", step.sources, separated)
         self._mixture = step.mixture.reshape(*outer, spec.channels, -1)
         self._sources = step.sources.reshape(*outer, sources, spec.channels, -1)
 
@@ -100,12 +100,3 @@ class Frames:
 
 
 _NO_WORK = np.zeros((3, 2, 0), np.float32)
-
-
-def _check(name: str, array: Float32, shape: tuple[int, ...]) -> None:
-    """Refuse a buffer the kernels can't use in place."""
-    if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-        raise SpecError(
-            f"step.{name} must be C-contiguous float32 of shape {shape}, "
-            f"not {array.dtype} {array.shape} with strides {array.strides}"
-        )

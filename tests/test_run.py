@@ -16,7 +16,8 @@ import soundfile
 from click.testing import CliRunner
 
 from rtsep import weights
-from rtsep.cli import live as command
+from rtsep.cli import opening
+from rtsep.cli import run as command
 from rtsep.io.device import DeviceError
 from rtsep.separator import Separator
 from tests import models
@@ -24,10 +25,10 @@ from tests.test_cli import recording, refused, rtsep
 
 _NO_CARD = """
 import sys
-from rtsep.cli import live, main
+from rtsep.cli import main, opening
 def find(query, kind):
-    raise live.DeviceError("there is no sound card")
-live.find = find
+    raise opening.DeviceError("there is no sound card")
+opening.find = find
 main(sys.argv[1:])
 """
 """The command line on a machine that has no sound card, so that no test is heard."""
@@ -47,7 +48,7 @@ def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(query: object, kind: str) -> None:
         raise DeviceError("there is no sound card")
 
-    monkeypatch.setattr(command, "find", find)
+    monkeypatch.setattr(opening, "find", find)
 
 
 def stems(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -106,7 +107,7 @@ def test_the_demo_is_recorded_as_separate_would(tmp_path: Path) -> None:
     length = len(recorded["mixture"])
     assert length == round(told["separated_seconds"] * told["sample_rate_hz"]) > 0
     if not told["input_overruns"]:  # it began at the beginning
-        demo = soundfile.read(command.DEMO, always_2d=True)[0]
+        demo = soundfile.read(opening.DEMO, always_2d=True)[0]
         np.testing.assert_allclose(recorded["mixture"], demo[:length], atol=1e-4)
     assert rtsep("separate", folder / "mixture.wav", "-o", out).exit_code == 0
     for name in names - {"mixture"}:

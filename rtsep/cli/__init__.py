@@ -11,7 +11,7 @@ import click
 from rtsep import __version__
 
 _COMMANDS = {
-    "run": "live",
+    "run": "run",
     "separate": "separate",
     "devices": "show",
     "models": "show",

@@ -59,6 +59,8 @@ def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
             except (AudioFileError, SpecError) as error:
                 fail(error)
                 failed += 1
+                if done.get(path.stem) is path:
+                    del done[path.stem]
     if failed:
         if len(files) > 1:
             fail(f"{failed} of {len(files)} files failed")

@@ -270,7 +270,11 @@ class Duplex(Exchange):
 
     def start(self) -> None:
         """Begin to exchange blocks; once in the life of a stream."""
-        self._stream.start()
+        sounddevice = _portaudio()
+        try:
+            self._stream.start()
+        except sounddevice.PortAudioError as error:
+            raise DeviceError(f"{self.name} does not start: {error}") from error
 
     def stop(self) -> None:
         """Drop what is not yet played and close the stream; may be repeated."""

@@ -19,11 +19,11 @@ from rich.text import Text
 from rtsep import weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
+from rtsep.cli.opening import DEFAULT, open_device
 from rtsep.cli.report import Report
 from rtsep.engine import Engine
-from rtsep.io.clock import Clock
-from rtsep.io.device import Device, DeviceError, Duplex, find, listing
-from rtsep.io.files import AudioFileError, read_all
+from rtsep.io.device import DeviceError, listing
+from rtsep.io.files import AudioFileError
 from rtsep.live import Live
 from rtsep.measure import TimedStep
 from rtsep.recorder import Recorder
@@ -31,10 +31,8 @@ from rtsep.resample import around
 from rtsep.separator import Separator
 from rtsep.spec import Float32
 
-DEMO = Path(__file__).parents[1] / "demo.flac"
-DEFAULT = "default"
-MAX_SOURCE_S = 3600.0
-"""Files played as a device are held in memory; longer ones are for `rtsep separate`."""
+PICTURE_S = 600.0
+"""The picture shows no more than the first ten minutes of a recording."""
 
 
 class OptionError(ValueError):
@@ -116,7 +114,7 @@ def run(
     bundle = weights.find(model)
     gains = _gains(bundle, listen, gain)
     try:
-        stream = _open(device, output, channels, block, buffer)
+        stream = open_device(device, output, channels, block, buffer)
     except DeviceError as error:
         fail(error)
         with suppress(DeviceError):  # PortAudio itself is missing, as the sentence above says
@@ -196,10 +194,11 @@ def draw(paths: list[Path], title: str) -> Path | None:
 
     if not soundfile.info(paths[0]).frames:
         return None
-    # Only looked at in places, so hours of sound need not be in memory.
-    signals = {path.stem: soundfile.read(path, dtype="float32")[0] for path in paths}
+    rate = soundfile.info(paths[0]).samplerate
+    most = round(PICTURE_S * rate)
+    signals = {path.stem: soundfile.read(path, most, dtype="float32")[0] for path in paths}
     picture = paths[0].with_name("spectrograms.png")
-    spectrograms(picture, signals, soundfile.info(paths[0]).samplerate, title)
+    spectrograms(picture, signals, rate, title)
     return picture
 
 
@@ -225,59 +224,6 @@ def _gains(bundle: Bundle, listen: str | None, gain: tuple[str, ...]) -> Float32
             raise OptionError(f"--gain {setting} is not a gain of at most 24 dB")
         gains[index(name)] = 10 ** (level_db / 20)
     return gains
-
-
-def _open(device: str, output: str | None, channels: int, block: int, buffer_ms: float) -> Device:
-    """Open what the options name."""
-    if device == "demo" or Path(device).suffix:
-        path = DEMO if device == "demo" else Path(device)
-        if path.exists() or device == "demo":
-            return _play(path, output, block, buffer_ms)
-    query = None if device == DEFAULT else device
-    microphone = find(query, "input")
-    if output is None and query is not None and microphone["max_output_channels"]:
-        output = str(microphone["index"])
-    speaker = find(output, "output")
-    rate = round(microphone["default_samplerate"])
-    return Duplex(
-        microphone["index"],
-        speaker["index"],
-        rate,
-        channels,
-        min(max(2, channels), speaker["max_output_channels"]),
-        block,
-        _headroom(buffer_ms, rate, block),
-    )
-
-
-def _headroom(buffer_ms: float, rate: int, block: int) -> int:
-    """Count the samples of the buffer: whole blocks, as the worker moves them; at least one."""
-    return max(1, round(buffer_ms / 1000 * rate / block)) * block
-
-
-def _play(path: Path, output: str | None, block: int, buffer_ms: float) -> Device:
-    """Open a file as the input, heard where there is an output device."""
-    source, rate = read_all(path)
-    if len(source) > MAX_SOURCE_S * rate:
-        raise AudioFileError(f"{path} is longer than an hour: rtsep separate takes any length")
-    channels = source.shape[1]
-    try:
-        speaker = find(output, "output")
-    except DeviceError:
-        if output is not None:
-            raise
-        return Clock(rate, channels, channels, block, _headroom(buffer_ms, rate, block), source)
-    wide = min(max(2, channels), speaker["max_output_channels"])
-    try:
-        headroom = _headroom(buffer_ms, rate, block)
-        return Duplex(None, speaker["index"], rate, channels, wide, block, headroom, source)
-    except DeviceError:  # the device has a rate of its own
-        import soxr
-
-        own = round(speaker["default_samplerate"])
-        source = np.ascontiguousarray(soxr.resample(source, rate, own), np.float32)
-        headroom = _headroom(buffer_ms, own, block)
-        return Duplex(None, speaker["index"], own, channels, wide, block, headroom, source)
 
 
 def _watch(live: Live, report: Report, console: Console, seconds: float | None) -> None:

@@ -1,0 +1,48 @@
+"""What a graph costs: its weights, and the multiply-accumulates of one call."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+def weights(model: onnx.ModelProto) -> int:
+    """Count the weights. Single numbers, such as an epsilon or an exponent, are none."""
+    return sum(
+        int(np.prod(tensor.dims))
+        for tensor in model.graph.initializer
+        if tensor.dims and tensor.data_type in FLOATS
+    )
+
+
+def multiply_accumulates(model: onnx.ModelProto) -> int:
+    """Multiply-accumulates of matrix products and convolutions, for one stream and one call.
+
+    Changes ``model``: its free sizes become 1.
+    """
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.shape.dim[0].Clear()
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    sizes: dict[str, list[int]] = {t.name: list(t.dims) for t in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        sizes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
+    total = 0
+    for node in graph.node:
+        left = sizes.get(node.input[0], []) if node.input else []
+        out = int(np.prod(sizes.get(node.output[0], [0])))
+        if node.op_type == "MatMul" and left:
+            total += out * left[-1]
+        elif node.op_type == "Gemm" and left:
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            total += out * left[0 if transposed else -1]
+        elif node.op_type in ("Conv", "ConvTranspose"):
+            kernel = sizes.get(node.input[1], [0])
+            count = out if node.op_type == "Conv" else int(np.prod(left))
+            total += count * int(np.prod(kernel[1:]))
+    return total
