@@ -127,7 +127,8 @@ def test_a_file_is_a_device_of_its_rate_and_channels(tmp_path: Path, no_card: No
         np.testing.assert_allclose(mixture[:24000], soundfile.read(path)[0], atol=1e-7)
 
 
-def test_ctrl_c_is_a_clean_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_a_clean_end(number: signal.Signals, tmp_path: Path) -> None:
     process = start("-d", "demo", "--record", tmp_path, "--json", tmp_path / "s.json")
     assert process.stdout is not None
     watchdog = threading.Timer(120, process.kill)
@@ -137,7 +138,7 @@ def test_ctrl_c_is_a_clean_end(tmp_path: Path) -> None:
         line = process.stdout.readline()
         assert line, "it ended by itself"
         said += line
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     rest, complaints = process.communicate()
     watchdog.cancel()
     assert (process.returncode, complaints) == (0, "")

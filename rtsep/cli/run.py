@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -134,6 +135,7 @@ def run(
         live.recorder = Recorder(record, spec.sources, rate, channels, engine.latency_samples)
     console.print(f"{bundle.metadata['name']} on {stream.name}, {rate} Hz; Ctrl-C stops")
     console.print(report.latency_line())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's Ctrl-C
     started = time.monotonic()
     try:
         live.start()
