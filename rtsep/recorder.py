@@ -34,7 +34,10 @@ class Recorder:
     paths
         Of the files.
     lost
-        Samples that were not recorded because the disk was too slow.
+        Samples that were not recorded because the disk was too slow. Around such a gap, stems are
+        as late as they were made.
+    error
+        What ended the recording early, if anything did.
 
     Raises
     ------
@@ -56,7 +59,7 @@ class Recorder:
             np.zeros((1 << 13, ring.width), np.float32) for ring in (self._mixture, self._stems)
         ]
         self._writer = StemWriter(self.paths, rate_hz, channels)
-        self._error: Exception | None = None
+        self.error: Exception | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep recorder", daemon=True)
         self._thread.start()
@@ -84,8 +87,8 @@ class Recorder:
             time.sleep(0.01)
         self._closing.set()
         self._thread.join()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
     def _run(self) -> None:
         try:
@@ -97,7 +100,7 @@ class Recorder:
                             return
                         time.sleep(0.02)
         except Exception as error:  # close raises it
-            self._error = error
+            self.error = error
 
     def _write(self) -> bool:
         """Write the samples whose mixture and stems both are here; tell whether there were any."""

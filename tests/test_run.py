@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -243,3 +244,29 @@ def test_a_fault_while_running_is_no_success(
     assert not json.loads((tmp_path / "s.json").read_text())["completed"]
     recorded = stems(tmp_path / "r")
     assert len({len(stem) for stem in recorded.values()}) == 1 and len(recorded) == 3
+
+
+@pytest.mark.parametrize("command", ["run", "separate"])
+def test_a_full_disk_costs_the_files_and_nothing_else(command: str, tmp_path: Path) -> None:
+    """Files may grow to 100 kB only; what a full disk answers is an error of the same kind."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    arguments = ["run", "-d", "demo", "-s", "4", "--record", tmp_path]
+    if command == "separate":
+        arguments = ["separate", opening.DEMO, "-o", tmp_path]
+    process = subprocess.run(
+        [sys.executable, "-c", _NO_CARD, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+    )
+    assert process.returncode == 2
+    (sentence,) = process.stderr.splitlines()
+    assert sentence.startswith(f"rtsep: cannot write {tmp_path}")
+    assert not list(tmp_path.iterdir())
+    if command == "run":
+        assert "s separated, RTF" in process.stdout  # the audio went on
+        assert "NOT RECORDING" in process.stdout

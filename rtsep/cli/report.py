@@ -80,6 +80,7 @@ class Report:
             f"RTF {self.real_time_factor():.3f}  "
             f"p99 {1000 * self.live.hops.percentile_s(99):.2f} ms  "
             f"xruns {stats.xruns}  misses {stats.starvations}  {levels}"
+            + ("  NOT RECORDING" if self.live.recorder and self.live.recorder.error else "")
         )
 
     def summary(self, elapsed_s: float) -> dict[str, Any]:

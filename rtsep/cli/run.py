@@ -144,8 +144,20 @@ def run(
         report.completed = True
         console.print()
     finally:
-        live.stop()
+        unwritten = _stop(live)
     _finish(report, console, time.monotonic() - started, json_path)
+    if unwritten is not None:
+        raise unwritten
+
+
+def _stop(live: Live) -> AudioFileError | None:
+    """Stop the stream; what kept the recording from being written is for after the summary."""
+    try:
+        live.stop()
+    except AudioFileError as error:
+        live.recorder = None
+        return error
+    return None
 
 
 def _finish(
