@@ -43,6 +43,8 @@ class Corpus:
 
     Attributes
     ----------
+    sample_rate
+        Of every clip, in Hz.
     speech, noise
         Clips by speaker and by category.
     responses
@@ -51,6 +53,7 @@ class Corpus:
         Files that could not be decoded; they are skipped.
     """
 
+    sample_rate: int
     speech: dict[str, list[Int16]] = field(default_factory=lambda: defaultdict(list))
     noise: dict[str, list[Int16]] = field(default_factory=lambda: defaultdict(list))
     responses: list[Float32] = field(default_factory=list)
@@ -68,7 +71,7 @@ class Corpus:
         table = folder / "MANIFEST.csv"
         if not table.is_file():
             raise CorpusError(f"{folder} is no corpus: it has no MANIFEST.csv")
-        corpus = cls()
+        corpus = cls(sample_rate)
         with table.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
             missing = {"path", "split", "speaker_or_category"} - set(rows.fieldnames or ())
@@ -76,7 +79,7 @@ class Corpus:
                 raise CorpusError(f"{table} has no column {', '.join(sorted(missing))}")
             for row in rows:
                 if row["split"] == split and row["path"].startswith(("speech", "noise", "rir")):
-                    corpus._add(folder, row["path"], row["speaker_or_category"], sample_rate)
+                    corpus._add(folder, row["path"], row["speaker_or_category"])
         if corpus.unreadable:
             print(f"skipped {len(corpus.unreadable)} unreadable files, the first:", file=sys.stderr)
             print("  " + "\n  ".join(corpus.unreadable[:5]), file=sys.stderr)
@@ -84,7 +87,7 @@ class Corpus:
             raise CorpusError(f"{folder} holds no usable speech or no noise for split {split!r}")
         return corpus
 
-    def _add(self, folder: Path, path: str, key: str, sample_rate: int) -> None:
+    def _add(self, folder: Path, path: str, key: str) -> None:
         try:
             audio, rate = soundfile.read(folder / path, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, OSError) as error:
@@ -92,7 +95,7 @@ class Corpus:
             return
         mono = audio.mean(axis=1)
         peak = float(np.max(np.abs(mono), initial=0.0))
-        if rate != sample_rate or not np.isfinite(peak) or peak < 1e-4:
+        if rate != self.sample_rate or not np.isfinite(peak) or peak < 1e-4:
             self.unreadable.append(f"{path}: {rate} Hz, peak {peak:.1e}")
             return
         if path.startswith("rir"):
@@ -167,16 +170,17 @@ class Mixer:
         return (pair * gain)[:, :, None].astype(np.float32)
 
     def _speech(self, rng: Generator) -> Float32:
+        rate = self.corpus.sample_rate
         speaker = self._speakers[rng.choice(len(self._speakers), p=self._speaker_weights)]
         clips = self.corpus.speech[speaker]
         out = np.zeros(self.samples, np.float32)
-        at = -int(rng.uniform(0, 2.0) * 16000)  # the segment starts anywhere in a sentence
+        at = -int(rng.uniform(0, 2.0) * rate)  # the segment starts anywhere in a sentence
         while at < self.samples:
             clip = clips[rng.integers(len(clips))]
             start, stop = max(at, 0), min(at + len(clip), self.samples)
             if stop > start:
                 out[start:stop] = clip[start - at : stop - at]
-            at += len(clip) + int(rng.exponential(0.25) * 16000)
+            at += len(clip) + int(rng.exponential(0.25) * rate)
         out /= 32768
         if rng.random() < 0.25:
             out = _convolve(out, self._response(rng))
@@ -186,7 +190,7 @@ class Mixer:
         out = np.zeros(self.samples, np.float32)
         for _ in range(1 + (rng.random() < 0.25)):
             if rng.random() < 0.15:
-                part = _synthetic_noise(rng, self.samples)
+                part = _synthetic_noise(rng, self.samples, self.corpus.sample_rate)
             else:
                 category = self._categories[rng.integers(len(self._categories))]
                 clips = self.corpus.noise[category]
@@ -198,13 +202,14 @@ class Mixer:
         return _coloured(out, rng, 6.0)
 
     def _response(self, rng: Generator) -> Float32:
+        rate = self.corpus.sample_rate
         if self.corpus.responses and rng.random() < 0.3:
             return self.corpus.responses[rng.integers(len(self.corpus.responses))]
         # A small room: direct sound and an exponentially decaying diffuse tail.
         decay_s = rng.uniform(0.1, 0.6)
-        t = np.arange(int(decay_s * 16000)) / 16000
+        t = np.arange(int(decay_s * rate)) / rate
         tail = rng.standard_normal(len(t)) * np.exp(-6.9 * t / decay_s)
-        tail[: int(rng.uniform(0.001, 0.01) * 16000)] = 0.0
+        tail[: int(rng.uniform(0.001, 0.01) * rate)] = 0.0
         tail *= 10 ** (-rng.uniform(0, 12) / 20) / (np.sqrt(np.sum(tail**2)) + 1e-6)
         tail[0] = 1.0
         return tail.astype(np.float32)
@@ -245,15 +250,15 @@ def _coloured(x: Float32, rng: Generator, range_db: float) -> Float32:
     return np.fft.irfft(spectrum * gain, len(x)).astype(np.float32)
 
 
-def _synthetic_noise(rng: Generator, samples: int) -> Float32:
+def _synthetic_noise(rng: Generator, samples: int, rate: int) -> Float32:
     """Fans and hiss: noise of a random spectral slope, at times with a hum."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequency = np.maximum(np.linspace(0, 8000, len(spectrum)), 40.0)
+    frequency = np.maximum(np.linspace(0, rate / 2, len(spectrum)), 40.0)
     spectrum *= (frequency / 1000) ** rng.uniform(-1.2, 0.3)
     x = np.fft.irfft(spectrum, samples)
     x /= np.sqrt(np.mean(x**2)) + 1e-9
     if rng.random() < 0.4:
-        t = np.arange(samples) / 16000
+        t = np.arange(samples) / rate
         base = rng.uniform(45, 220)
         for harmonic in range(1, rng.integers(2, 9)):
             phase = rng.uniform(0, 2 * np.pi)
