@@ -2,13 +2,15 @@
 
 python -m export chandna-speech --data ../shared/data [--steps N]
 
-Training goes on where ``runs/NAME`` left off. ``--steps 0`` only exports what is there.
+Training goes on where ``runs/NAME`` left off; its best weights are kept as
+``export/NAME.safetensors``. ``--steps 0`` trains nothing and makes the bundle from those.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -30,14 +32,14 @@ VALIDATION_SEED = 2
 VALIDATION_S = 4.0
 
 
-def fit(recipe: dict[str, Any], data: Path, folder: Path) -> None:
-    """Train what the recipe says into ``folder``."""
+def fit(recipe: dict[str, Any], data: Path, folder: Path) -> Path:
+    """Train what the recipe says in ``folder``; return the best checkpoint."""
     description = Description.parse(recipe)
     rate = description.spec.sample_rate
     corpora = [Corpus.load(data, split, rate) for split in ("train", "val")]
     mixtures = dict(recipe["mixtures"])
     samples = round(mixtures.pop("seconds") * rate)
-    train(
+    return train(
         description,
         Schedule(**recipe["schedule"]),
         Mixer(corpora[0], samples=samples, **mixtures),
@@ -124,11 +126,12 @@ def main() -> None:
     recipe = tomllib.loads((HERE / f"{arguments.name}.toml").read_text("utf-8"))
     if arguments.steps is not None:
         recipe["schedule"]["steps"] = arguments.steps
-    folder = arguments.runs / arguments.name
+    checkpoint = HERE / f"{arguments.name}.safetensors"
     if arguments.steps != 0:
-        fit(recipe, Path(arguments.data), folder)
+        best = fit(recipe, Path(arguments.data), arguments.runs / arguments.name)
+        shutil.copyfile(best, checkpoint)
     target = WEIGHTS / f"{arguments.name}.onnx"
-    make(recipe, folder / "best.safetensors", Path(arguments.data), target)
+    make(recipe, checkpoint, Path(arguments.data), target)
 
 
 if __name__ == "__main__":

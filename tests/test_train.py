@@ -118,7 +118,7 @@ def test_a_few_seconds_of_training_separate_unseen_mixtures(folder: Path, tmp_pa
     assert [row["step"] for row in rows] == ["60", "120"]
     assert float(rows[-1]["si_sdr_improvement_db"]) >= 3.0
     description, _ = load(best)
-    assert description.training["steps"].endswith("of 120 steps.")
+    assert description.training["steps"].endswith("of 120")
 
 
 def test_a_resumed_run_is_the_run_in_one_piece(folder: Path, tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ class Description:
     def texts(self) -> dict[str, str]:
         """What a bundle of this says of itself, see `rtsep.bundle.KEYS`."""
         told = self.training
-        data = " ".join(told[key] for key in ("data", "steps") if key in told)
+        data = told.get("data", "")
+        if "steps" in told:
+            data = f"{data} Steps: {told['steps']}.".strip()
         return {
             "name": self.name,
             "model": f"{self.model} ({PAPERS[self.model]})",

@@ -163,7 +163,7 @@ def train(
                     best_db = score
                     trained = {
                         **description.training,
-                        "steps": f"{step} of {schedule.steps} steps.",
+                        "steps": f"{step} of {schedule.steps}",
                     }
                     save(best, replace(description, training=trained), average)
                 _store(resume, description, model, optimizer, average, step, best_db)
