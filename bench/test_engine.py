@@ -39,7 +39,9 @@ def test_hop(benchmark: Any, frontend: Any) -> None:
     spec = Spec(44100, 1, frontend, "hann", WINDOW, HOP, 1, 0, ("voice",))
     engine = Engine(PassThrough(spec), spec, block=HOP)
     block, out = noise(HOP, 1), np.empty((HOP, 1, 1), np.float32)
-    benchmark.pedantic(engine.process, (block, out), rounds=2000, iterations=10, warmup_rounds=10)
+    benchmark.pedantic(
+        engine.process, (block, out), rounds=20_000, iterations=10, warmup_rounds=1000
+    )
 
 
 @pytest.mark.parametrize("length", [256, 512, 1024, 2048])

@@ -25,8 +25,9 @@ SWITCH_INTERVAL_S = 0.0001
 """How long another Python thread may keep the interpreter from the worker; Python's own is 5 ms."""
 REALTIME_PRIORITY = 20
 """Of the worker where that is allowed; JACK's clients have 50 and more."""
-POLL_S = 0.0005
-"""Sleep of an idle worker: a native callback can't wake a Python thread without the GIL."""
+POLL_S = 0.002
+"""Longest sleep of an idle worker, half a block where that is less: a native callback can't wake a
+Python thread without the GIL."""
 
 _block = types.Array(types.float32, 2, "C")
 _stems = types.Array(types.float32, 3, "C")
@@ -112,6 +113,7 @@ class Live:
         self._out = np.zeros((most, device.output.width), np.float32)
         self._peaks = np.zeros(1 + sources, np.float32)
         self._no_tail = np.zeros((engine.latency_samples, sources, channels), np.float32)
+        self._pause = min(POLL_S, 0.5 * device.block / device.sample_rate)
         self._stopping = threading.Event()
         self._interval = sys.getswitchinterval()
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
@@ -175,7 +177,7 @@ class Live:
         try:
             while not self._stopping.is_set():
                 if not self._turn():
-                    time.sleep(POLL_S)
+                    time.sleep(self._pause)
         except BaseException as error:  # the main thread reports it
             self.error = error
 
