@@ -5,6 +5,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
 TEST_EXTRAS := train,test$(shell command -v cc >/dev/null && echo ,pesq)
 
+# Numba's cache does not see an edit, or a pull, of what was compiled into another file's kernels.
+KERNELS := $(addprefix rtsep/,fft.py kernels.py polyphase.py ring.py live.py io/callback.py)
+
 .PHONY: run test check clean
 
 run: .venv/runtime
@@ -24,8 +27,9 @@ check: .venv/tests
 	$(PYTHON) -m venv .venv
 
 # Importing compiles the kernels, once: later starts are quick.
-.venv/runtime: .venv/bin/python pyproject.toml constraints.txt
+.venv/runtime: .venv/bin/python pyproject.toml constraints.txt $(KERNELS)
 	$(PIP) --editable .
+	@find rtsep -name '*.nb[ic]' -delete
 	@echo "compiling the kernels, once"
 	@$(BIN)/python -c "import rtsep.cli.run"
 	@touch $@
