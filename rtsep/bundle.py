@@ -34,6 +34,7 @@ KEYS = {
     "frontend": "stft or waveform",
     "window": "name of the window pair",
     "window_length": "samples",
+    "synthesis_length": "samples at the end of a frame that are overlap-added",
     "hop_length": "samples",
     "chunk": "frames per call",
     "lookahead": "frames",
@@ -186,12 +187,13 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
             chunk=number("chunk"),
             lookahead=number("lookahead"),
             sources=tuple(metadata["sources"].split(",")),
+            synthesis_length=number("synthesis_length"),
         )
-        pair(spec.window, spec.window_length, spec.hop_length)
+        pair(spec.window, spec.window_length, spec.hop_length, spec.synthesis_length)
         for source in spec.sources:
             if not _SOURCE.fullmatch(source) or source == "mixture":
                 raise BundleError(f"{source!r} is not a name for a source: it names files")
-        latency = spec.window_length + spec.step_length + spec.lookahead * spec.hop_length
+        latency = spec.synthesis_length + spec.step_length + spec.lookahead * spec.hop_length
         if latency > MAX_LATENCY_S * spec.sample_rate:
             raise BundleError(
                 f"it would be {latency / spec.sample_rate:.0f} s late; {MAX_LATENCY_S:.0f} s is "

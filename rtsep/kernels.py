@@ -125,9 +125,9 @@ def pull(
     start, count, position, hop, factors, twiddles, work
         As in `push`; samples ``start`` to ``start + count`` of ``out`` are written.
     window
-        (window_length,) synthesis window.
+        (synthesis_length,) synthesis window, for the last samples of a frame.
     overlap
-        (sources, channels, window_length), sums of the frames so far, from the next sample on.
+        (sources, channels, synthesis_length), sums of the frames so far, from the next sample on.
     ready
         (reblocking + frames * hop, sources, channels), finished samples around this chunk.
     out
@@ -155,7 +155,8 @@ def pull(
                             samples = sources[stream, frame, name, channel]
                             if work.size:
                                 inverse(samples, factors, twiddles, work)
-                                samples = work[2].reshape(window.size)
+                                samples = work[2].reshape(2 * work.shape[2])
+                            samples = samples[samples.size - window.size :]
                             for i in range(window.size):
                                 total[i] += samples[i] * window[i]
                         for i in range(hop):

@@ -15,7 +15,7 @@ class Latency:
     Attributes
     ----------
     overlap
-        ``window_length - hop_length``: a sample is complete when its last frame is.
+        ``synthesis_length - hop_length``: a sample is complete when its last frame is.
     reblocking
         ``step - gcd(block, step)``: waiting for whole chunks when blocks don't divide them.
     lookahead
@@ -36,7 +36,7 @@ class Latency:
         """Latency of ``spec`` run in blocks of ``block`` samples (1 if the size varies)."""
         step = spec.step_length
         return cls(
-            overlap=spec.window_length - spec.hop_length,
+            overlap=spec.synthesis_length - spec.hop_length,
             reblocking=step - gcd(block, step),
             lookahead=spec.lookahead * spec.hop_length,
         )

@@ -38,6 +38,9 @@ class Spec:
         Frames the model waits for: output frame ``t`` belongs to mixture frame ``t - lookahead``.
     sources
         Names of the outputs, in order.
+    synthesis_length
+        Samples at the end of a frame that are overlap-added; 0 stands for ``window_length``. Less
+        is less latency at the same frequency resolution.
     """
 
     sample_rate: int
@@ -49,6 +52,7 @@ class Spec:
     chunk: int
     lookahead: int
     sources: tuple[str, ...]
+    synthesis_length: int = 0
 
     def __post_init__(self) -> None:
         """Refuse figures no engine could run."""
@@ -58,9 +62,14 @@ class Spec:
                 raise SpecError(f"{name} must be a whole number from 1 to {1 << 20}, not {value!r}")
         if not isinstance(self.lookahead, int) or not 0 <= self.lookahead <= 1 << 16:
             raise SpecError(f"lookahead must be 0 to {1 << 16} frames, not {self.lookahead!r}")
-        if self.hop_length > self.window_length:
+        if self.synthesis_length == 0:
+            object.__setattr__(self, "synthesis_length", self.window_length)
+        if not isinstance(self.synthesis_length, int):
+            raise SpecError(f"synthesis_length must be a whole number: {self.synthesis_length!r}")
+        if not self.hop_length <= self.synthesis_length <= self.window_length:
             raise SpecError(
-                f"hop_length {self.hop_length} is longer than window_length {self.window_length}"
+                f"synthesis_length {self.synthesis_length} must lie between hop_length "
+                f"{self.hop_length} and window_length {self.window_length}"
             )
         if self.frontend not in ("stft", "waveform"):
             raise SpecError(f"frontend must be 'stft' or 'waveform', not {self.frontend!r}")

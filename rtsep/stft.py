@@ -13,7 +13,7 @@ class Frames:
     """Samples in, frames to the model; frames from the model, samples out.
 
     Frame ``m`` covers the ``window_length`` samples before sample ``(m + 1) * hop_length``, zeros
-    before the start. Both front ends are here: the kernels leave the transform out where the plan
+    before the start; only its last ``synthesis_length`` samples are overlap-added. Both front ends are here: the kernels leave the transform out where the plan
     is empty. A chunk is ``spec.step_length`` samples; ``position`` counts the samples of the
     current one already moved, and no call may cross its end.
 
@@ -40,14 +40,16 @@ class Frames:
         self._sources = step.sources.reshape(*outer, sources, spec.channels, -1)
 
         length, self._hop = spec.window_length, spec.hop_length
-        self._analysis, self._synthesis = windows.pair(spec.window, length, self._hop)
+        self._analysis, self._synthesis = windows.pair(
+            spec.window, length, self._hop, spec.synthesis_length
+        )
         if spec.frontend == "stft":
             self._plan = plan(length)
         else:
             self._plan = np.zeros(0, np.int64), np.zeros(0, np.float32), _NO_WORK
         old = length - self._hop
         self._history = np.zeros((channels, old + spec.step_length), np.float32)
-        self._overlap = np.zeros((sources, channels, length), np.float32)
+        self._overlap = np.zeros((sources, channels, spec.synthesis_length), np.float32)
         self._ready = np.zeros((reblocking + spec.step_length, sources, channels), np.float32)
 
     def push(self, block: Float32, start: int, count: int, position: int) -> int:

@@ -42,14 +42,21 @@ NAMES = tuple(_WINDOWS)
 """Names `pair` knows."""
 
 
-def pair(name: str, window_length: int, hop_length: int) -> tuple[Float32, Float32]:
+def pair(
+    name: str, window_length: int, hop_length: int, synthesis_length: int = 0
+) -> tuple[Float32, Float32]:
     """Return the analysis window of a name and the synthesis window that undoes it.
 
-    The analysis window ``a`` is periodic: the square root of Hann (``"hann"``) or Hamming
+    The analysis window is periodic: the square root of Hann (``"hann"``) or Hamming
     (``"hamming"``), the 4-term Blackman-Harris window itself (``"blackmanharris"``) or ones
-    (``"rectangular"``). The synthesis window is its canonical dual,
-    ``a[n] / sum_m a[n + m * hop_length] ** 2``, so that the overlap-add of their product is 1
-    for every hop up to the window, whether it divides the window or not.
+    (``"rectangular"``). The synthesis window makes the product of both the square of that shape,
+    scaled so that the overlap-add of the products is 1 for every hop up to its length, whether it
+    divides it or not: the canonical dual.
+
+    With a shorter synthesis window the analysis window is asymmetric, a long rise and a fall of
+    half the synthesis window, after D. Mauler and R. Martin, "A low delay, variable resolution,
+    perfect reconstruction spectral analysis-synthesis system for speech enhancement", EUSIPCO
+    2007. A frame keeps its frequency resolution, a sample waits for the short window only.
 
     Parameters
     ----------
@@ -57,11 +64,14 @@ def pair(name: str, window_length: int, hop_length: int) -> tuple[Float32, Float
         One of `NAMES`.
     window_length, hop_length
         In samples; 1 <= hop_length <= window_length.
+    synthesis_length
+        In samples, hop_length to window_length; 0 stands for ``window_length``.
 
     Returns
     -------
     analysis, synthesis
-        Each (window_length,) float32, computed in float64.
+        (window_length,) and (synthesis_length,) float32, computed in float64. The synthesis window
+        belongs to the last samples of a frame.
 
     Raises
     ------
@@ -74,16 +84,27 @@ def pair(name: str, window_length: int, hop_length: int) -> tuple[Float32, Float
         raise ValueError(
             f"hop_length must be 1 to window_length {window_length} samples, not {hop_length}"
         )
-    analysis = _WINDOWS[name](np.arange(window_length) / window_length)
-    hops = -(-window_length // hop_length)
+    length = synthesis_length or window_length
+    if not hop_length <= length <= window_length:
+        raise ValueError(
+            f"synthesis_length must be hop_length {hop_length} to window_length {window_length} "
+            f"samples, not {length}"
+        )
+    shape, n = _WINDOWS[name], np.arange(window_length)
+    rise = 2 * window_length - length  # the period of which the rise is one half
+    analysis = shape(np.where(2 * n < rise, n / rise, 1 + (n - window_length) / length))
+    product = shape(np.arange(length) / length) ** 2
+    hops = -(-length // hop_length)
     padded = np.zeros(hops * hop_length)
-    padded[:window_length] = analysis**2
+    padded[:length] = product
     cover = padded.reshape(hops, hop_length).sum(axis=0)
     if not cover.min() >= _FLOOR * cover.max():
         raise ValueError(
-            f"window {name!r} of {window_length} samples with a hop of {hop_length} does not "
+            f"window {name!r} of {length} samples with a hop of {hop_length} does not "
             f"reconstruct: its squares add up to {cover.min():.3g} at the weakest sample, "
             f"{cover.max():.3g} at the strongest"
         )
-    synthesis = analysis / np.tile(cover, hops)[:window_length]
+    product /= np.tile(cover, hops)[:length]
+    end = analysis[-length:]
+    synthesis = np.divide(product, end, out=np.zeros(length), where=end > 0)
     return analysis.astype(np.float32), synthesis.astype(np.float32)

@@ -87,11 +87,14 @@ def streams(draw: st.DrawFn) -> tuple[Spec, int, int]:
     if frontend == "waveform":
         length += draw(st.integers(0, 1))
     joint = draw(st.integers(1, 2))
+    window = window if length >= 8 else "rectangular"
+    short = draw(st.integers(min(8, length), length))
     described = spec(
         frontend=frontend,
-        window=window if length >= 8 else "rectangular",
+        window=window,
         window_length=length,
-        hop_length=draw(st.integers(1, length // 2 if window != "rectangular" else length)),
+        synthesis_length=short,
+        hop_length=draw(st.integers(1, short // 2 if window != "rectangular" else short)),
         chunk=draw(st.integers(1, 3)),
         lookahead=draw(st.integers(0, 3)),
         channels=joint,

@@ -8,19 +8,40 @@ from hypothesis import strategies as st
 from rtsep import windows
 
 
-@given(st.sampled_from(windows.NAMES), st.integers(8, 400), st.floats(0.001, 0.5))
+@given(
+    st.sampled_from(windows.NAMES), st.integers(8, 400), st.floats(0.02, 1), st.floats(0.001, 0.5)
+)
 def test_overlap_add_of_both_windows_is_one_for_any_hop(
-    name: str, length: int, ratio: float
+    name: str, length: int, part: float, ratio: float
 ) -> None:
-    hop = max(1, int(ratio * length))
-    analysis, synthesis = windows.pair(name, length, hop)
+    short = max(4, int(part * length))
+    hop = max(1, int(ratio * short))
+    analysis, synthesis = windows.pair(name, length, hop, short)
     assert analysis.dtype == synthesis.dtype == np.float32
-    assert analysis.shape == synthesis.shape == (length,)
-    frames = 2 * length // hop + 2
-    total = np.zeros(frames * hop + length)
+    assert analysis.shape == (length,) and synthesis.shape == (short,)
+    assert np.all(analysis >= 0) and np.all(synthesis >= 0)
+    frames = 2 * short // hop + 2
+    total = np.zeros(frames * hop + short)
     for frame in range(frames):
-        total[frame * hop : frame * hop + length] += analysis.astype(float) * synthesis
-    np.testing.assert_allclose(total[length - 1 : frames * hop], 1, atol=1e-6)
+        product = analysis[-short:].astype(float) * synthesis
+        total[frame * hop : frame * hop + short] += product
+    np.testing.assert_allclose(total[short - 1 : frames * hop], 1, atol=1e-6)
+
+
+def test_a_short_synthesis_window_gives_an_asymmetric_pair() -> None:
+    analysis, synthesis = windows.pair("hann", 512, 32, 128)
+    half = np.sin(np.pi * np.arange(448) / 896)  # the long rise, then half of the short window
+    np.testing.assert_allclose(analysis[:448], half, atol=1e-6)
+    np.testing.assert_allclose(analysis[448:], np.cos(np.pi * np.arange(64) / 128), atol=1e-6)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(128) / 128)
+    np.testing.assert_allclose(analysis[-128:] * synthesis, hann / 2, atol=1e-6)
+    assert np.abs(np.diff(synthesis)).max() < 0.05  # it fades in and out, no step
+
+
+@pytest.mark.parametrize("short", [15, 65])
+def test_synthesis_length_out_of_range(short: int) -> None:
+    with pytest.raises(ValueError, match=f"hop_length 16 to window_length 64 samples, not {short}"):
+        windows.pair("hann", 64, 16, short)
 
 
 def test_formulae() -> None:

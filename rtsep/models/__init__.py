@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rtsep.models.chandna import Chandna
@@ -21,17 +22,24 @@ def build(name: str, spec: Spec, options: dict[str, Any]) -> Streaming:
     Raises
     ------
     ValueError
-        Unknown name, or options the architecture does not take.
+        Unknown name, options the architecture does not take, or a spec it can't work on.
     """
     if name not in PAPERS:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(PAPERS)}")
     try:
-        return Chandna(
-            bins=spec.window_length // 2 + 1,
-            sources=len(spec.sources),
-            channels=spec.channels,
-            lookahead=spec.lookahead,
-            **options,
-        )
+        return _BUILDERS[name](spec, **options)
     except TypeError as error:
         raise ValueError(f"model {name!r}: {error}") from None
+
+
+def _chandna(spec: Spec, **options: Any) -> Streaming:
+    return Chandna(
+        bins=spec.window_length // 2 + 1,
+        sources=len(spec.sources),
+        channels=spec.channels,
+        lookahead=spec.lookahead,
+        **options,
+    )
+
+
+_BUILDERS: dict[str, Callable[..., Streaming]] = {"chandna": _chandna}

@@ -15,13 +15,15 @@ class Frontend(nn.Module):
     """Framing, window and transform of ``spec``, and back by overlap-add.
 
     Frame ``m`` ends with sample ``(m + 1) * hop_length``, so analysis followed by synthesis gives
-    the input back ``window_length - hop_length`` samples late, exactly like the engine.
+    the input back ``synthesis_length - hop_length`` samples late, exactly like the engine.
     """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
-        analysis, synthesis = pair(spec.window, spec.window_length, spec.hop_length)
+        analysis, synthesis = pair(
+            spec.window, spec.window_length, spec.hop_length, spec.synthesis_length
+        )
         self.register_buffer("analysis", torch.from_numpy(analysis))
         self.register_buffer("synthesis", torch.from_numpy(synthesis))
         self.analysis: Tensor
@@ -45,7 +47,7 @@ class Frontend(nn.Module):
         spec = self.spec
         if spec.frontend == "stft":
             frames = torch.fft.irfft(torch.complex(frames[..., 0, :], frames[..., 1, :]))
-        frames = frames * self.synthesis
+        frames = frames[..., -spec.synthesis_length :] * self.synthesis
         streams, count, sources, channels, window = frames.shape
         columns = frames.permute(0, 2, 3, 4, 1).reshape(-1, window, count)
         length = window + (count - 1) * spec.hop_length
@@ -73,7 +75,7 @@ def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:
         (streams, samples, sources, channels), aligned with ``x``.
     """
     spec = frontend.spec
-    late = spec.window_length - spec.hop_length + spec.lookahead * spec.hop_length
+    late = spec.synthesis_length - spec.hop_length + spec.lookahead * spec.hop_length
     samples = x.shape[1]
     x = F.pad(x, (0, 0, 0, late + -(samples + late) % spec.step_length))
     frames, _ = model(frontend.analyse(x), model.initial_state(x.shape[0]))
