@@ -1,7 +1,10 @@
 """The bundle: one ``.onnx`` file that knows what it is.
 
-Its graph maps ``mixture`` and every ``state.*`` to ``sources`` and every ``next_state.*``; its
-metadata holds what a graph can't say (see :data:`KEYS`). State shapes are read from the graph.
+Its graph maps ``mixture`` and every ``state.*`` to ``sources`` and every ``next_state.*``.
+``state.X`` is ``next_state.X`` of the call before, ``state.X@3`` that of three calls before, zeros
+where there was none: what a model reads long after it was written need not go through every call.
+The file's metadata holds what a graph can't say (see :data:`KEYS`); state shapes are read from the
+graph.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ MAX_BYTES = 1 << 29
 """Larger files are refused unread."""
 MAX_VALUES = 1 << 26
 """Most numbers in all states of one stream together, or in the frames of one call."""
+MAX_CALLS = 1023
+"""Most calls a state may reach back."""
+MAX_INPUTS = 256
+"""Most states."""
 MAX_LATENCY_S = 60.0
 """Overlap, chunk and lookahead together; the engine keeps that much sound."""
 
@@ -50,11 +57,33 @@ KEYS = {
 
 
 _SOURCE = re.compile(r"\w[\w .+-]{0,63}")
+_STATE = re.compile(r"(?P<name>state\.[^@]+)(@(?P<calls>[1-9]\d{0,5}))?")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey them
 
 
 class BundleError(ValueError):
     """A file that can't be run as a bundle; the message names it and the reason."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What one output of a graph hands to its later calls.
+
+    Attributes
+    ----------
+    shape
+        For one stream.
+    inputs
+        The graph's inputs that read it, by how many calls back.
+    """
+
+    shape: tuple[int, ...]
+    inputs: dict[int, str]
+
+    @property
+    def values(self) -> int:
+        """Numbers kept for one stream."""
+        return max(self.inputs) * int(np.prod(self.shape))
 
 
 @dataclass(frozen=True)
@@ -66,7 +95,7 @@ class Bundle:
     spec
         The stream it separates.
     states
-        Shape of every state of one stream, by its name in the graph (``state.*``).
+        By their names in the graph, ``state.*``.
     metadata
         The texts under :data:`KEYS`.
     graph
@@ -76,7 +105,7 @@ class Bundle:
     """
 
     spec: Spec
-    states: dict[str, tuple[int, ...]]
+    states: dict[str, State]
     metadata: Mapping[str, str]
     graph: bytes = field(repr=False)
     path: Path | None = None
@@ -84,7 +113,7 @@ class Bundle:
     @property
     def state_bytes(self) -> int:
         """Memory of one stream's state."""
-        return 4 * sum(int(np.prod(shape)) for shape in self.states.values())
+        return 4 * sum(state.values for state in self.states.values())
 
     def cost(self) -> tuple[int, int]:
         """Count weights, and multiply-accumulates per second of audio of one stream.
@@ -257,8 +286,8 @@ def _shapes(values: object) -> dict[str, tuple[int | None, ...]]:
     return shapes
 
 
-def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, tuple[int, ...]]:
-    """Check inputs and outputs against the contract; return the states of one stream."""
+def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, State]:
+    """Check inputs and outputs against the contract; return the states."""
     inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
     frames = (spec.chunk, spec.channels, *spec.frame_shape)
     separated = (spec.chunk, len(spec.sources), spec.channels, *spec.frame_shape)
@@ -272,20 +301,32 @@ def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, tuple[int, ...]]:
             raise BundleError(f"{name!r} must have shape (streams, {str(must)[1:]}, not {has}")
         if np.prod(must, dtype=np.float64) > MAX_VALUES:
             raise BundleError(f"{name!r} of shape {has} is too large for one call")
-    states: dict[str, tuple[int, ...]] = {}
+    states: dict[str, State] = {}
     values = 0.0
-    for name, shape in inputs.items():
-        if not name.startswith("state."):
-            raise BundleError(f"its graph has an input {name!r} that is neither mixture nor state")
-        if outputs.pop(f"next_{name}", None) != shape:
-            raise BundleError(f"{name!r} has no output {f'next_{name}'!r} of the same shape")
-        fixed = [size for size in shape[1:] if size is not None]
+    if len(inputs) > MAX_INPUTS:
+        raise BundleError(f"it has {len(inputs)} states; {MAX_INPUTS} is the limit")
+    for full_name, shape in inputs.items():
+        match = _STATE.fullmatch(full_name)
+        if match is None:
+            raise BundleError(
+                f"its graph has an input {full_name!r} that is neither mixture nor state"
+            )
+        name, calls = match["name"], int(match["calls"] or 1)
+        if outputs.get(f"next_{name}") != shape:
+            raise BundleError(f"{full_name!r} has no output {f'next_{name}'!r} of the same shape")
+        fixed = tuple(size for size in shape[1:] if size is not None)
         if not shape or shape[0] is not None or len(fixed) != len(shape) - 1:
-            raise BundleError(f"{name!r} must have shape (streams, fixed sizes), not {shape}")
-        values += np.prod(fixed, dtype=np.float64)
+            raise BundleError(f"{full_name!r} must have shape (streams, fixed sizes), not {shape}")
+        if calls > MAX_CALLS:
+            raise BundleError(f"{full_name!r} reaches back more than {MAX_CALLS} calls, the limit")
+        state = states.setdefault(name, State(fixed, {}))
+        if calls in state.inputs:
+            raise BundleError(f"{full_name!r} and {state.inputs[calls]!r} are the same state")
+        state.inputs[calls] = full_name
+        values += np.prod(fixed, dtype=np.float64) * calls
         if min(fixed, default=1) < 1 or values > MAX_VALUES:
-            raise BundleError(f"{name!r} of shape {shape} is empty or too large for a state")
-        states[name] = tuple(fixed)
-    if outputs:
-        raise BundleError(f"its output {next(iter(outputs))!r} belongs to no state")
+            raise BundleError(f"{full_name!r} of shape {shape} is empty or too large for a state")
+    for output in outputs:
+        if output.removeprefix("next_") not in states:
+            raise BundleError(f"its output {output!r} belongs to no state")
     return states

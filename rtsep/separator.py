@@ -16,8 +16,9 @@ onnxruntime.set_default_logger_severity(4)  # what goes wrong is an exception, s
 class Separator:
     """The model's :class:`rtsep.spec.Step`: fill ``mixture``, call, read ``sources``.
 
-    Two pre-bound calls swap the roles of state and next state, so nothing is copied or allocated.
-    While the graph runs, the interpreter lock is free.
+    What calls hand to later ones lies in rings, and every position of the rings is bound
+    beforehand, so nothing is copied or allocated. While the graph runs, the interpreter lock is
+    free.
 
     Parameters
     ----------
@@ -73,29 +74,30 @@ class Separator:
         self.sources: Float32 = np.zeros(
             (streams, spec.chunk, len(spec.sources), spec.channels, *spec.frame_shape), np.float32
         )
-        self._states = [
-            {key: np.zeros((streams, *shape), np.float32) for key, shape in bundle.states.items()}
-            for _ in range(2)
-        ]
+        # Powers of two, so that all rings come round together; longer than the oldest call that is
+        # still read, so that no call writes where it reads.
+        self._rings: dict[str, Float32] = {
+            key: np.zeros((1 << max(state.inputs).bit_length(), streams, *state.shape), np.float32)
+            for key, state in bundle.states.items()
+        }
         self._turn = 0
         try:
-            now, following = (self._bind(*pair) for pair in (self._states, self._states[::-1]))
-            self._bindings = (now, following)
+            turns = max((len(ring) for ring in self._rings.values()), default=1)
+            self._bindings = [self._bind(turn) for turn in range(turns)]
             self._check(name)
         except BundleError:
             raise
         except Exception as error:
             raise BundleError(f"{name}: the graph does not run: {_reason(error)}") from None
 
-    def _bind(
-        self, now: dict[str, Float32], following: dict[str, Float32]
-    ) -> onnxruntime.IOBinding:
+    def _bind(self, turn: int) -> onnxruntime.IOBinding:
         binding = self._session.io_binding()
         binding.bind_cpu_input("mixture", self.mixture)
         outputs = {"sources": self.sources}
-        for key, state in now.items():
-            binding.bind_cpu_input(key, state)
-            outputs[f"next_{key}"] = following[key]
+        for key, ring in self._rings.items():
+            for calls, name in self.bundle.states[key].inputs.items():
+                binding.bind_cpu_input(name, ring[(turn - calls) % len(ring)])
+            outputs[f"next_{key}"] = ring[turn % len(ring)]
         for key, array in outputs.items():
             binding.bind_output(key, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         return binding
@@ -115,13 +117,12 @@ class Separator:
     def __call__(self) -> None:
         """Separate the chunk in ``mixture`` into ``sources`` and advance the state."""
         self._session.run_with_iobinding(self._bindings[self._turn])
-        self._turn ^= 1
+        self._turn = (self._turn + 1) % len(self._bindings)
 
     def reset(self) -> None:
         """State := zeros."""
-        for states in self._states:
-            for state in states.values():
-                state[:] = 0.0
+        for ring in self._rings.values():
+            ring[:] = 0.0
 
 
 def _reason(error: Exception) -> str:

@@ -13,9 +13,10 @@ class Frames:
     """Samples in, frames to the model; frames from the model, samples out.
 
     Frame ``m`` covers the ``window_length`` samples before sample ``(m + 1) * hop_length``, zeros
-    before the start; only its last ``synthesis_length`` samples are overlap-added. Both front ends are here: the kernels leave the transform out where the plan
-    is empty. A chunk is ``spec.step_length`` samples; ``position`` counts the samples of the
-    current one already moved, and no call may cross its end.
+    before the start; only its last ``synthesis_length`` samples are overlap-added. Both front ends
+    are here: the kernels leave the transform out where the plan is empty. A chunk is
+    ``spec.step_length`` samples; ``position`` counts the samples of the current one already moved,
+    and no call may cross its end.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep import bundle as bundles
-from rtsep.bundle import KEYS, BundleError, describe, load, parse
+from rtsep.bundle import KEYS, BundleError, State, describe, load, parse
 from rtsep.cli.show import facts
 from rtsep.engine import Engine
 from rtsep.separator import Separator
@@ -19,6 +19,8 @@ from rtsep.spec import Spec
 from rtsep.windows import NAMES
 from tests import models
 from tests.models import Change, refused, refused_after
+
+PAST = {"state.past": State((1, 1, 64), {1: "state.past"})}
 
 
 def key(model: onnx.ModelProto, name: str) -> onnx.StringStringEntryProto:
@@ -32,7 +34,7 @@ def setting(name: str, value: str) -> Change:
 def test_the_handmade_bundle_separates(tmp_path: Path) -> None:
     bundle = load(models.write(models.handmade(), tmp_path / "a.onnx"))
     assert bundle.path == tmp_path / "a.onnx"
-    assert (bundle.spec, bundle.states) == (models.SPEC, {"state.past": (1, 1, 64)})
+    assert (bundle.spec, bundle.states) == (models.SPEC, PAST)
     assert bundle.state_bytes == 4 * 64
     x = np.random.default_rng(0).standard_normal((1000, 1)).astype("f4")
     engine = Engine(Separator(bundle), bundle.spec)
@@ -92,6 +94,66 @@ def test_a_description_without_a_text_is_refused() -> None:
         )
 
 
+def reaching_back(calls: int) -> onnx.ModelProto:
+    """The handmade model, so many calls late: its state's input gets the number in its name."""
+    model = models.handmade()
+    name = f"state.past@{calls}"
+    model.graph.node[0].input[0] = name
+    next(i for i in model.graph.input if i.name == "state.past").name = name
+    return model
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 7, 8, 1023])
+def test_a_state_may_reach_back_many_calls(tmp_path: Path, calls: int) -> None:
+    bundle = load(models.write(reaching_back(calls), tmp_path / "a.onnx"))
+    assert bundle.states == {"state.past": State((1, 1, 64), {calls: f"state.past@{calls}"})}
+    assert bundle.state_bytes == 4 * 64 * calls
+    step = Separator(bundle, streams=2)
+    frames = np.random.default_rng(0).standard_normal((calls + 20, *step.mixture.shape))
+    for run in range(2):  # the second after a reset in the middle of the rings
+        for i, frame in enumerate(frames.astype("f4")[: calls + 20 - run]):
+            step.mixture[:] = frame
+            step()
+            late = frames[i - calls] if i >= calls else np.zeros_like(frame)
+            np.testing.assert_allclose(
+                step.sources, late[:, :, None] * models.GAINS[:, None, None], atol=1e-6
+            )
+        step.reset()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("state.past@1024", "reaches back more than 1023 calls"),
+        ("state.past@0", "neither mixture nor state"),
+        ("state.past@x", "neither mixture nor state"),
+        ("state.past@999999999999", "neither mixture nor state"),
+        ("state.@2@2", "neither mixture nor state"),
+        ("state.other@2", "has no output 'next_state.other'"),
+    ],
+)
+def test_a_state_with_an_impossible_reach(tmp_path: Path, name: str, reason: str) -> None:
+    model = reaching_back(2)
+    model.graph.node[0].input[0] = name
+    model.graph.input[1].name = name
+    assert reason in refused(models.write(model, tmp_path / "a.onnx"))
+
+
+def test_the_same_state_twice(tmp_path: Path) -> None:
+    model = models.handmade()
+    model.graph.input.append(model.graph.input[1])
+    model.graph.input[-1].name = "state.past@1"
+    assert "are the same state" in refused(models.write(model, tmp_path / "a.onnx"))
+
+
+def test_too_many_states(tmp_path: Path) -> None:
+    model = models.handmade()
+    for i in range(300):
+        model.graph.input.append(model.graph.input[1])
+        model.graph.input[-1].name = f"state.past@{i + 2}"
+    assert "it has 301 states; 256 is" in refused(models.write(model, tmp_path / "a.onnx"))
+
+
 def test_cost_and_facts_of_the_real_architecture() -> None:
     module, bundle = models.chandna()
     bins, vertical, horizontal, taps, bottleneck = 33, 4, 3, 2, 5
@@ -105,8 +167,8 @@ def test_cost_and_facts_of_the_real_architecture() -> None:
     assert told["rate"] == "16000 Hz" and told["sources"] == "speech, noise"
     assert told["latency"] == "4.0 ms = overlap 3.0 ms + lookahead 1.0 ms (1 frames)"
     assert told["size"].endswith(f" MB, {weights:,} weights")
-    for name, shape in bundle.states.items():
-        assert f"{name} {list(shape)}" in told["states"]
+    for name, state in bundle.states.items():
+        assert f"{name} {list(state.shape)}" in told["states"]
     assert told["licence"] == "MIT" and told["training"] == "none"
 
 

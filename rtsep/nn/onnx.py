@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +19,104 @@ from torch import Tensor, nn
 from rtsep import __version__
 from rtsep.bundle import Bundle, describe, parse
 from rtsep.nn.checks import ContractError, check_contract
-from rtsep.nn.streaming import Streaming, flatten, unflatten
+from rtsep.nn.streaming import Line, Streaming, flatten, reads, unflatten
 from rtsep.separator import Separator
 from rtsep.spec import Spec
 
 OPSET = 18
 
 
+PACKED = "state.packed"
+"""Name of the state that holds all small ones side by side: each input costs a fraction of a µs."""
+FEW = 4
+"""So many plain states are left as they are."""
+LONGEST_LINE = 512
+"""Calls; a past that reaches further back is one plain state."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which inputs and outputs carry a model's state, chosen for speed.
+
+    Attributes
+    ----------
+    shapes
+        Of one stream's leaves, by name.
+    lines
+        Leaves read at delays only, with the calls they are read from: see
+        :class:`rtsep.nn.streaming.Line`.
+    packed
+        Leaves that share `PACKED`.
+    inputs
+        Shapes of the graph's state inputs, for one stream.
+    outputs
+        Names of the graph's state outputs.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    lines: dict[str, tuple[int, ...]]
+    packed: tuple[str, ...]
+    inputs: dict[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Streaming, spec: Spec) -> _Layout:
+        """Choose for one chunk of ``spec``."""
+        chunk = spec.chunk
+        seen = reads(model, torch.zeros(1, chunk, spec.channels, *spec.frame_shape))
+        shapes = {k: tuple(v.shape[1:]) for k, v in flatten(model.initial_state(1)).items()}
+        lines = {}
+        for name, delays in seen.items():
+            calls = sorted(set().union(*(Line.needs(delay, chunk) for delay in delays)))
+            if calls[-1] <= LONGEST_LINE:
+                lines[name] = tuple(calls)
+        plain = [name for name in shapes if name not in lines]
+        packed = tuple(plain) if len(plain) > FEW else ()
+        inputs: dict[str, tuple[int, ...]] = {}
+        for name, shape in shapes.items():
+            if name in lines:
+                inputs |= {f"{name}@{k}": (chunk, *shape[1:]) for k in lines[name]}
+            elif name not in packed:
+                inputs[name] = shape
+        if packed:
+            inputs[PACKED] = (sum(math.prod(shapes[name]) for name in packed),)
+        outputs = [name for name in shapes if name not in packed]
+        return cls(shapes, lines, packed, inputs, (*outputs, PACKED) if packed else tuple(outputs))
+
+    def unpack(self, given: Mapping[str, Tensor]) -> dict[str, Tensor | Line]:
+        """The model's leaves from the graph's inputs."""
+        leaves: dict[str, Tensor | Line] = {}
+        for name in self.shapes:
+            if name in self.lines:
+                leaves[name] = Line({k: given[f"{name}@{k}"] for k in self.lines[name]})
+            elif name in given:
+                leaves[name] = given[name]
+        if self.packed:
+            sizes = [math.prod(self.shapes[name]) for name in self.packed]
+            for name, part in zip(self.packed, given[PACKED].split(sizes, 1), strict=True):
+                leaves[name] = part.unflatten(1, self.shapes[name])
+        return leaves
+
+    def pack(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The graph's outputs from the model's leaves."""
+        given = dict(leaves)
+        if self.packed:
+            given[PACKED] = torch.cat([leaves[name].flatten(1) for name in self.packed], 1)
+        return {name: given[name] for name in self.outputs}
+
+
 class _Graph(nn.Module):
     """One chunk of a model with its states as flat arguments: what becomes the ONNX graph."""
 
-    def __init__(self, model: Streaming, names: list[str]) -> None:
+    def __init__(self, model: Streaming, layout: _Layout) -> None:
         super().__init__()
         self.model = model
-        self.names = names
+        self.layout = layout
 
     def forward(self, mixture: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        sources, following = self.model(
-            mixture, unflatten(dict(zip(self.names, states, strict=True)))
-        )
-        leaves = flatten(following)
-        return (sources, *(leaves[name] for name in self.names))
+        leaves = self.layout.unpack(dict(zip(self.layout.inputs, states, strict=True)))
+        sources, following = self.model(mixture, unflatten(leaves))
+        return (sources, *self.layout.pack(flatten(following)).values())
 
 
 def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
@@ -120,18 +199,19 @@ def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> f
 
 
 def _graph(model: Streaming, spec: Spec) -> onnx.ModelProto:
+    layout = _Layout.of(model, spec)
     # Two streams: a size of 1 would be taken for a constant.
-    states = flatten(model.initial_state(2))
     mixture = torch.randn(2, spec.chunk, spec.channels, *spec.frame_shape)
+    states = [torch.zeros(2, *shape) for shape in layout.inputs.values()]
     streams = {0: torch.export.Dim.DYNAMIC}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Graph(model, list(states)),
-            (mixture, *states.values()),
-            input_names=["mixture", *states],
-            output_names=["sources", *(f"next_{name}" for name in states)],
+            _Graph(model, layout),
+            (mixture, *states),
+            input_names=["mixture", *layout.inputs],
+            output_names=["sources", *(f"next_{name}" for name in layout.outputs)],
             dynamic_shapes=(streams, tuple(streams for _ in states)),
             opset_version=OPSET,
             dynamo=True,

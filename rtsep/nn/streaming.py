@@ -17,7 +17,9 @@ at birth, passed in, returned, never changed in place. Time is axis 1 of every `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,7 +55,7 @@ def flatten(state: Mapping[str, Any], prefix: str = "state") -> dict[str, Tensor
     return dict(walk(state, prefix))
 
 
-def unflatten(leaves: Mapping[str, Tensor], prefix: str = "state") -> State:
+def unflatten(leaves: Mapping[str, Any], prefix: str = "state") -> State:
     """Undo :func:`flatten`."""
     state: State = {}
     for name, value in leaves.items():
@@ -75,3 +77,76 @@ def extend(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     window = torch.cat([past, x], dim=1)
     return window, window[:, x.shape[1] :]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Stands in an exported graph where a module has a past that it only reads at some delays.
+
+    What was computed ``k`` calls ago is an input of the graph of its own, so nothing is ever
+    shifted or copied; the runtime keeps the calls in a ring.
+
+    Attributes
+    ----------
+    calls
+        What the module put in 1, 2, ... calls ago, each (streams, chunk, ...).
+    """
+
+    calls: Mapping[int, Tensor]
+
+    @staticmethod
+    def needs(delay: int, chunk: int) -> set[int]:
+        """Which calls hold what is ``delay`` frames old: those of its first and last frame."""
+        return {-(-delay // chunk), delay // chunk} - {0}
+
+    def read(self, x: Tensor, delay: int) -> Tensor:
+        """``x`` as it was ``delay`` frames before, (streams, chunk, ...)."""
+        chunk = x.shape[1]
+        whole, rest = divmod(delay, chunk)
+        newer = self.calls[whole] if whole else x
+        if not rest:
+            return newer
+        return torch.cat([self.calls[whole + 1][:, chunk - rest :], newer[:, : chunk - rest]], 1)
+
+
+_reads: ContextVar[dict[int, tuple[int, ...]] | None] = ContextVar("reads", default=None)
+
+
+def recall(past: Tensor | Line, x: Tensor, delays: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """Give ``x`` (streams, frames, ...) back as it was some numbers of frames before.
+
+    Parameters
+    ----------
+    past
+        State of shape (streams, max(delays), ...).
+    x
+        The newest frames.
+    delays
+        In frames, each 1 or more.
+
+    Returns
+    -------
+    (list of Tensor, Tensor)
+        ``x`` delayed by each of ``delays``, and the next past.
+    """
+    if isinstance(past, Line):
+        return [past.read(x, delay) for delay in delays], x
+    seen = _reads.get()
+    if seen is not None:
+        seen[id(past)] = tuple(delays)
+    window, following = extend(past, x)
+    lag, frames = past.shape[1], x.shape[1]
+    return [window[:, lag - d : lag - d + frames] for d in delays], following
+
+
+@torch.no_grad()
+def reads(model: Streaming, x: Tensor) -> dict[str, tuple[int, ...]]:
+    """Run ``model`` once on ``x``; name the states read by :func:`recall`, with their delays."""
+    state = model.initial_state(x.shape[0])
+    seen: dict[int, tuple[int, ...]] = {}
+    token = _reads.set(seen)
+    try:
+        model(x, state)
+    finally:
+        _reads.reset(token)
+    return {name: seen[id(leaf)] for name, leaf in flatten(state).items() if id(leaf) in seen}
