@@ -75,7 +75,7 @@ def facts(bundle: Bundle) -> dict[str, str]:
         return f"{1000 * samples / spec.sample_rate:.1f} ms"
 
     frame = f"{spec.window} window of {spec.window_length}, hop {spec.hop_length}"
-    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in bundle.states.items())
+    shapes = ", ".join(f"{name} {list(state.shape)}" for name, state in bundle.states.items())
     return {
         "name": bundle.metadata["name"],
         "file": str(bundle.path),

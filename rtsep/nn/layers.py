@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtsep.nn.streaming import State, Streaming, extend
+from rtsep.nn.streaming import State, Streaming, extend, recall
 
 
 class CausalConv(Streaming):
@@ -54,8 +54,8 @@ class Delay(Streaming):
         """Delay (streams, frames, *shape) along time."""
         if not self.frames:
             return x, {}
-        window, past = extend(state["past"], x)
-        return window[:, : x.shape[1]], {"past": past}
+        (late,), past = recall(state["past"], x, [self.frames])
+        return late, {"past": past}
 
 
 class ForgettingMean(Streaming):
