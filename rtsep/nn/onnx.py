@@ -226,6 +226,7 @@ def _graph(model: Streaming, spec: Spec) -> onnx.ModelProto:
 
 def _clean(proto: onnx.ModelProto) -> None:
     """Name the free axis ``streams`` everywhere and drop the exporter's notes on source lines."""
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "streams"
         del value.metadata_props[:]
@@ -233,8 +234,19 @@ def _clean(proto: onnx.ModelProto) -> None:
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
+        _name_leaky_relu(node, weights)
     del proto.graph.metadata_props[:]
     del proto.metadata_props[:]
     for tensor in proto.graph.initializer:
         tensor.doc_string = ""
         del tensor.metadata_props[:]
+
+
+def _name_leaky_relu(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> None:
+    """A PRelu of one slope is a LeakyRelu, which ONNX Runtime joins with the product before it."""
+    if node.op_type == "PRelu" and node.input[1] in weights:
+        slope = onnx.numpy_helper.to_array(weights[node.input[1]])
+        if slope.size == 1:
+            node.op_type = "LeakyRelu"
+            node.attribute.append(onnx.helper.make_attribute("alpha", slope.item()))
+            del node.input[1]

@@ -99,14 +99,18 @@ class Line:
         """Which calls hold what is ``delay`` frames old: those of its first and last frame."""
         return {-(-delay // chunk), delay // chunk} - {0}
 
-    def read(self, x: Tensor, delay: int) -> Tensor:
-        """``x`` as it was ``delay`` frames before, (streams, chunk, ...)."""
+    def read(self, x: Tensor, delays: Sequence[int]) -> list[Tensor]:
+        """``x`` as it was some numbers of frames before, each (streams, chunk, ...)."""
         chunk = x.shape[1]
-        whole, rest = divmod(delay, chunk)
-        newer = self.calls[whole] if whole else x
-        if not rest:
-            return newer
-        return torch.cat([self.calls[whole + 1][:, chunk - rest :], newer[:, : chunk - rest]], 1)
+        calls = {0: x, **self.calls}
+        pairs: dict[int, Tensor] = {}  # two calls in a row, for what began in one of them
+        late = []
+        for delay in delays:
+            whole, rest = divmod(delay, chunk)
+            if rest and whole not in pairs:
+                pairs[whole] = torch.cat([calls[whole + 1], calls[whole]], dim=1)
+            late.append(pairs[whole][:, chunk - rest : 2 * chunk - rest] if rest else calls[whole])
+        return late
 
 
 _reads: ContextVar[dict[int, tuple[int, ...]] | None] = ContextVar("reads", default=None)
@@ -130,7 +134,7 @@ def recall(past: Tensor | Line, x: Tensor, delays: Sequence[int]) -> tuple[list[
         ``x`` delayed by each of ``delays``, and the next past.
     """
     if isinstance(past, Line):
-        return [past.read(x, delay) for delay in delays], x
+        return past.read(x, delays), x
     seen = _reads.get()
     if seen is not None:
         seen[id(past)] = tuple(delays)

@@ -1,0 +1,318 @@
+"""Causal Conv-TasNet of Luo and Mesgarani.
+
+Y. Luo, N. Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech
+Separation", IEEE/ACM TASLP 2019, arXiv 1809.07454.
+
+A learned filterbank turns short windows of samples into N features; a temporal convolutional
+network of R times X blocks, whose depthwise convolutions are dilated by 1, 2, ... 2^(X-1) frames,
+gives a sigmoid mask per source; the masked features become samples again. Overlap-add is the
+engine's. On spectra in place of samples, the filterbank is the Fourier transform: the network
+sees logarithmic magnitudes and compressed spectra, and its masks are complex numbers.
+
+The cumulative layer norm of the paper takes mean and variance over all features and all frames so
+far. Here frames fade with a time constant far longer than an utterance: the statistics stay
+bounded, so an hour costs no precision. Parameters without effect are left out: the biases that
+another bias makes up for, and the last block's residual path, which nothing reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtsep.nn.streaming import State, Streaming, recall
+
+SIZES: dict[str, dict[str, int]] = {
+    "full": {"filters": 512, "bottleneck": 128, "hidden": 512, "skip": 128},
+    "half": {"filters": 256, "bottleneck": 128, "hidden": 256, "blocks": 7, "repeats": 2},
+    "small": {
+        "filters": 128,
+        "bottleneck": 64,
+        "hidden": 128,
+        "skip": 64,
+        "blocks": 6,
+        "repeats": 2,
+    },
+}
+"""The causal network of the paper, and smaller ones."""
+
+EPSILON = 1e-6
+COMPRESSION = 0.3
+"""Exponent of the magnitudes of the spectra the network sees."""
+
+Normalise = Callable[[Tensor], Tensor]
+"""(streams, frames, features) to the same shape, with mean 0 and variance 1 so far."""
+
+
+class ConvTasNet(Streaming):
+    """Windows, or spectra, of the mixture to those of the sources.
+
+    Shapes: (streams, frames, channels, *frame_shape) ->
+    (streams, frames, sources, channels, *frame_shape). The network hears all channels at once.
+
+    Parameters
+    ----------
+    frame_shape, channels, sources
+        Of the frames, ``(L,)`` or ``(2, bins)``.
+    filters, bottleneck, hidden, skip, kernel, blocks, repeats
+        N, B, H, Sc, P, X and R of the paper.
+    memory
+        Time constant of the normalisation's statistics, in frames.
+    """
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        sources: int,
+        channels: int = 1,
+        filters: int = 512,
+        bottleneck: int = 128,
+        hidden: int = 512,
+        skip: int = 128,
+        kernel: int = 3,
+        blocks: int = 8,
+        repeats: int = 3,
+        memory: float = 30000.0,
+    ) -> None:
+        super().__init__()
+        self.skip = skip
+        self.averages = Averages(memory)
+        self.domain: _Filterbank | _Spectra
+        if len(frame_shape) == 1:
+            self.domain = _Filterbank(frame_shape[0], channels, sources, filters)
+        else:
+            self.domain = _Spectra(frame_shape[1], channels, sources)
+        self.bottleneck = _NormLinear(self.domain.features, bottleneck)
+        self.blocks = nn.ModuleList()
+        for i in range(blocks * repeats):
+            last = i == blocks * repeats - 1
+            block = _Block(bottleneck, hidden, skip, kernel, 2 ** (i % blocks), last)
+            self.blocks.append(block)
+        self.activation = nn.PReLU()
+        self.mask = nn.Linear(skip, self.domain.masks)
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames the newest output is made of, through the convolutions."""
+        return 1 + sum(block.delays[0] for block in self._each())
+
+    def initial_state(self, streams: int) -> State:
+        """What the depthwise convolutions read again, and the statistics of every norm."""
+        return {
+            "blocks": {
+                str(i): {"past": torch.zeros(streams, block.delays[0], block.hidden)}
+                for i, block in enumerate(self._each())
+            },
+            "weight": torch.zeros(streams, 1),
+            "statistics": torch.zeros(streams, 1, 2 * (1 + 2 * len(self.blocks))),
+        }
+
+    def _each(self) -> list[_Block]:
+        return cast("list[_Block]", list(self.blocks))
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Separate; frame ``t`` of the output belongs to frame ``t`` of the mixture."""
+        frames = x.shape[1]
+        averages, weight = self.averages(frames, state["weight"])
+        before = iter(state["statistics"].split(2, dim=2))
+        after: list[Tensor] = []
+
+        def normalise(h: Tensor) -> Tensor:
+            y, statistics = cumulative_norm(h, next(before), averages)
+            after.append(statistics)
+            return y
+
+        features = self.domain(x)
+        h = self.bottleneck(normalise(features).flatten(0, 1))
+        h = F.pad(h, (0, self.skip))  # the sum of the skip paths rides beside the residual path
+        pasts: State = {}
+        for i, block in enumerate(self._each()):
+            h, past = block(h, frames, state["blocks"][str(i)]["past"], normalise)
+            pasts[str(i)] = {"past": past}
+        masks = self.mask(self.activation(h)).unflatten(0, (-1, frames))
+        statistics = torch.cat(after, dim=2)[:, -1:]
+        y = self.domain.separate(masks, x, features)
+        return y, {"blocks": pasts, "weight": weight, "statistics": statistics}
+
+
+class _Filterbank(nn.Module):
+    """The paper's linear encoder and decoder around sigmoid masks."""
+
+    def __init__(self, window_length: int, channels: int, sources: int, filters: int) -> None:
+        super().__init__()
+        self.channels, self.sources = channels, sources
+        self.features, self.masks = filters, sources * filters
+        self.encoder = nn.Linear(channels * window_length, filters, bias=False)
+        self.decoder = nn.Linear(filters, channels * window_length, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.encoder(x.flatten(2))
+        return y
+
+    def separate(self, masks: Tensor, _: Tensor, features: Tensor) -> Tensor:
+        masks = torch.sigmoid(masks).unflatten(2, (self.sources, -1))
+        y: Tensor = self.decoder(masks * features.unsqueeze(2)).unflatten(3, (self.channels, -1))
+        return y
+
+
+class _Spectra(nn.Module):
+    """Logarithmic magnitudes and compressed spectra in, complex masks for each channel out."""
+
+    def __init__(self, bins: int, channels: int, sources: int) -> None:
+        super().__init__()
+        self.channels, self.sources = channels, sources
+        self.features, self.masks = 3 * channels * bins, 2 * sources * channels * bins
+
+    def forward(self, x: Tensor) -> Tensor:
+        power = x.square().sum(dim=3, keepdim=True) + EPSILON
+        compressed = x * power ** ((COMPRESSION - 1) / 2)
+        return torch.cat([power.log(), compressed], dim=3).flatten(2)
+
+    def separate(self, masks: Tensor, x: Tensor, _: Tensor) -> Tensor:
+        mask = masks.unflatten(2, (self.sources, self.channels, 2, -1))
+        real, imaginary = mask.split(1, dim=4)
+        x = x.unsqueeze(2)
+        turned = torch.cat([-x[:, :, :, :, 1:], x[:, :, :, :, :1]], dim=4)
+        y: Tensor = real * x + imaginary * turned
+        return y
+
+
+class _Block(nn.Module):
+    """One block of the temporal convolutional network.
+
+    Shapes: (streams * frames, bottleneck + skip) -> the same, the last one's without bottleneck.
+    """
+
+    def __init__(
+        self, bottleneck: int, hidden: int, skip: int, kernel: int, dilation: int, last: bool
+    ) -> None:
+        super().__init__()
+        self.bottleneck, self.hidden, self.last = bottleneck, hidden, last
+        self.delays = [dilation * k for k in range(kernel - 1, 0, -1)]
+        self.up = nn.Linear(bottleneck, hidden)
+        self.up_activation = nn.PReLU()
+        self.depthwise = _NormDepthwise(hidden, kernel)
+        self.activation = nn.PReLU()
+        self.down = _NormLinear(hidden, skip if last else bottleneck + skip, bias=last)
+
+    def forward(
+        self, x: Tensor, frames: int, past: Tensor, normalise: Normalise
+    ) -> tuple[Tensor, Tensor]:
+        h = self.up_activation(self.up(x[:, : self.bottleneck]))
+        h = normalise(h.unflatten(0, (-1, frames)))
+        late, past = recall(past, h, self.delays)
+        h = normalise(self.activation(self.depthwise([*late, h]))).flatten(0, 1)
+        if self.last:
+            x = x[:, self.bottleneck :]
+        return self.down(h, x), past
+
+
+class _NormLinear(nn.Module):
+    """Gain and bias of a norm and the linear layer behind it, as one matrix product.
+
+    Adds another tensor to the result if one is given.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(inputs))
+        self.shift = nn.Parameter(torch.zeros(inputs))
+        self.linear = nn.Linear(inputs, outputs, bias)
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        bias = self.linear.weight @ self.shift
+        if self.linear.bias is not None:
+            bias = bias + self.linear.bias
+        if other is not None:
+            bias = bias + other
+        return torch.addmm(bias, x, (self.linear.weight * self.gain).T)
+
+
+class _NormDepthwise(nn.Module):
+    """Gain and bias of a norm and the depthwise convolution behind it, over delayed frames.
+
+    Before the stream the convolution sees the norm's bias, not zeros.
+    """
+
+    def __init__(self, features: int, kernel: int) -> None:
+        super().__init__()
+        bound = kernel**-0.5
+        self.gain = nn.Parameter(torch.ones(features))
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.weight = nn.Parameter(torch.empty(kernel, features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, taps: list[Tensor]) -> Tensor:
+        y = self.bias + self.shift * self.weight.sum(dim=0)
+        for tap, weight in zip(taps, self.weight * self.gain, strict=True):
+            y = y + weight * tap
+        return y
+
+
+class Averages(nn.Module):
+    """Weights that make running means of frames.
+
+    ``mean[t] = sum_k a^(t-k) x[k] / sum_k a^(t-k)`` over all frames ``k`` up to ``t``: as long as
+    the stream is short beside the time constant, the mean of all frames so far. The sum of the
+    weights of past frames is the state; it is bounded.
+    """
+
+    BLOCK = 512
+    """Frames per matrix."""
+
+    def __init__(self, memory: float) -> None:
+        super().__init__()
+        powers = torch.exp(-torch.arange(self.BLOCK + 1, dtype=torch.float64) / memory).float()
+        self.register_buffer("powers", powers, persistent=False)
+        self.powers: Tensor
+
+    def forward(self, frames: int, weight: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Make the matrices for the next ``frames`` frames, and the next weight.
+
+        Each is (streams, n, n) and maps how far ``n`` frames are from the mean so far to how far
+        it moves up to each: relative errors stay relative to a small step, none piles up.
+        """
+        matrices = []
+        for start in range(0, frames, self.BLOCK):
+            n = min(self.BLOCK, frames - start)
+            t = torch.arange(n, device=weight.device)
+            decay = self.powers[(t[:, None] - t).clamp_min(0)].tril()
+            past = self.powers[1 : n + 1] * weight
+            total = past + decay.sum(dim=1)
+            matrices.append(decay / total.unsqueeze(2))
+            weight = total[:, -1:]
+        return matrices, weight
+
+
+def cumulative_norm(x: Tensor, statistics: Tensor, averages: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Subtract the mean and divide by the deviation over all features and all frames so far.
+
+    Parameters
+    ----------
+    x
+        (streams, frames, features).
+    statistics
+        (streams, 1, 2), mean and mean square of the past.
+    averages
+        From :class:`Averages`.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        Normalised ``x``, and the statistics up to each frame, (streams, frames, 2).
+    """
+    now = torch.cat([x.mean(dim=2, keepdim=True), (x * x).mean(dim=2, keepdim=True)], dim=2)
+    parts, start = [], 0
+    for matrix in averages:
+        part = now[:, start : start + matrix.shape[1]] if len(averages) > 1 else now
+        parts.append(statistics + matrix @ (part - statistics))
+        start += part.shape[1]
+        statistics = parts[-1][:, -1:]
+    running = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+    mean, square = running.split(1, dim=2)
+    scale = 1 / (square - mean * mean).clamp_min(EPSILON).sqrt()
+    return (x - mean) * scale, running
