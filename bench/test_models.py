@@ -1,11 +1,17 @@
-"""Time of a hop through whole models, on one core, with random weights.
+"""Time of a hop through whole models, on one core.
 
-python -m pytest bench --benchmark-only
+python -m pytest bench/test_models.py --benchmark-only
 
-`real_time_factor` in the extra info is the median over the hop's duration.
+Models of `MODELS` have random weights, the shipped ones their own. In the extra info,
+`real_time_factor` is the median over the hop's duration and `roofline_share` what the model's
+operations are of those the core could do meanwhile, by its measured peak.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,59 +23,89 @@ from rtsep.bundle import Bundle
 from rtsep.engine import Engine
 from rtsep.models import build
 from rtsep.nn.onnx import export
+from rtsep.roofline import core_peak, share
 from rtsep.separator import Separator
 from rtsep.spec import Spec
 
-TEXTS = {"training": "none", "licence": "MIT", "quality": "none", "model": "chandna"}
+TEXTS = {"training": "none", "licence": "MIT", "quality": "none"}
 STEMS = ("vocals", "drums", "bass", "other")
 
 
-def music(hop: int, lookahead: int) -> Bundle:
-    """Chandna et al. at 44.1 kHz with four stems, as in the paper."""
-    spec = Spec(44100, 1, "stft", "hann", 1024, hop, 1, lookahead, STEMS)
+def music(hop: int, lookahead: int) -> Spec:
+    """44.1 kHz with four stems, as in the paper of Chandna et al."""
+    return Spec(44100, 1, "stft", "hann", 1024, hop, 1, lookahead, STEMS)
+
+
+MODELS: dict[str, tuple[str, Spec, dict[str, Any]]] = {
+    "chandna-music": ("chandna", music(256, 0), {}),
+    "chandna-music-hop-512": ("chandna", music(512, 0), {}),
+    "chandna-music-lookahead-11": ("chandna", music(256, 11), {}),
+}
+"""By name: architecture, spec, options."""
+NAMES = [*MODELS, *weights.names()]
+
+
+@cache
+def bundle(name: str) -> Bundle:
+    """A model of the table, or a shipped one."""
+    if name not in MODELS:
+        return weights.find(name)
+    model, spec, options = MODELS[name]
     torch.manual_seed(0)
-    return export(build("chandna", spec, {}), spec, {**TEXTS, "name": "chandna 44.1 kHz"})
+    return export(build(model, spec, options), spec, {**TEXTS, "name": name, "model": model})
 
 
-def timed(benchmark: BenchmarkFixture, bundle: Bundle, call: object) -> None:
-    """Run the benchmark and put the real-time factor beside it."""
+@pytest.fixture(scope="session")
+def peak() -> float:
+    """FLOP/s of one core."""
+    found = core_peak()
+    print(f"\npeak of one core: {found / 1e9:.0f} GFLOP/s")
+    return found
+
+
+def timed(
+    benchmark: BenchmarkFixture, model: Bundle, peak: float, call: Callable[[], object]
+) -> None:
+    """Run the benchmark and put beside it what the model is and does."""
+    parameters, macs = model.cost()
+    info = benchmark.extra_info
+    info |= {
+        "parameters": parameters,
+        "macs_per_second": macs,
+        "state_bytes": model.state_bytes,
+        "core_peak_flops": round(peak),
+    }
     benchmark(call)
     if benchmark.stats is None:  # --benchmark-disable
         return
-    duration = bundle.spec.step_length / bundle.spec.sample_rate
     stats = benchmark.stats.stats
-    benchmark.extra_info["real_time_factor"] = round(stats.median / duration, 5)
-    benchmark.extra_info["p99_us"] = round(float(np.percentile(stats.data, 99)) * 1e6, 1)
-    benchmark.extra_info["p99.9_us"] = round(float(np.percentile(stats.data, 99.9)) * 1e6, 1)
-    print(f"\n{benchmark.name}: real-time factor {benchmark.extra_info['real_time_factor']}")
+    duration = model.spec.step_length / model.spec.sample_rate
+    info["real_time_factor"] = round(stats.median / duration, 5)
+    info["roofline_share"] = round(share(model, stats.median, peak), 4)
+    info["p99_us"] = round(float(np.percentile(stats.data, 99)) * 1e6, 1)
+    info["p99.9_us"] = round(float(np.percentile(stats.data, 99.9)) * 1e6, 1)
+    print(
+        f"\n{benchmark.name}: {stats.median * 1e6:.1f} µs, real-time factor "
+        f"{info['real_time_factor']}, {info['roofline_share']:.1%} of the core's peak; "
+        f"{parameters:,} parameters, {macs / 1e6:.1f} million MAC/s, {model.state_bytes:,} bytes "
+        "of state"
+    )
 
 
-@pytest.mark.parametrize(("hop", "lookahead"), [(256, 0), (512, 0), (256, 11)])
-def test_chandna_music_step(benchmark: BenchmarkFixture, hop: int, lookahead: int) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_call(benchmark: BenchmarkFixture, peak: float, name: str) -> None:
     """The ONNX call alone."""
-    bundle = music(hop, lookahead)
-    step = Separator(bundle)
+    step = Separator(bundle(name))
     step.mixture[:] = np.random.default_rng(0).standard_normal(step.mixture.shape)
-    timed(benchmark, bundle, step)
+    timed(benchmark, bundle(name), peak, step)
 
 
-def test_chandna_music_engine(benchmark: BenchmarkFixture) -> None:
-    """Samples in, samples of four stems out."""
-    bundle = music(256, 0)
-    spec = bundle.spec
-    engine = Engine(Separator(bundle), spec, 1, spec.hop_length)
-    block = np.random.default_rng(0).uniform(-1, 1, (spec.hop_length, 1)).astype(np.float32)
-    out = np.empty((spec.hop_length, len(spec.sources), 1), np.float32)
-    timed(benchmark, bundle, lambda: engine.process(block, out))
-
-
-@pytest.mark.parametrize("name", weights.names())
-def test_shipped_engine(benchmark: BenchmarkFixture, name: str) -> None:
-    """The shipped bundles, samples in, samples out."""
-    bundle = weights.find(name)
-    spec = bundle.spec
-    engine = Engine(Separator(bundle), spec, spec.channels, spec.step_length)
+@pytest.mark.parametrize("name", NAMES)
+def test_engine(benchmark: BenchmarkFixture, peak: float, name: str) -> None:
+    """Samples in, samples of all sources out."""
+    spec = bundle(name).spec
+    engine = Engine(Separator(bundle(name)), spec, spec.channels, spec.step_length)
     block = np.random.default_rng(0).uniform(-1, 1, (spec.step_length, spec.channels))
-    out = np.empty((spec.step_length, len(spec.sources), spec.channels), np.float32)
     samples = block.astype(np.float32)
-    timed(benchmark, bundle, lambda: engine.process(samples, out))
+    out = np.empty((spec.step_length, len(spec.sources), spec.channels), np.float32)
+    timed(benchmark, bundle(name), peak, lambda: engine.process(samples, out))

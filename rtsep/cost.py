@@ -21,6 +21,7 @@ def weights(model: onnx.ModelProto) -> int:
 def multiply_accumulates(model: onnx.ModelProto) -> int:
     """Multiply-accumulates of matrix products and convolutions, for one stream and one call.
 
+    What depends on weights alone is computed once, when the graph is loaded, and not counted.
     Changes ``model``: its free sizes become 1.
     """
     for value in model.graph.input:
@@ -33,7 +34,11 @@ def multiply_accumulates(model: onnx.ModelProto) -> int:
     for value in (*graph.input, *graph.value_info, *graph.output):
         sizes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
     total = 0
+    constant = {tensor.name for tensor in graph.initializer} | {""}
     for node in graph.node:
+        if constant.issuperset(node.input):
+            constant.update(node.output)
+            continue
         left = sizes.get(node.input[0], []) if node.input else []
         out = int(np.prod(sizes.get(node.output[0], [0])))
         if node.op_type == "MatMul" and left:

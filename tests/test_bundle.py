@@ -162,6 +162,9 @@ def test_cost_and_facts_of_the_real_architecture() -> None:
     per_frame += horizontal * bottleneck * positions + bottleneck * sources * used * horizontal
     per_frame += sources * (used * horizontal * vertical + vertical * bins)
     weights = sum(p.numel() for p in module.parameters())
+    # A row of ones adds up real and imaginary parts; with two sources the same adds up those.
+    per_frame += (2 + sources) * bins
+    weights += 2
     assert bundle.cost() == (weights, per_frame * 16000 // 16)
     told = facts(bundle)
     assert told["rate"] == "16000 Hz" and told["sources"] == "speech, noise"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtsep.models import build
-from rtsep.models.chandna import Chandna
+from rtsep.models.chandna import Chandna, split
 from rtsep.nn import checks
 from rtsep.nn.layers import CausalConv, Delay, ForgettingMean
 from rtsep.nn.streaming import State, Streaming, flatten, unflatten
@@ -33,7 +33,8 @@ def test_speech_network_keeps_the_contract(lookahead: int) -> None:
     checks.check_contract(speech(lookahead), (1, 2, 257), lookahead)
 
 
-@pytest.mark.parametrize(("lookahead", "channels"), [(0, 1), (0, 2), (11, 2)])
+@pytest.mark.parametrize("lookahead", [0, 4, 11, 29])
+@pytest.mark.parametrize("channels", [1, 2])
 def test_music_network_keeps_the_contract(lookahead: int, channels: int) -> None:
     checks.check_contract(music(lookahead, channels), (channels, 2, 513), lookahead)
 
@@ -67,6 +68,16 @@ def test_any_chunking_of_the_network_gives_the_same(chunks: list[int], lookahead
     checks.check_chunking(speech(lookahead), x, chunks)
 
 
+def test_convolution_takes_a_single_frame_without_its_time_axis() -> None:
+    layer = CausalConv(3, 4, 5)
+    x, past = torch.randn(2, 1, 3), torch.randn(2, 12)
+    y, following = layer(x, {"past": past})
+    flat, flat_following = layer(x[:, 0], {"past": past})
+    assert flat.shape == (2, 4)
+    assert torch.allclose(flat, y[:, 0], atol=1e-6)
+    assert torch.equal(flat_following["past"], following["past"])
+
+
 def test_mean_is_the_formula_and_right_after_an_hour() -> None:
     layer = ForgettingMean(50.0)
     x = torch.rand(1, 500) + 0.5
@@ -90,7 +101,7 @@ def test_network_has_the_papers_figures() -> None:
         name: tuple(leaf.shape[1:]) for name, leaf in flatten(network.initial_state(1)).items()
     }
     # 11 frames of vertical and 18 of horizontal features: each frame's are computed once.
-    assert state == {"state.horizontal.past": (11, 50), "state.bottleneck.past": (18, 30)}
+    assert state == {"state.horizontal.past": (11 * 50,), "state.bottleneck.past": (18 * 30,)}
 
 
 @pytest.mark.parametrize(("lookahead", "used"), [(0, 1), (3, 4), (11, 12), (18, 12), (29, 1)])
@@ -112,6 +123,23 @@ def test_masks_share_out_the_whole_mixture() -> None:
     y, _ = network(x, network.initial_state(1))
     assert torch.allclose(y.sum(dim=2)[:, 2:], x[:, :-2], atol=1e-5)
     assert not torch.count_nonzero(y[:, :2])
+
+
+@pytest.mark.parametrize(("lookahead", "merged"), [(0, True), (1, False), (11, False), (29, True)])
+def test_masks_are_the_softmax_of_the_way_back(lookahead: int, merged: bool) -> None:
+    network = music(lookahead)
+    assert network.merged == merged
+    bias = torch.randn(4, 1, 50)
+    network.horizontal_back.bias.data = bias
+    h = torch.randn(4, 7, network.horizontal_back.weight.shape[1])
+    between = torch.einsum("srn,snm->srm", h, network.horizontal_back.weight) + bias
+    expected = torch.einsum("srn,snm->srm", between, network.vertical_back.weight)
+    estimates = network.log_magnitudes(h)
+    assert torch.allclose(estimates, expected + network.vertical_back.bias, atol=1e-4)
+    for scale in (1.0, 1e4):  # e^10000 is no number
+        numerators, total = split(scale * estimates.flatten(1))
+        expected = torch.softmax(scale * estimates.flatten(1), dim=0)
+        assert torch.allclose((numerators / total)[0, 0], expected, atol=1e-6)
 
 
 def test_quiet_input_is_separated_like_loud_input() -> None:

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "resample": {"polyphase", "latency", "spec"},
     "separator": {"bundle", "spec"},
     "measure": {"spec"},
+    "roofline": {"bundle", "measure", "separator"},
     "metrics": set(),
     "picture": {"spec"},
     "io": {"ring"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "train": {"models", "nn", "metrics", "spec"},
     "cli": {
         *("bundle", "engine", "io", "latency", "live", "measure", "models", "nn", "picture"),
-        *("recorder", "resample", "separator", "spec", "weights", ""),
+        *("recorder", "resample", "roofline", "separator", "spec", "weights", ""),
     },
     "__main__": {"cli"},
     "": set(),

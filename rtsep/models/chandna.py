@@ -11,11 +11,16 @@ windows have computed of a frame is state, so each frame's features are computed
 
 The masks |y_n| / sum |y_n| take y = exp of the last layer, a log magnitude: a softmax over sources,
 which is smooth and keeps its precision where all estimates are near zero.
+
+Live, the products take less time than what stands between them in the graph, so ``forward`` keeps
+to the few operations that ONNX Runtime does fast: frames as rows of matrices, and from the sources'
+own layers on, the sources first.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.layers import CausalConv, Delay, ForgettingMean
@@ -80,6 +85,7 @@ class Chandna(Streaming):
         self.back = nn.Linear(bottleneck, sources * used * horizontal)
         self.horizontal_back = _PerSource(sources, used * horizontal, vertical)
         self.vertical_back = _PerSource(sources, vertical, bins)
+        self.merged = used * horizontal * bins < vertical * (used * horizontal + bins)
         self.delay = Delay(lookahead, (channels, 2, bins))
 
     def initial_state(self, streams: int) -> State:
@@ -94,26 +100,63 @@ class Chandna(Streaming):
         return state
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Separate; output frame ``t`` belongs to mixture frame ``t - lookahead``."""
+        """Separate; output frame ``t`` belongs to mixture frame ``t - lookahead``.
+
+        In between, rows are the frames of all streams, one after the other.
+        """
         following: State = {}
-        power = x.square().sum(dim=(2, 3)) / x.shape[2]
-        magnitude = (power + EPSILON**2 if self.compression == 1.0 else power + EPSILON).pow(
-            self.compression / 2
-        )
+        streams, frames, _, _, bins = x.shape
+        magnitude = self.magnitude(x)
         if self.level is not None:
-            level, following["level"] = self.level(magnitude.mean(dim=-1), state["level"])
-            magnitude = magnitude / (level.unsqueeze(-1) + EPSILON)
+            mean = magnitude.mean(dim=-1).view(streams, frames)
+            level, following["level"] = self.level(mean, state["level"])
+            magnitude = magnitude / (level.view(-1, 1) + EPSILON)
         h = self.vertical(magnitude)
+        if frames > 1:
+            h = h.unflatten(0, (streams, frames))
         h, following["horizontal"] = self.horizontal(h, state["horizontal"])
         h, following["bottleneck"] = self.bottleneck(h, state["bottleneck"])
-        h = torch.relu(self.back(torch.relu(h))).unflatten(-1, (self.sources, -1))
-        masks = torch.softmax(self.vertical_back(self.horizontal_back(h)), dim=2)
+        h = torch.relu(self.back(torch.relu(h.flatten(0, -2))))
+        estimates = self.log_magnitudes(h.unflatten(-1, (self.sources, -1)).transpose(0, 1))
+        shares, total = split(estimates.flatten(1))
         mixture, following["delay"] = self.delay(x, state.get("delay", {}))
-        return masks[:, :, :, None, None, :] * mixture.unsqueeze(2), following
+        portion = mixture / total.view(streams, frames, 1, 1, bins)
+        y = shares.view(self.sources, streams, frames, 1, 1, bins) * portion
+        return y.movedim(0, 2), following
+
+    def magnitude(self, x: Tensor) -> Tensor:
+        """Joint magnitude of the channels, (streams, frames, channels, 2, bins) -> (rows, bins)."""
+        parts = x.reshape(-1, 2 * x.shape[2], x.shape[4])
+        power = (x.new_ones(1, parts.shape[1]) / x.shape[2] @ (parts * parts)).squeeze(1)
+        if self.compression == 1.0:
+            return torch.sqrt(power + EPSILON**2)
+        return torch.pow(power + EPSILON, self.compression / 2)
+
+    def log_magnitudes(self, h: Tensor) -> Tensor:
+        """The way back per source, (sources, rows, positions) -> (sources, rows, bins)."""
+        first, second = self.horizontal_back, self.vertical_back
+        if self.merged:  # nothing stands between the two, so together they are one smaller product
+            y: Tensor = h @ (first.weight @ second.weight) + second(first.bias)
+        else:
+            y = second(first(h))
+        return y
+
+
+def split(estimates: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax over sources, (sources, n), as numerators (1, 1, sources, n) and their sum.
+
+    In ONNX Runtime a softmax over another axis than the last takes five times as long, and pooling
+    is the fastest maximum. The largest numerator is 1, so the sum is at least that; which number is
+    taken off has no influence on the shares, hence no gradient.
+    """
+    estimates = estimates[None, None]
+    sources = estimates.shape[2]
+    numerators = torch.exp(estimates - F.max_pool2d(estimates.detach(), (sources, 1)))
+    return numerators, numerators.new_ones(1, sources) @ numerators
 
 
 class _PerSource(nn.Module):
-    """A dense layer with its own weights for every source, (..., sources, n) -> (..., sources, m).
+    """A dense layer with its own weights for every source, (sources, rows, n) to (.., rows, m).
 
     Over one frame a transposed convolution is just that.
     """
@@ -125,6 +168,5 @@ class _PerSource(nn.Module):
         self.bias = nn.Parameter(torch.zeros(sources, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.flatten(0, -3).transpose(0, 1) @ self.weight + self.bias
-        back: Tensor = y.transpose(0, 1).unflatten(0, x.shape[:-2])
-        return back
+        y: Tensor = x @ self.weight + self.bias
+        return y

@@ -12,7 +12,9 @@ from rtsep.nn.streaming import State, Streaming, extend, recall
 class CausalConv(Streaming):
     """Convolution over time that reads the newest frame and ``kernel - 1`` past ones.
 
-    Shapes: (streams, frames, inputs) -> (streams, frames, outputs).
+    Shapes: (streams, frames, inputs) -> (streams, frames, outputs). A single frame may leave its
+    time axis out, (streams, inputs) -> (streams, outputs): in ONNX that is one matrix product and
+    nothing around it.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
@@ -21,18 +23,19 @@ class CausalConv(Streaming):
         self.conv = nn.Conv1d(inputs, outputs, kernel)
 
     def initial_state(self, streams: int) -> State:
-        """The last ``kernel - 1`` input frames."""
-        return {"past": torch.zeros(streams, self.kernel - 1, self.conv.in_channels)}
+        """The last ``kernel - 1`` input frames, one after the other."""
+        return {"past": torch.zeros(streams, (self.kernel - 1) * self.conv.in_channels)}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Convolve; frame ``t`` of the output reads input frames ``t - kernel + 1 ... t``."""
-        window, past = extend(state["past"], x)
-        if x.shape[1] == 1:  # one live frame is one matrix product, several times faster in ONNX
-            weight = self.conv.weight.permute(2, 1, 0).flatten(0, 1)
-            y = F.linear(window.flatten(1).unsqueeze(1), weight.T, self.conv.bias)
-        else:
-            y = self.conv(window.transpose(1, 2)).transpose(1, 2)
-        return y, {"past": past}
+        if x.dim() == 2:
+            frames = torch.cat([state["past"], x], dim=1)
+            weight = self.conv.weight.transpose(1, 2).flatten(1)
+            y = F.linear(frames, weight, self.conv.bias)
+            return y, {"past": frames[:, x.shape[1] :]}
+        window, past = extend(state["past"].unflatten(1, (-1, x.shape[2])), x)
+        y = self.conv(window.transpose(1, 2)).transpose(1, 2)
+        return y, {"past": past.flatten(1)}
 
 
 class Delay(Streaming):

@@ -20,7 +20,7 @@ from rtsep.models.checkpoint import Description, read, save
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.streaming import Streaming
 from rtsep.train.data import Mixer
-from rtsep.train.losses import compressed_spectrum, negative_snr
+from rtsep.train.losses import named
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,13 @@ class Schedule:
         Decay of the exponential moving average of the weights, which is what is kept.
     validate_every
         Steps between validations and checkpoints.
-    spectral
-        Weight of the compressed-spectrum loss beside the negative SNR in dB.
+    loss
+        One of :data:`rtsep.train.losses.LOSSES`, by name.
+
+    Raises
+    ------
+    ValueError
+        Unknown loss.
     """
 
     steps: int
@@ -46,7 +51,11 @@ class Schedule:
     warmup: int = 200
     average: float = 0.999
     validate_every: int = 500
-    spectral: float = 20.0
+    loss: str = "snr"
+
+    def __post_init__(self) -> None:
+        """Refuse a loss there is not."""
+        named(self.loss)
 
     def rate(self, step: int) -> float:
         """Learning rate of ``step``."""
@@ -106,6 +115,7 @@ def train(
     torch.manual_seed(training.seed)
     model = description.build()
     frontend = Frontend(description.spec)
+    compute = named(schedule.loss)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4, betas=(0.9, 0.98))
     average = {k: v.clone() for k, v in model.state_dict().items()}
     best, resume = folder / "best.safetensors", folder / "resume.safetensors"
@@ -135,9 +145,7 @@ def train(
         for mixture, target in loader:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            estimate = separate(model, frontend, mixture)
-            loss = negative_snr(estimate, target)
-            loss = loss + schedule.spectral * compressed_spectrum(estimate, target)
+            loss = compute(model, frontend, mixture, target)
             if not torch.isfinite(loss):
                 raise NotFiniteError(f"the loss is not finite at step {step}; last good: {resume}")
             optimizer.zero_grad()
