@@ -36,10 +36,25 @@ def music(hop: int, lookahead: int) -> Spec:
     return Spec(44100, 1, "stft", "hann", 1024, hop, 1, lookahead, STEMS)
 
 
+def voices(chunk: int) -> Spec:
+    """8 kHz windows of two speakers, as in the paper of Luo and Mesgarani."""
+    return Spec(8000, 1, "waveform", "rectangular", 16, 8, chunk, 0, ("first", "second"))
+
+
+def spectra(lookahead: int) -> Spec:
+    """8 kHz spectra of two speakers, as in the paper of Mobin, Cheung and Olshausen."""
+    return Spec(8000, 1, "stft", "hann", 256, 64, 1, lookahead, ("first", "second"))
+
+
 MODELS: dict[str, tuple[str, Spec, dict[str, Any]]] = {
     "chandna-music": ("chandna", music(256, 0), {}),
     "chandna-music-hop-512": ("chandna", music(512, 0), {}),
     "chandna-music-lookahead-11": ("chandna", music(256, 11), {}),
+    "convtasnet-full-chunk-8": ("convtasnet", voices(8), {"size": "full"}),
+    "convtasnet-full-chunk-32": ("convtasnet", voices(32), {"size": "full"}),
+    "dilated-full": ("dilated", spectra(0), {"size": "full"}),
+    "dilated-full-lookahead-127": ("dilated", spectra(127), {"size": "full"}),
+    "dilated-half": ("dilated", spectra(0), {"size": "half"}),
 }
 """By name: architecture, spec, options."""
 NAMES = [*MODELS, *weights.names()]

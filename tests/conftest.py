@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# One thread for torch, here and in what tests start: small networks gain nothing from two, and two
+# wait for each other where other programs keep a core busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("untimed", deadline=None)  # nothing timed is a pass or a fail
 settings.load_profile("untimed")
 

@@ -86,7 +86,9 @@ def facts(bundle: Bundle) -> dict[str, str]:
     def ms(samples: int) -> str:
         return f"{1000 * samples / spec.sample_rate:.1f} ms"
 
-    frame = f"{spec.window} window of {spec.window_length}, hop {spec.hop_length}"
+    short = spec.synthesis_length < spec.window_length
+    length = f"{spec.window_length}" + f", {spec.synthesis_length} back" * short
+    frame = f"{spec.window} window of {length}, hop {spec.hop_length}"
     shapes = ", ".join(f"{name} {list(state.shape)}" for name, state in bundle.states.items())
     return {
         "name": bundle.metadata["name"],

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rtsep.models import convtasnet
+from rtsep.models import chandna, convtasnet, dilated
 from rtsep.models.chandna import Chandna
 from rtsep.models.convtasnet import ConvTasNet
+from rtsep.models.dilated import Dilated
 from rtsep.nn.streaming import Streaming
 from rtsep.spec import Spec
 
@@ -16,8 +17,23 @@ PAPERS = {
     "Convolutional Neural Networks, LVA/ICA 2017",
     "convtasnet": "Luo, Mesgarani: Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking "
     "for Speech Separation, IEEE/ACM TASLP 2019",
+    "dilated": "Mobin, Cheung, Olshausen: Convolutional vs. Recurrent Neural Networks for Audio "
+    "Source Separation, arXiv 1803.08629, 2018",
 }
 """The architectures by name, each with its paper."""
+
+SIZES: dict[str, Mapping[str, Mapping[str, Any]]] = {
+    "chandna": chandna.SIZES,
+    "convtasnet": convtasnet.SIZES,
+    "dilated": dilated.SIZES,
+}
+"""Options of each architecture by a name for them, which is the option ``size``; first the
+paper's."""
+
+
+MEMORY_S = 30.0
+"""Time constant of Conv-TasNet's normalisation unless its options say otherwise: long beside an
+utterance, short enough to forget another room."""
 
 
 def build(name: str, spec: Spec, options: dict[str, Any]) -> Streaming:
@@ -36,34 +52,47 @@ def build(name: str, spec: Spec, options: dict[str, Any]) -> Streaming:
         raise ValueError(f"model {name!r}: {error}") from None
 
 
-def _chandna(spec: Spec, **options: Any) -> Streaming:
+def _chandna(spec: Spec, size: str = "music", **options: Any) -> Streaming:
     return Chandna(
         bins=spec.window_length // 2 + 1,
         sources=len(spec.sources),
         channels=spec.channels,
         lookahead=spec.lookahead,
-        **options,
+        **_sized("chandna", size, options),
     )
 
 
 def _convtasnet(spec: Spec, size: str = "full", **options: Any) -> Streaming:
     if spec.lookahead:
         raise ValueError(f"convtasnet looks at no later frames: lookahead {spec.lookahead}, not 0")
+    memory = MEMORY_S * spec.sample_rate / spec.hop_length
     return ConvTasNet(
         frame_shape=spec.frame_shape,
         sources=len(spec.sources),
         channels=spec.channels,
-        **_sized(convtasnet.SIZES, size, options),
+        **{"memory": memory, **_sized("convtasnet", size, options)},
     )
 
 
-def _sized(
-    sizes: Mapping[str, Mapping[str, Any]], size: str, options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _dilated(spec: Spec, size: str = "full", **options: Any) -> Streaming:
+    return Dilated(
+        bins=spec.window_length // 2 + 1,
+        sources=len(spec.sources),
+        channels=spec.channels,
+        lookahead=spec.lookahead,
+        **_sized("dilated", size, options),
+    )
+
+
+def _sized(name: str, size: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a named size, changed by those given."""
-    if size not in sizes:
-        raise ValueError(f"unknown size {size!r}; there are: {', '.join(sizes)}")
-    return {**sizes[size], **options}
+    if size not in SIZES[name]:
+        raise ValueError(f"unknown size {size!r}; there are: {', '.join(SIZES[name])}")
+    return {**SIZES[name][size], **options}
 
 
-_BUILDERS: dict[str, Callable[..., Streaming]] = {"chandna": _chandna, "convtasnet": _convtasnet}
+_BUILDERS: dict[str, Callable[..., Streaming]] = {
+    "chandna": _chandna,
+    "convtasnet": _convtasnet,
+    "dilated": _dilated,
+}

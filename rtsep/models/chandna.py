@@ -28,6 +28,12 @@ from rtsep.nn.streaming import State, Streaming
 
 EPSILON = 1e-7  # smaller ones are lost in the ONNX export
 
+SIZES: dict[str, dict[str, float]] = {
+    "music": {},
+    "speech": {"compression": 0.3, "level_frames": 125.0},
+}
+"""The network of the paper, and the same for speech of any level."""
+
 
 class Chandna(Streaming):
     """Mixture spectra to source spectra by soft masks.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rtsep.models.dilated import Dilated
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.streaming import Streaming
 
@@ -129,7 +130,14 @@ def _chandna(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tens
     return dissimilarity(estimate, target, spec.sources, spec.window_length)
 
 
-LOSSES: dict[str, Loss] = {"snr": _snr, "chandna": _chandna}
+def _attractors(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
+    if not isinstance(model, Dilated):
+        raise ValueError("loss 'attractors' is for model 'dilated'")
+    targets = frontend.analyse(target.flatten(2)).unflatten(2, target.shape[2:])
+    return model.loss(frontend.analyse(mixture), targets)
+
+
+LOSSES: dict[str, Loss] = {"snr": _snr, "chandna": _chandna, "attractors": _attractors}
 """What a recipe can name."""
 
 

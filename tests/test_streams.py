@@ -1,0 +1,75 @@
+"""Two streams in one process give what two processes give, to the last bit."""
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rtsep.bundle import Bundle
+from rtsep.engine import Engine
+from rtsep.models import build
+from rtsep.nn.onnx import export, write
+from rtsep.separator import Separator
+from rtsep.spec import Spec
+from tests import models
+
+ALONE = """
+import sys
+import numpy as np
+from rtsep.bundle import load
+from rtsep.engine import Engine
+from rtsep.separator import Separator
+
+bundle = load(sys.argv[1])
+engine = Engine(Separator(bundle), bundle.spec)
+blocks = np.split(np.load(sys.argv[2]), 40)
+np.save(sys.argv[3], np.concatenate([engine.process(np.ascontiguousarray(b)) for b in blocks]))
+"""
+"""One stream, in a process of its own."""
+
+
+@cache
+def convtasnet() -> Bundle:
+    """Conv-TasNet, very small, in chunks."""
+    spec = Spec(8000, 1, "waveform", "rectangular", 16, 8, 4, 0, ("a", "b"))
+    sizes = {"filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3, "repeats": 1}
+    torch.manual_seed(0)
+    return export(build("convtasnet", spec, sizes), spec, models.TEXTS)
+
+
+@cache
+def dilated() -> Bundle:
+    """The attractor network, very small."""
+    spec = Spec(8000, 1, "stft", "hann", 64, 16, 1, 5, ("a", "b"))
+    torch.manual_seed(0)
+    return export(build("dilated", spec, {"channels": 4}), spec, models.TEXTS)
+
+
+MADE = {"chandna": lambda: models.chandna()[1], "convtasnet": convtasnet, "dilated": dilated}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_interleaved_streams_are_as_if_alone(tmp_path: Path, name: str) -> None:
+    bundle = MADE[name]()
+    write(bundle, tmp_path / "model.onnx")
+    inputs = np.random.default_rng(0).standard_normal((2, 4000, 1)).astype(np.float32)
+    alone = []
+    for i, samples in enumerate(inputs):
+        files = [str(tmp_path / f"{kind}{i}.npy") for kind in ("in", "out")]
+        np.save(files[0], samples)
+        subprocess.run(
+            [sys.executable, "-c", ALONE, str(tmp_path / "model.onnx"), *files], check=True
+        )
+        alone.append(np.load(files[1]))
+    engines = [Engine(Separator(bundle), bundle.spec) for _ in range(2)]
+    parts: list[list[np.ndarray]] = [[], []]
+    for blocks in zip(*(np.split(samples, 40) for samples in inputs), strict=True):
+        for engine, part, block in zip(engines, parts, blocks, strict=True):
+            part.append(engine.process(np.ascontiguousarray(block)))
+    for part, expected in zip(parts, alone, strict=True):
+        together = np.concatenate(part)
+        assert np.any(together) and np.array_equal(together, expected)
