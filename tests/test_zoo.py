@@ -36,7 +36,7 @@ SPECS = {
     },
     "dilated": {
         "full": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),
-        "half": Spec(8000, 1, "stft", "hann", 256, 64, 3, 0, VOICES),
+        "half": Spec(8000, 1, "stft", "hann", 256, 64, 3, 9, VOICES),
         "small": Spec(8000, 1, "stft", "hann", 256, 64, 1, 9, VOICES),
     },
 }
@@ -65,14 +65,14 @@ def sounds(rate: int) -> Iterator[tuple[str, np.ndarray]]:
         yield f"minute {second // 60}", noise
 
 
-LOOKAHEADS = {"chandna": (0, 3), "convtasnet": (0,), "dilated": (0, 9)}
+LOOKAHEAD = {"chandna": 3, "convtasnet": 0, "dilated": 9}
 CASES = [
-    (name, size, lookahead, chunk)
+    (name, size, *case)
     for name, sizes in SPECS.items()
     for size, spec in sizes.items()
-    for lookahead in LOOKAHEADS[name]
-    for chunk in {1, max(spec.chunk, 3)}
+    for case in ((0, 1), (LOOKAHEAD[name], max(spec.chunk, 3)))
 ]
+"""Without lookahead frame by frame, with lookahead (if the model has any) in chunks."""
 
 
 @cache
