@@ -142,13 +142,15 @@ def test_the_audio_path_does_not_allocate(rate: int) -> None:
     try:
         for _ in range(warm):
             turns()
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
+        grown = []
         for _ in range(rounds):
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
             turns()
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
-        assert grown <= 2048 * rounds, "one small object per hop would be 24 times that"
+            gc.collect()
+            grown.append(tracemalloc.get_traced_memory()[0] - before)
+        # Other threads of the test run allocate now and then, but the audio path would every time.
+        assert min(grown) <= 2048, "one small object per hop would be 24 times that"
     finally:
         tracemalloc.stop()
     assert live.hops.count == (warm + rounds) * hops

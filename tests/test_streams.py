@@ -44,9 +44,9 @@ def convtasnet() -> Bundle:
 @cache
 def dilated() -> Bundle:
     """The attractor network, very small."""
-    spec = Spec(8000, 1, "stft", "hann", 64, 16, 1, 5, ("a", "b"))
+    spec = Spec(8000, 1, "stft", "hann", 128, 32, 1, 5, ("a", "b"))
     torch.manual_seed(0)
-    return export(build("dilated", spec, {"channels": 4}), spec, models.TEXTS)
+    return export(build("dilated", spec, {"features": 4}), spec, models.TEXTS)
 
 
 MADE = {"chandna": lambda: models.chandna()[1], "convtasnet": convtasnet, "dilated": dilated}
