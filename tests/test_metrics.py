@@ -147,7 +147,8 @@ def test_pesq_and_stoi_rank_as_ears_do() -> None:
         stois = [stoi(x, speech, rate, extended) for x in scores]
         assert stois == sorted(stois, reverse=True)
         assert stois[0] > 0.9
-    assert np.isnan(stoi(speech[:2000], speech[:2000], rate))
+    for n in (0, 1, 100, 2000, 6500):
+        assert np.isnan(stoi(speech[:n], speech[:n], rate))
     try:
         import pesq as _  # noqa: F401
     except ModuleNotFoundError:
@@ -161,5 +162,11 @@ def test_pesq_and_stoi_rank_as_ears_do() -> None:
         assert np.isnan(pesq(np.zeros_like(speech), speech, rate, band))
         assert np.isnan(pesq(speech, np.zeros_like(speech), rate, band))
         assert np.isnan(pesq(speech[:1000], speech[:1000], rate, band))
+        # Long sound goes in pieces; silent ones don't count.
+        long = np.concatenate([np.tile(speech, 3), np.zeros(30 * rate)])
+        assert pesq(long, long, rate, band) > 4.5
+    pauses = np.concatenate([speech[rate : rate + 6400], np.zeros(5000)])
+    words = np.tile(pauses, 100)  # more utterances than the package has room for
+    assert pesq(words, words, rate, "wb") > 4.5
     with pytest.raises(ValueError, match="PESQ wb is for"):
         pesq(speech, speech, 8000, "wb")

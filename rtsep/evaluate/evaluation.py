@@ -176,7 +176,7 @@ class Evaluation:
 
         All are means over sources and mixtures.
         """
-        if not any(is_speech(source) for source in self.sources):
+        if not any(map(is_speech, self.summary())):
             before = self.mean("snr_db", "mixture")
             return f"SDR of whole tracks {self.mean('snr_db'):.2f} dB (mixture {before:.2f})"
         parts = [f"SI-SDRi {self.mean('si_sdr_db', 'improvement'):.2f} dB"]

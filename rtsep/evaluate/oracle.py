@@ -115,16 +115,14 @@ def parse(name: str) -> tuple[str, int]:
     Raises
     ------
     EvaluationError
-        There is no such mask, or the window is no multiple of 4 from 4 to 65536.
+        There is no such mask, or the window is no power of two from 16 to 65536.
     """
     kind, _, window = name.removeprefix("oracle:").partition(":")
     if kind not in MASKS:
         raise EvaluationError(f"there is no {name}: known are oracle:{', oracle:'.join(MASKS)}")
     if not window:
         return kind, 0
-    if not window.isdecimal() or not 4 <= int(window) <= 1 << 16 or int(window) % 4:
-        raise EvaluationError(
-            f"the window of {name} must be a multiple of 4 samples, 4 to {1 << 16}, as in "
-            "oracle:irm:512"
-        )
-    return kind, int(window)
+    lengths = {str(1 << power): 1 << power for power in range(4, 17)}
+    if window not in lengths:
+        raise EvaluationError(f"the window of {name} must be one of {', '.join(lengths)} samples")
+    return kind, lengths[window]

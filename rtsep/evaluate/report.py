@@ -25,7 +25,7 @@ def table(evaluation: Evaluation) -> Table:
     """Tabulate the means by metric and source, with the improvement over the mixture."""
     summary = evaluation.summary()
     result = Table(box=None, pad_edge=False)
-    result.add_column("mean (over the mixture)")
+    result.add_column("mean (improvement)")
     for source in summary:
         result.add_column(source, justify="right")
     for metric, label in LABELS.items():
