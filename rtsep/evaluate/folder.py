@@ -49,14 +49,11 @@ def items(folder: Path) -> list[Item]:
     Raises
     ------
     EvaluationError
-        There are none, or one has no source beside it.
+        There are none, or no source lies beside any.
     """
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not a folder")
-    try:
-        paths = sorted(p for p in [*folder.glob("*"), *folder.glob("*/*")] if p.suffix in SUFFIXES)
-    except OSError as error:
-        raise EvaluationError(f"{folder} cannot be read: {error.strerror}") from None
+    paths = sorted(p for p in [*folder.glob("*"), *folder.glob("*/*")] if p.suffix in SUFFIXES)
     found: dict[str, dict[str, Path]] = {}
     for path in paths:
         # Names like 000_speaker1: what comes before the last underscore belongs to the mixture.
