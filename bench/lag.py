@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from export.__main__ import fit
+from rtsep.evaluate.evaluation import evaluate
 from rtsep.latency import Latency
 from rtsep.models.checkpoint import Description, load
 from rtsep.nn.frontend import Frontend
 from rtsep.nn.onnx import export, write
 from rtsep.train.data import Corpus, Mixer
-from rtsep.train.evaluate import evaluate
 from rtsep.train.loop import Schedule
 from rtsep.train.losses import named
 
@@ -79,8 +79,7 @@ def score(recipe: dict[str, Any], lookahead: int, data: Path, folder: Path) -> d
     description, model = load(fit(recipe, data, folder))
     bundle = export(model, description.spec, description.texts())
     write(bundle, folder / "model.onnx")
-    evaluation = recipe["evaluation"]
-    scores = evaluate(data / evaluation["folder"], evaluation["source"], str(folder / "model.onnx"))
+    scored = evaluate(data / recipe["evaluation"]["folder"], str(folder / "model.onnx"))
     spec = bundle.spec
     parameters, macs = bundle.cost()
     found = {
@@ -89,7 +88,10 @@ def score(recipe: dict[str, Any], lookahead: int, data: Path, folder: Path) -> d
         "latency_ms": 1000 * Latency.of(spec, spec.step_length).total / spec.sample_rate,
         "parameters": parameters,
         "macs_per_second": macs,
-        **scores,
+        "mixtures": len(scored.items),
+        "si_sdr_improvement_db": scored.mean("si_sdr_db", "improvement"),
+        "pesq_wb": scored.mean("pesq_wb"),
+        "estoi": scored.mean("estoi"),
     }
     result.write_text(json.dumps(found, indent=2), "utf-8")
     return found

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from rtsep.bundle import Bundle, load
+from rtsep.evaluate.evaluation import evaluate
 from rtsep.latency import Latency
 from rtsep.models.checkpoint import Description
 from rtsep.models.checkpoint import load as load_checkpoint
 from rtsep.nn.onnx import export, write
 from rtsep.train.data import Corpus, Mixer
-from rtsep.train.evaluate import evaluate
 from rtsep.train.loop import Schedule, train
 
 HERE = Path(__file__).parent
@@ -55,16 +55,10 @@ def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> 
     part = target.with_suffix(".measuring.onnx")
     try:
         write(export(model, description.spec, texts), part)
-        evaluation = recipe["evaluation"]
-        scores = evaluate(data / evaluation["folder"], evaluation["source"], str(part))
+        scored = evaluate(data / recipe["evaluation"]["folder"], str(part))
     finally:
         part.unlink(missing_ok=True)
-    texts["quality"] = (
-        f"SI-SDRi {scores['si_sdr_improvement_db']:.2f} dB, PESQ-WB {scores['pesq_wb']:.2f} "
-        f"(mixture {scores['pesq_wb_mixture']:.2f}), ESTOI {scores['estoi']:.3f} (mixture "
-        f"{scores['estoi_mixture']:.3f}), means over {scores['mixtures']} mixtures of unheard "
-        "speakers"
-    )
+    texts["quality"] = f"{scored.headline()}, means over {len(scored.items)} unheard mixtures"
     write(export(model, description.spec, texts), target)
     text = card(load(target), recipe, description.training["steps"])
     target.with_suffix(".md").write_text(text, "utf-8")

@@ -13,6 +13,7 @@ from rtsep import __version__
 _COMMANDS = {
     "run": "run",
     "separate": "separate",
+    "eval": "evaluate",
     "devices": "show",
     "models": "show",
     "info": "show",

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import numpy as np
 from rich.markup import escape
 from rich.progress import Progress
 
 from rtsep import weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
-from rtsep.engine import Engine
 from rtsep.io.files import AudioFileError, StemWriter, blocks, info, stem_path
-from rtsep.resample import around
+from rtsep.offline import BLOCK, aligned, engine_for
 from rtsep.separator import Separator
-from rtsep.spec import SpecError
-
-BLOCK = 1 << 14
-"""Samples read at once."""
+from rtsep.spec import Float32, SpecError
 
 
 @click.command()
@@ -70,22 +66,19 @@ def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
 def _separate(path: Path, folder: Path, bundle: Bundle, progress: Progress) -> None:
     spec, audio = bundle.spec, info(path)
     step = Separator(bundle, spec.streams(audio.channels))
-    engine = around(
-        lambda block: Engine(step, spec, audio.channels, block), audio.rate_hz, spec.sample_rate
-    )
+    engine = engine_for(step, spec, audio.channels, audio.rate_hz)
     paths = [stem_path(folder, path, source) for source in spec.sources]
     task = progress.add_task(escape(path.name), total=audio.length)
-    stems = np.zeros((BLOCK, len(spec.sources), audio.channels), np.float32)
+
+    def read() -> Iterator[Float32]:
+        for mixture in blocks(path, BLOCK):
+            yield mixture
+            progress.advance(task, len(mixture))
+
     try:
         with StemWriter(paths, audio.rate_hz, audio.channels) as writer:
-            late = engine.latency_samples
-            for mixture in blocks(path, BLOCK):
-                part = engine.process(mixture, stems[: len(mixture)])
-                skipped = min(late, len(part))
-                late -= skipped
-                writer.write(part[skipped:])
-                progress.advance(task, len(mixture))
-            writer.write(engine.flush()[late:])
+            for part in aligned(engine, read()):
+                writer.write(part)
     finally:
         progress.remove_task(task)
     progress.console.print(

@@ -1,0 +1,235 @@
+"""A model over a folder of mixtures: every estimate comes out of the streaming engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rtsep import weights
+from rtsep.bundle import Bundle
+from rtsep.evaluate import oracle
+from rtsep.evaluate.folder import REST, EvaluationError, Item, Scene, items, matched, read, stems_in
+from rtsep.evaluate.score import LABELS, OF_ARTEFACTS, best_order, is_speech, scores, silent
+from rtsep.offline import BLOCK, aligned, engine_for
+from rtsep.resample import Processor, Resampled
+from rtsep.separator import Separator
+from rtsep.spec import Float32
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one source of one mixture, and those of the mixture taken as its estimate.
+
+    NaN stands for what is undefined.
+    """
+
+    item: str
+    source: str
+    estimate: dict[str, float]
+    mixture: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A score over the ``count`` mixtures where it is defined.
+
+    ``mixture`` is the mean of the mixtures themselves and ``improvement`` that over them, NaN where
+    the score is `rtsep.evaluate.score.OF_ARTEFACTS`.
+    """
+
+    mean: float
+    median: float
+    mixture: float
+    improvement: float
+    count: int
+
+
+class Evaluation:
+    """Scores of one model on one folder; `add` its ``items`` one by one.
+
+    Parameters
+    ----------
+    folder
+        See `rtsep.evaluate.folder.items`.
+    model
+        As ``--model``, or ``oracle:KIND``.
+
+    Attributes
+    ----------
+    name
+        Of the model.
+    items
+        All mixtures found.
+    sources
+        What is scored.
+    rows
+        What was scored so far.
+    unscored
+        Sources without scores so far: silent, or alone in their mixture.
+
+    Raises
+    ------
+    EvaluationError
+        The folder has not the layout, or other sources than the model.
+    BundleError
+        There is no such model, or it can't be run.
+    """
+
+    def __init__(self, folder: Path, model: str | None = None) -> None:
+        self.folder = folder
+        self.items = items(folder)
+        self._stems = stems_in(self.items)
+        self._separate: Callable[[Scene], Float32]
+        if model is not None and model.startswith("oracle:"):
+            mask = oracle.parse(model)
+            self.name = model
+            self.sources = self._stems if len(self._stems) > 1 else (*self._stems, REST)
+            self._separate = lambda scene: _oracle(scene, *mask, self.sources)
+        else:
+            bundle = weights.find(model)
+            self.name, self.sources = bundle.metadata["name"], bundle.spec.sources
+            matched(self._stems, self.sources, self.name, folder)
+            self._separate = _Bundled(bundle)
+        self.rows: list[Row] = []
+        self.unscored = 0
+
+    def add(self, item: Item) -> None:
+        """Separate and score a mixture.
+
+        Raises
+        ------
+        AudioFileError, SpecError
+            It can't be read or separated; nothing was added.
+        """
+        scene = read(item, self._stems, self.sources)
+        estimates = self._separate(scene)
+        estimates = estimates[best_order(estimates, scene.references, self.sources)]
+        heard = [index for index, sound in enumerate(scene.references) if not silent(sound)]
+        if len(heard) < 2:  # nothing to separate: the mixture is perfect, or nothing
+            heard = []
+        self.unscored += len(self.sources) - len(heard)
+        if not heard:
+            return
+        references = scene.references[heard]
+        names = tuple(self.sources[index] for index in heard)
+        mixtures = np.broadcast_to(scene.mixture, references.shape)
+        found, before = (
+            scores(sounds, references, scene.rate_hz, names)
+            for sounds in (estimates[heard], mixtures)
+        )
+        for undefined in before.values():
+            undefined |= dict.fromkeys(OF_ARTEFACTS, float("nan"))
+        self.rows += [Row(item.name, name, found[name], before[name]) for name in names]
+
+    def summary(self) -> dict[str, dict[str, Summary]]:
+        """Sum up by source and metric; what was never defined is not in."""
+        result: dict[str, dict[str, Summary]] = {}
+        for source in self.sources:
+            rows = [row for row in self.rows if row.source == source]
+            for metric in LABELS:
+                pairs = [
+                    (row.estimate[metric], row.mixture[metric])
+                    for row in rows
+                    if metric in row.estimate
+                ]
+                known = [
+                    (x, before)
+                    for x, before in pairs
+                    if np.isfinite(x) and (np.isfinite(before) or metric in OF_ARTEFACTS)
+                ]
+                if known:
+                    estimate, mixture = np.array(known).T
+                    result.setdefault(source, {})[metric] = Summary(
+                        float(np.mean(estimate)),
+                        float(np.median(estimate)),
+                        float(np.mean(mixture)),
+                        float(np.mean(estimate - mixture)),
+                        len(known),
+                    )
+        return result
+
+    def mean(self, metric: str, field: str = "mean") -> float:
+        """Mean over the sources that are speech, or over all if none is.
+
+        Parameters
+        ----------
+        metric
+            One of `LABELS`.
+        field
+            Of `Summary`.
+
+        Returns
+        -------
+        float
+            NaN where the metric is undefined or its package missing.
+        """
+        summary = self.summary()
+        chosen = [source for source in summary if is_speech(source)] or list(summary)
+        found = [getattr(summary[s][metric], field) for s in chosen if metric in summary[s]]
+        return float(np.mean(found)) if found else float("nan")
+
+    def headline(self) -> str:
+        """Say the figures the field compares: for speech its quality, else SDR over whole tracks.
+
+        All are means over sources and mixtures.
+        """
+        if not any(map(is_speech, self.summary())):
+            before = self.mean("snr_db", "mixture")
+            return f"SDR of whole tracks {self.mean('snr_db'):.2f} dB (mixture {before:.2f})"
+        parts = [f"SI-SDRi {self.mean('si_sdr_db', 'improvement'):.2f} dB"]
+        for metric, digits in (("pesq_wb", 2), ("estoi", 3)):
+            mean, before = self.mean(metric), self.mean(metric, "mixture")
+            if np.isfinite(mean):
+                parts.append(f"{LABELS[metric]} {mean:.{digits}f} (mixture {before:.{digits}f})")
+        return ", ".join(parts)
+
+
+def evaluate(folder: Path, model: str | None = None) -> Evaluation:
+    """Evaluate a whole folder.
+
+    Raises
+    ------
+    EvaluationError, BundleError, AudioFileError, SpecError
+        At the first thing that is wrong.
+    """
+    evaluation = Evaluation(folder, model)
+    for item in evaluation.items:
+        evaluation.add(item)
+    if not evaluation.rows:
+        raise EvaluationError(f"no source in {folder} can be scored")
+    return evaluation
+
+
+class _Bundled:
+    """Estimates of a bundle; (sources, n, channels), like the scene's references."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._engines: dict[tuple[int, int], Processor | Resampled] = {}
+
+    def __call__(self, scene: Scene) -> Float32:
+        channels, spec = scene.mixture.shape[1], self._bundle.spec
+        kind = scene.rate_hz, channels
+        if kind not in self._engines:
+            step = Separator(self._bundle, spec.streams(channels))
+            self._engines[kind] = engine_for(step, spec, channels, scene.rate_hz)
+        return _stems(self._engines[kind], scene.mixture)
+
+
+def _oracle(scene: Scene, kind: str, window_length: int, sources: tuple[str, ...]) -> Float32:
+    """Estimates of an oracle mask; (sources, n, channels)."""
+    channels = scene.mixture.shape[1]
+    step = oracle.Oracle(kind, sources, scene.rate_hz, channels, window_length)
+    engine = engine_for(step, step.spec, step.spec.channels, scene.rate_hz)
+    sound = np.concatenate([scene.mixture, *scene.references], axis=1)
+    return _stems(engine, sound)[:, :, :channels]
+
+
+def _stems(engine: Processor | Resampled, sound: Float32) -> Float32:
+    """Separate (n, channels) into (sources, n, channels)."""
+    blocks = (sound[start : start + BLOCK] for start in range(0, len(sound), BLOCK))
+    stems = np.concatenate([part.copy() for part in aligned(engine, blocks)])
+    return np.ascontiguousarray(stems.transpose(1, 0, 2))

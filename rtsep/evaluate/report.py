@@ -1,0 +1,163 @@
+"""Scores as a table, as JSON, as CSV and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rich.table import Table
+
+from rtsep import __version__
+from rtsep.evaluate.evaluation import Evaluation
+from rtsep.evaluate.folder import EvaluationError
+from rtsep.evaluate.score import LABELS
+
+
+def table(evaluation: Evaluation) -> Table:
+    """Tabulate the means by metric and source, with the improvement over the mixture."""
+    summary = evaluation.summary()
+    result = Table(box=None, pad_edge=False)
+    result.add_column("mean (improvement)")
+    for source in summary:
+        result.add_column(source, justify="right")
+    for metric, label in LABELS.items():
+        digits = 2 if label.endswith("dB") or "pesq" in metric else 3
+        cells = []
+        for source in summary:
+            found = summary[source].get(metric)
+            cell = "" if found is None else f"{found.mean:.{digits}f}"
+            if found is not None and math.isfinite(found.improvement):
+                cell += f" ({found.improvement:+.{digits}f})"
+            cells.append(cell)
+        if any(cells):
+            result.add_row(label, *cells)
+    return result
+
+
+def as_json(evaluation: Evaluation, failures: list[str]) -> str:
+    """Put everything into JSON; what is undefined is null."""
+    summary = {
+        source: {metric: _plain(asdict(found)) for metric, found in metrics.items()}
+        for source, metrics in evaluation.summary().items()
+    }
+    rows = [
+        {
+            "item": row.item,
+            "source": row.source,
+            "estimate": _plain(row.estimate),
+            "mixture": _plain(row.mixture),
+        }
+        for row in evaluation.rows
+    ]
+    return json.dumps(
+        {
+            "rtsep": __version__,
+            "model": evaluation.name,
+            "folder": str(evaluation.folder),
+            "headline": evaluation.headline(),
+            "mixtures": len(evaluation.items) - len(failures),
+            "failures": failures,
+            "unscored_sources": evaluation.unscored,
+            "summary": summary,
+            "rows": rows,
+        },
+        indent=2,
+        allow_nan=False,
+    )
+
+
+def as_csv(evaluation: Evaluation) -> str:
+    """One line per mixture and source: each metric, and the same of the mixture."""
+    metrics = [m for m in LABELS if any(m in row.estimate for row in evaluation.rows)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["item", "source", *metrics, *(f"{metric}_mixture" for metric in metrics)])
+    for row in evaluation.rows:
+        found = [part.get(m) for part in (row.estimate, row.mixture) for m in metrics]
+        cells = ["" if x is None or not math.isfinite(x) else f"{x:.6g}" for x in found]
+        writer.writerow([row.item, row.source, *cells])
+    return text.getvalue()
+
+
+def draw(evaluation: Evaluation, file: BinaryIO) -> None:
+    """Draw a panel per metric with a box per source, grey for the mixture, into a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    summary = evaluation.summary()
+    metrics = [m for m in LABELS if any(m in found for found in summary.values())]
+    columns = 4
+    rows = -(-len(metrics) // columns)
+    figure = Figure(figsize=(12, 2.6 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)  # becomes the figure's canvas: no window, no global state
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, metric in zip(panels, metrics, strict=False):
+        sources = [source for source in summary if metric in summary[source]]
+        for place, part, colour in ((-0.18, "estimate", "C0"), (0.18, "mixture", "0.7")):
+            boxes = [
+                [
+                    getattr(row, part)[metric]
+                    for row in evaluation.rows
+                    if row.source == source and math.isfinite(getattr(row, part)[metric])
+                ]
+                for source in sources
+            ]
+            panel.boxplot(
+                boxes,
+                positions=[index + place for index in range(len(sources))],
+                widths=0.3,
+                patch_artist=True,
+                boxprops={"facecolor": colour, "linewidth": 0.8},
+                medianprops={"color": "black"},
+                flierprops={"markersize": 2},
+                manage_ticks=False,
+            )
+        panel.set_xticks(range(len(sources)), sources)
+        panel.set_title(LABELS[metric], fontsize=10)
+        panel.tick_params(labelsize=8)
+        panel.grid(axis="y", alpha=0.3)
+    for panel in panels[len(metrics) :]:
+        panel.set_axis_off()
+    figure.suptitle(f"{evaluation.name} on {evaluation.folder.name}; grey: the mixture")
+    figure.savefig(file, format="png")
+
+
+def check_target(path: Path) -> None:
+    """Refuse, before the work, a file that could not be written after it."""
+    if path.is_dir():
+        raise EvaluationError(f"{path} can't be written: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise EvaluationError(f"{path} can't be written: {path.parent} is not there or closed")
+
+
+def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
+    """Let ``put`` write a file, which appears when it is complete.
+
+    Raises
+    ------
+    EvaluationError
+        It can't be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            put(file)
+        part.replace(path)
+    except OSError as error:
+        raise EvaluationError(f"{path} can't be written: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _plain(scores: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores rounded, with None for what is undefined."""
+    return {key: round(x, 6) if math.isfinite(x) else None for key, x in scores.items()}
