@@ -17,5 +17,5 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model")
     arguments = parser.parse_args()
-    source = weights.find(arguments.model).spec.sources[0]
-    print(json.dumps(evaluate(arguments.data, source, arguments.model), indent=2))
+    sources = weights.find(arguments.model).spec.sources[:1]
+    print(json.dumps(evaluate(arguments.data, sources, arguments.model), indent=2))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,13 @@ import torch
 
 from rtsep.bundle import Bundle, load
 from rtsep.latency import Latency
-from rtsep.models.checkpoint import Description
 from rtsep.models.checkpoint import load as load_checkpoint
 from rtsep.nn.onnx import export, write
-from rtsep.train.data import Corpus, Mixer
 from rtsep.train.evaluate import evaluate
-from rtsep.train.loop import Schedule, train
+from rtsep.train.recipe import fit, read
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "rtsep" / "weights"
-VALIDATION_SEED = 2
-VALIDATION_S = 4.0
-
-
-def fit(recipe: dict[str, Any], data: Path, folder: Path) -> Path:
-    """Train what the recipe says in ``folder``; return the best checkpoint."""
-    description = Description.parse(recipe)
-    rate = description.spec.sample_rate
-    corpora = [Corpus.load(data, split, rate) for split in ("train", "val")]
-    mixtures = dict(recipe["mixtures"])
-    samples = round(mixtures.pop("seconds") * rate)
-    return train(
-        description,
-        Schedule(**recipe["schedule"]),
-        Mixer(corpora[0], samples=samples, **mixtures),
-        Mixer(corpora[1], VALIDATION_SEED, 16, round(VALIDATION_S * rate)),
-        folder,
-    )
 
 
 def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> None:
@@ -55,20 +34,26 @@ def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> 
     part = target.with_suffix(".measuring.onnx")
     try:
         write(export(model, description.spec, texts), part)
-        evaluation = recipe["evaluation"]
-        scores = evaluate(data / evaluation["folder"], evaluation["source"], str(part))
+        told = dict(recipe["evaluation"])
+        scores = evaluate(data / told.pop("folder"), model=str(part), **told)
     finally:
         part.unlink(missing_ok=True)
-    texts["quality"] = (
-        f"SI-SDRi {scores['si_sdr_improvement_db']:.2f} dB, PESQ-WB {scores['pesq_wb']:.2f} "
-        f"(mixture {scores['pesq_wb_mixture']:.2f}), ESTOI {scores['estoi']:.3f} (mixture "
-        f"{scores['estoi_mixture']:.3f}), means over {scores['mixtures']} mixtures of unheard "
-        "speakers"
-    )
+    texts["quality"] = quality(scores)
     write(export(model, description.spec, texts), target)
     text = card(load(target), recipe, description.training["steps"])
     target.with_suffix(".md").write_text(text, "utf-8")
     print(f"{target}: {texts['quality']}")
+
+
+def quality(scores: dict[str, float]) -> str:
+    """Put the scores in words."""
+    told = f"SI-SDRi {scores['si_sdr_improvement_db']:.2f} dB"
+    if "pesq_wb" in scores:
+        told += (
+            f", PESQ-WB {scores['pesq_wb']:.2f} (mixture {scores['pesq_wb_mixture']:.2f}), "
+            f"ESTOI {scores['estoi']:.3f} (mixture {scores['estoi_mixture']:.3f})"
+        )
+    return f"{told}, means over {scores['mixtures']} mixtures that nothing was trained on"
 
 
 def card(bundle: Bundle, recipe: dict[str, Any], steps: str) -> str:
@@ -123,7 +108,7 @@ def main() -> None:
     if arguments.data is None:
         parser.error("where is the data? Use --data or RTSEP_DATA")
     torch.set_num_threads(arguments.threads)
-    recipe = tomllib.loads((HERE / f"{arguments.name}.toml").read_text("utf-8"))
+    recipe = read(HERE / f"{arguments.name}.toml")
     if arguments.steps is not None:
         recipe["schedule"]["steps"] = arguments.steps
     checkpoint = HERE / f"{arguments.name}.safetensors"
