@@ -70,8 +70,7 @@ class Journal:
         self._steps += 1
         self._loss += (loss - self._loss) / min(self._steps, 100)
         self._heard_s += heard_s
-        note = f"step {step}, {self._speed():.0f}x, loss {self._loss:.2f}{self._score}"
-        self._progress.update(self._bar, completed=done, note=note)
+        self._progress.update(self._bar, completed=done, note=self._note(step))
         if self._board is not None and step % 20 == 0:
             self._board.add_scalar("loss", loss, step)
             self._board.add_scalar("learning rate", rate, step)
@@ -81,9 +80,8 @@ class Journal:
         if self._folder is None:
             return
         self._score = f", SI-SDRi {score_db:.2f} dB"
-        self._progress.console.print(
-            f"step {step}: SI-SDRi {score_db:.2f} dB, loss {self._loss:.2f}, {self._speed():.0f}x"
-        )
+        self._progress.update(self._bar, note=self._note(step))
+        self._progress.console.print(self._note(step))
         path = self._folder / "curve.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -95,9 +93,10 @@ class Journal:
         if self._board is not None:
             self._board.add_scalar("SI-SDRi in dB", score_db, step)
 
-    def _speed(self) -> float:
-        """Seconds of audio per second."""
-        return self._heard_s / max(time.monotonic() - self._started, 1e-9)
+    def _note(self, step: int) -> str:
+        """Say how far, how fast (seconds of audio per second), how well."""
+        speed = self._heard_s / max(time.monotonic() - self._started, 1e-9)
+        return f"step {step}, {speed:.0f}x, loss {self._loss:.2f}{self._score}"
 
 
 def _board(folder: Path) -> Any:
