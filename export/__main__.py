@@ -113,7 +113,10 @@ def main() -> None:
         recipe["schedule"]["steps"] = arguments.steps
     checkpoint = HERE / f"{arguments.name}.safetensors"
     if arguments.steps != 0:
-        best = fit(recipe, Path(arguments.data), arguments.runs / arguments.name)
+        try:
+            best = fit(recipe, Path(arguments.data), arguments.runs / arguments.name)
+        except ValueError as error:  # bad input, divergence or Ctrl-C, in a sentence
+            parser.exit(1, f"{error}\n")
         shutil.copyfile(best, checkpoint)
     target = WEIGHTS / f"{arguments.name}.onnx"
     make(recipe, checkpoint, Path(arguments.data), target)

@@ -65,9 +65,9 @@ def test_the_projects_own_table(tmp_path: Path) -> None:
         ("val", "speech", "so02m"),
         ("train", "noise", "rain"),
         ("train", "room", "hall"),
-        ("train", "vocals", "one_a"),
-        ("train", "drums", "one_b"),
-        ("val", "bass", "two_a"),  # a whole song is held out, never an excerpt of one
+        ("val", "vocals", "one_a"),  # a whole song is held out, never an excerpt of one
+        ("val", "drums", "one_b"),
+        ("train", "bass", "two_a"),
         ("train", "drums piece", "drums/loops"),
     }
     assert corpus(tmp_path).unlabelled == {"pv00"}

@@ -194,7 +194,7 @@ def test_two_processes_have_the_gradients_of_one(data: Path, tmp_path: Path) -> 
             process.kill()
     one, two = (read(tmp_path / f"{n}/voices/resume.safetensors")[1] for n in ("one", "two"))
     moments = [key for key in one if key.endswith(".exp_avg")]  # after one step, a tenth of them
-    assert len(moments) == 10
+    assert len(moments) == sum(key.startswith("model.") for key in one)
     for key in moments:
         scale = float(one[key].abs().max())
         assert scale > 0

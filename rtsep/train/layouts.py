@@ -186,21 +186,25 @@ def _voicebank(folder: Path) -> Iterator[Row]:
 
 
 def _with_validation(rows: list[Row]) -> Iterator[Row]:
-    """Hold keys out where speech, noise or songs have no validation split."""
+    """Hold out keys where speech, noise or songs have no validation split."""
     groups = {role: role for role in ("speech", "noise")} | dict.fromkeys(STEMS, "song")
     checked = {groups.get(row.role) for row in rows if row.split == "val"}
-    keys: dict[str, set[str]] = {}
+    parts: dict[str, dict[str, set[str]]] = {}
     for row in rows:
         if row.split == "train" and row.role in groups and groups[row.role] not in checked:
-            keys.setdefault(groups[row.role], set()).add(_whole(row.key))
-    held = {group: set(sorted(names)[HELD_OUT - 1 :: HELD_OUT]) for group, names in keys.items()}
-    for group, names in keys.items():
-        if not held[group] and len(names) > 1:
-            held[group] = {max(names)}
+            keys = parts.setdefault(groups[row.role], {})
+            keys.setdefault(_whole(row.key), set()).add(row.role)
+    held = {group: _held_out(keys) for group, keys in parts.items()}
     for row in rows:
-        held_out = held.get(groups.get(row.role, ""), ())
-        out = row.split == "train" and _whole(row.key) in held_out
+        out = row.split == "train" and _whole(row.key) in held.get(groups.get(row.role, ""), ())
         yield replace(row, split="val") if out else row
+
+
+def _held_out(parts: dict[str, set[str]]) -> set[str]:
+    """One in `HELD_OUT` of the keys with most parts, and one at least if there are several keys."""
+    most = max(map(len, parts.values()))
+    complete = sorted(key for key, roles in parts.items() if len(roles) == most)
+    return set(complete[HELD_OUT - 1 :: HELD_OUT] or complete[-1:]) if len(parts) > 1 else set()
 
 
 def _whole(key: str) -> str:

@@ -45,6 +45,8 @@ class Mixer:
         Range of the mixture's RMS level in dB re full scale, uniform.
     part
         This process and how many share each batch: every so manieth example is made.
+    roles
+        What of a corpus is mixed.
     judged
         By how many sources, from the first, a validation is scored; all if None.
     exchangeable
@@ -64,6 +66,7 @@ class Mixer:
     level_db: tuple[float, float] = (-45.0, -15.0)
     part: tuple[int, int] = (0, 1)
 
+    roles: ClassVar[tuple[str, ...]]
     judged: ClassVar[int | None] = None
     exchangeable: ClassVar[bool] = False
 
@@ -134,6 +137,7 @@ class SpeechInNoise(Mixer):
 
     snr_db: tuple[float, float] = (-6.0, 16.0)
 
+    roles: ClassVar[tuple[str, ...]] = ("speech", "noise", "room")
     judged: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
@@ -190,6 +194,7 @@ class Speakers(Mixer):
 
     range_db: float = 5.0
 
+    roles: ClassVar[tuple[str, ...]] = ("speech", "room")
     exchangeable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -246,6 +251,8 @@ class Music(Mixer):
     composed: float = 0.25
     silent: float = 0.1
     semitones: float = 2.0
+
+    roles: ClassVar[tuple[str, ...]] = (*STEMS, *(f"{stem} piece" for stem in STEMS))
 
     def __post_init__(self) -> None:
         """Fix the order of the songs."""

@@ -92,7 +92,8 @@ def mixer(
     fields = {**mixtures, **changes}
     kind, rate = MIXERS[fields.pop("kind")], description.spec.sample_rate
     samples = round(fields.pop("seconds") * rate)
-    corpus = Corpus.load((row for row in table(data) if row.split == split), rate)
+    rows = [row for row in table(data) if row.split == split and row.role in kind.roles]
+    corpus = Corpus.load(rows, rate)
     try:
         return kind(corpus, description.spec.sources, samples=samples, **fields)
     except TypeError as error:
