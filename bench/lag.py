@@ -22,15 +22,13 @@ import matplotlib
 import numpy as np
 import torch
 
-from export.__main__ import fit
 from rtsep.evaluate.evaluation import evaluate
 from rtsep.latency import Latency
-from rtsep.models.checkpoint import Description, load
+from rtsep.models.checkpoint import load
 from rtsep.nn.frontend import Frontend
 from rtsep.nn.onnx import export, write
-from rtsep.train.data import Corpus, Mixer
-from rtsep.train.loop import Schedule
 from rtsep.train.losses import named
+from rtsep.train.recipe import fit, mixer, parse
 
 EXPORT = Path(__file__).parents[1] / "export"
 RECIPES = {"chandna": EXPORT / "chandna-speech.toml"}
@@ -39,17 +37,14 @@ RECIPES = {"chandna": EXPORT / "chandna-speech.toml"}
 
 def steps_in(minutes: float, recipe: dict[str, Any], data: Path) -> int:
     """Batches that are trained on in so many minutes here, while another core mixes them."""
-    description = Description.parse(recipe)
-    rate = description.spec.sample_rate
-    mixtures = dict(recipe["mixtures"])
-    samples = round(mixtures.pop("seconds") * rate)
-    mixer = Mixer(Corpus.load(data, "val", rate), samples=samples, **mixtures)
+    description, schedule, mixtures = parse(recipe)
+    mixing = mixer(description, mixtures, data, "val")
     model, frontend = description.build(), Frontend(description.spec)
-    loss = named(Schedule(**recipe["schedule"]).loss)
+    loss = named(schedule.loss)
     seconds = []
     for index in range(8):
         start = time.monotonic()
-        mixture, target = (torch.from_numpy(x) for x in mixer[index])
+        mixture, target = (torch.from_numpy(x) for x in mixing[index])
         mixed = time.monotonic()
         loss(model, frontend, mixture, target).backward()  # type: ignore[no-untyped-call]
         seconds.append(max(mixed - start, time.monotonic() - mixed))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,12 @@ import torch
 from rtsep.bundle import Bundle, load
 from rtsep.evaluate.evaluation import evaluate
 from rtsep.latency import Latency
-from rtsep.models.checkpoint import Description
 from rtsep.models.checkpoint import load as load_checkpoint
 from rtsep.nn.onnx import export, write
-from rtsep.train.data import Corpus, Mixer
-from rtsep.train.loop import Schedule, train
+from rtsep.train.recipe import fit, read
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "rtsep" / "weights"
-VALIDATION_SEED = 2
-VALIDATION_S = 4.0
-
-
-def fit(recipe: dict[str, Any], data: Path, folder: Path) -> Path:
-    """Train what the recipe says in ``folder``; return the best checkpoint."""
-    description = Description.parse(recipe)
-    rate = description.spec.sample_rate
-    corpora = [Corpus.load(data, split, rate) for split in ("train", "val")]
-    mixtures = dict(recipe["mixtures"])
-    samples = round(mixtures.pop("seconds") * rate)
-    return train(
-        description,
-        Schedule(**recipe["schedule"]),
-        Mixer(corpora[0], samples=samples, **mixtures),
-        Mixer(corpora[1], VALIDATION_SEED, 16, round(VALIDATION_S * rate)),
-        folder,
-    )
 
 
 def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> None:
@@ -117,12 +96,15 @@ def main() -> None:
     if arguments.data is None:
         parser.error("where is the data? Use --data or RTSEP_DATA")
     torch.set_num_threads(arguments.threads)
-    recipe = tomllib.loads((HERE / f"{arguments.name}.toml").read_text("utf-8"))
+    recipe = read(HERE / f"{arguments.name}.toml")
     if arguments.steps is not None:
         recipe["schedule"]["steps"] = arguments.steps
     checkpoint = HERE / f"{arguments.name}.safetensors"
     if arguments.steps != 0:
-        best = fit(recipe, Path(arguments.data), arguments.runs / arguments.name)
+        try:
+            best = fit(recipe, Path(arguments.data), arguments.runs / arguments.name)
+        except ValueError as error:  # bad input, divergence or Ctrl-C, in a sentence
+            parser.exit(1, f"{error}\n")
         shutil.copyfile(best, checkpoint)
     target = WEIGHTS / f"{arguments.name}.onnx"
     make(recipe, checkpoint, Path(arguments.data), target)

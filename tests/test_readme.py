@@ -23,7 +23,7 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 LIVE = {"rtsep run", "rtsep run --model my-model.onnx"}
 """These run until Ctrl-C on the system's default devices."""
 LONG = {
-    "python -m export chandna-speech --data DATA": "hours of training; tests/test_train.py",
+    "rtsep train export/speech.toml --data DATA --minutes 10": "tests/test_train_command.py",
     'python -m bench.device --device "system, JACK Audio Connection Kit" --seconds 60': "minutes",
     "python -m pytest bench --benchmark-only": "a minute; run below without timing",
 }
@@ -54,7 +54,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     description = Description("small", "chandna", weights.find().spec)
     save(
-        folder / "runs/chandna-speech/best.safetensors",
+        folder / "runs/speech/best.safetensors",
         description,
         description.build().state_dict(),
     )

@@ -17,6 +17,7 @@ _COMMANDS = {
     "devices": "show",
     "models": "show",
     "info": "show",
+    "train": "train",
     "export": "export",
 }
 """Which module of this package holds which command; imported when it is called."""

@@ -78,5 +78,8 @@ def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:
     late = spec.synthesis_length - spec.hop_length + spec.lookahead * spec.hop_length
     samples = x.shape[1]
     x = F.pad(x, (0, 0, 0, late + -(samples + late) % spec.step_length))
-    frames, _ = model(frontend.analyse(x), model.initial_state(x.shape[0]))
-    return frontend.synthesise(frames)[:, late : late + samples]
+    with x.device:
+        state = model.initial_state(x.shape[0])
+    frames, _ = model(frontend.analyse(x), state)
+    # Transforms and sums are no place for the half precision of an autocast model.
+    return frontend.synthesise(frames.float())[:, late : late + samples]

@@ -1,26 +1,31 @@
-"""The training loop: recipe and mixtures in, the best checkpoint out."""
+"""The training loop: mixtures in, the best checkpoint out."""
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import math
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rtsep.models.checkpoint import Description, read, save
+from rtsep.models.checkpoint import Description, save
 from rtsep.nn.frontend import Frontend, separate
-from rtsep.nn.streaming import Streaming
-from rtsep.train.data import Mixer
-from rtsep.train.losses import named
+from rtsep.spec import Float32
+from rtsep.train.journal import Journal
+from rtsep.train.losses import matched, named
+from rtsep.train.mixers import Mixer
+from rtsep.train.parallel import Group
+from rtsep.train.state import Run
+
+VALIDATION_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,13 @@ class Schedule:
         Steps between validations and checkpoints.
     loss
         One of :data:`rtsep.train.losses.LOSSES`, by name.
+    minutes
+        If given, the learning rate falls over this time instead, and training ends with it.
 
     Raises
     ------
     ValueError
-        Unknown loss.
+        Unknown loss, or no time to train.
     """
 
     steps: int
@@ -52,32 +59,37 @@ class Schedule:
     average: float = 0.999
     validate_every: int = 500
     loss: str = "snr"
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a loss there is not."""
+        """Refuse what can't be."""
         named(self.loss)
+        for name in ("steps", "validate_every", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be more than 0, not {value}")
 
-    def rate(self, step: int) -> float:
+    def done(self, step: int, seconds: float) -> float:
+        """Share of the training that is over, 0 to 1."""
+        share = step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
+        return min(share, 1.0)
+
+    def rate(self, step: int, seconds: float) -> float:
         """Learning rate of ``step``."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        done = self.done(step, seconds)
+        if self.minutes is None:
+            done = (step - self.warmup) / max(self.steps - self.warmup, 1)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-class NotFiniteError(RuntimeError):
+class NotFiniteError(ValueError):
     """The loss became NaN or Inf; the message names the last good checkpoint."""
 
 
-def si_sdr_improvement(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
-    """SI-SDR (Le Roux et al. 2019) of the first source over the mixture's, in dB, per stream."""
-
-    def si_sdr(x: Tensor, s: Tensor) -> Tensor:
-        s = s * ((x * s).sum(1, keepdim=True) / (s.square().sum(1, keepdim=True) + 1e-9))
-        return 10 * torch.log10(s.square().sum(1) / ((x - s).square().sum(1) + 1e-9) + 1e-9)
-
-    first = target[:, :, 0, 0]
-    return si_sdr(estimate[:, :, 0, 0], first) - si_sdr(mixture[:, :, 0], first)
+class StoppedError(ValueError):
+    """Someone pressed Ctrl-C; everything up to there is kept."""
 
 
 def train(
@@ -86,9 +98,10 @@ def train(
     training: Mixer,
     validation: Mixer,
     folder: Path,
+    group: Group,
     workers: int = 1,
 ) -> Path:
-    """Train until ``schedule.steps``, from where ``folder`` left off.
+    """Train until the schedule's end, from where ``folder`` left off.
 
     Parameters
     ----------
@@ -97,7 +110,10 @@ def train(
     training, validation
         Mixtures; validation uses batches 0 ... 7.
     folder
-        Gets ``best.safetensors`` (averaged weights), ``resume.safetensors`` and ``curve.csv``.
+        Gets ``best.safetensors`` (averaged weights), ``resume.safetensors``, ``curve.csv`` and
+        ``curve.png``.
+    group
+        The processes that train together; `training` mixes this one's part.
     workers
         Processes that mix.
 
@@ -110,72 +126,100 @@ def train(
     ------
     NotFiniteError
         Training diverged.
+    StoppedError
+        Ctrl-C; a second one stops at once.
+    CheckpointError
+        ``folder`` holds the run of another model.
     """
     _keep_freed_memory()
     torch.manual_seed(training.seed)
-    model = description.build()
-    frontend = Frontend(description.spec)
+    model = description.build().to(group.device)
+    frontend = Frontend(description.spec).to(group.device)
     compute = named(schedule.loss)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4, betas=(0.9, 0.98))
-    average = {k: v.clone() for k, v in model.state_dict().items()}
+    run = Run(description, model, optimizer)
     best, resume = folder / "best.safetensors", folder / "resume.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
-    step, best_db = 0, -math.inf
     if resume.exists():
-        step, best_db = _restore(resume, model, optimizer, average)
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        run.restore(resume)
+    over = schedule.done(run.step, run.seconds)
+    if over >= 1.0:
+        return best
+    checks = [validation[i] for i in range(VALIDATION_BATCHES)] if group.rank == 0 else []
+    mixing = _loader(training, run.step, schedule, workers)
+    before, started = run.seconds, time.monotonic()
+    journal = Journal(folder if group.rank == 0 else None, description.name, over)
+    with journal, _interrupts() as interrupted:
+        for mixture, target in mixing:
+            rate = schedule.rate(run.step, run.seconds)
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = rate
+            optimizer.zero_grad()
+            with torch.autocast(group.device.type, torch.bfloat16, group.device.type == "cuda"):
+                loss = compute(model, frontend, *(x.to(group.device) for x in (mixture, target)))
+            loss.backward()
+            loss = group.average(loss, model)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            if not torch.isfinite(loss + norm):
+                kept = f"last good: {resume}" if resume.exists() else "no checkpoint was kept yet"
+                raise NotFiniteError(f"the loss is not finite at step {run.step}; {kept}")
+            optimizer.step()
+            run.follow(schedule.average)
+            run.step += 1
+            run.seconds = before + time.monotonic() - started
+            stop, over = group.agreed(bool(interrupted), schedule.done(run.step, run.seconds))
+            heard_s = training.batch_size * training.samples / description.spec.sample_rate
+            journal.step(run.step, over, loss.item(), heard_s, rate)
+            if group.rank == 0 and (run.step % schedule.validate_every == 0 or over >= 1.0):
+                score = validate(run, frontend, validation, checks)
+                journal.validation(run.step, score)
+                if not score <= run.best_db:  # NaN is better than nothing
+                    run.best_db = score
+                    of = f" of {schedule.steps}" if schedule.minutes is None else ""
+                    trained = {**description.training, "steps": f"{run.step}{of}"}
+                    save(best, replace(description, training=trained), run.average)
+                run.store(resume)
+            if over >= 1.0:
+                break
+            if stop:
+                if group.rank == 0:
+                    run.store(resume)
+                raise StoppedError(f"stopped at step {run.step}, kept in {resume}")
+    return best
+
+
+def _loader(
+    training: Mixer, step: int, schedule: Schedule, workers: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    last = schedule.steps if schedule.minutes is None else len(training)
+    return DataLoader(
         training,  # type: ignore[arg-type]  # anything with __getitem__ and __len__ is a data set
-        sampler=range(step, schedule.steps),
+        sampler=range(step, last),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_ignore_interrupts,
     )
-    checks = [validation[i] for i in range(8)]
-    loss_mean, seconds = 0.0, 0.0
-    columns = ("[progress.description]{task.description}", "{task.fields[note]}")
-    with Progress(
-        TextColumn(columns[0]),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn(columns[1]),
-    ) as progress:
-        bar = progress.add_task(description.name, total=schedule.steps, completed=step, note="")
-        started = time.monotonic()
-        for mixture, target in loader:
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-            loss = compute(model, frontend, mixture, target)
-            if not torch.isfinite(loss):
-                raise NotFiniteError(f"the loss is not finite at step {step}; last good: {resume}")
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            keep = min(schedule.average, (step + 1) / (step + 10))
-            with torch.no_grad():
-                for name, value in model.state_dict().items():
-                    average[name].lerp_(value, 1 - keep)
-            step += 1
-            loss_mean += (loss.item() - loss_mean) / 100
-            seconds += mixture.shape[0] * mixture.shape[1] / description.spec.sample_rate
-            progress.update(bar, completed=step, note=f"loss {loss_mean:.2f}")
-            if step % schedule.validate_every == 0 or step == schedule.steps:
-                score = _validate(description, average, frontend, checks)
-                speed = seconds / (time.monotonic() - started)
-                progress.console.print(
-                    f"step {step}: SI-SDRi {score:.2f} dB, loss {loss_mean:.2f}, {speed:.0f}x"
-                )
-                _log(folder / "curve.csv", step, score, loss_mean)
-                if score > best_db:
-                    best_db = score
-                    trained = {
-                        **description.training,
-                        "steps": f"{step} of {schedule.steps}",
-                    }
-                    save(best, replace(description, training=trained), average)
-                _store(resume, description, model, optimizer, average, step, best_db)
-    return best
+
+
+def _ignore_interrupts(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C, for a step must not be cut in two; the next one stops at once."""
+    seen: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        seen.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    old = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 def _keep_freed_memory() -> None:
@@ -187,62 +231,37 @@ def _keep_freed_memory() -> None:
             libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
+def si_sdr_improvement(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
+    """SI-SDR (Le Roux et al. 2019) over the mixture's in the first channel.
+
+    In dB, (streams, sources), of (streams, samples, sources, channels), the mixture without the
+    sources.
+    """
+
+    def si_sdr(x: Tensor, s: Tensor) -> Tensor:
+        s = s * ((x * s).sum(1, keepdim=True) / (s.square().sum(1, keepdim=True) + 1e-9))
+        return 10 * torch.log10(s.square().sum(1) / ((x - s).square().sum(1) + 1e-9) + 1e-9)
+
+    first = target[..., 0]
+    return si_sdr(estimate[..., 0], first) - si_sdr(mixture[:, :, :1], first)
+
+
 @torch.no_grad()
-def _validate(
-    description: Description,
-    weights: dict[str, Tensor],
-    frontend: Frontend,
-    checks: list[tuple[np.ndarray, np.ndarray]],
+def validate(
+    run: Run, frontend: Frontend, mixer: Mixer, checks: list[tuple[Float32, Float32]]
 ) -> float:
-    model = description.build()
-    model.load_state_dict(weights)
+    """Mean improvement of the averaged weights, over all judged sources that are to be heard."""
+    device = frontend.analysis.device
+    model = run.description.build().to(device).eval()
+    model.load_state_dict(run.average)
     scores = []
-    for mixture, target in checks:
-        x, s = torch.from_numpy(mixture), torch.from_numpy(target)
-        heard = s.square().mean(dim=(1, 3)).amin(dim=1) > 1e-10  # neither source is silent
-        improvement = si_sdr_improvement(separate(model, frontend, x), s, x)
-        scores.append(improvement[heard])
+    for pair in checks:
+        x, s = (torch.from_numpy(samples).to(device) for samples in pair)
+        y = separate(model, frontend, x)
+        if mixer.exchangeable:
+            y = matched(y, s)
+        power = s.square().mean(dim=(1, 3))
+        heard = (power > 1e-10) & (power.sum(dim=1, keepdim=True) - power > 1e-10)
+        improvement = si_sdr_improvement(y, s, x)[:, : mixer.judged]
+        scores.append(improvement[heard[:, : mixer.judged]])
     return float(torch.cat(scores).mean())
-
-
-def _log(path: Path, step: int, score: float, loss: float) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        if new:
-            rows.writerow(["step", "si_sdr_improvement_db", "loss"])
-        rows.writerow([step, f"{score:.3f}", f"{loss:.4f}"])
-
-
-def _store(
-    path: Path,
-    description: Description,
-    model: Streaming,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    step: int,
-    best_db: float,
-) -> None:
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
-    tensors["progress"] = torch.tensor([step, best_db], dtype=torch.float64)
-    save(path, description, tensors)
-
-
-def _restore(
-    path: Path, model: Streaming, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
-) -> tuple[int, float]:
-    _, tensors = read(path)
-    model.load_state_dict({k: tensors[f"model.{k}"] for k in model.state_dict()})
-    for name in average:
-        average[name] = tensors[f"average.{name}"]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return int(tensors["progress"][0]), float(tensors["progress"][1])

@@ -6,6 +6,7 @@ A recipe names one of `LOSSES`. Those take the model itself and run it, as some 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -21,13 +22,35 @@ def negative_snr(estimate: Tensor, target: Tensor, floor: float = 1e-3) -> Tenso
     The limit (Wisdom et al., "Unsupervised Sound Separation Using Mixture Invariant Training",
     2020) keeps easy and silent examples from taking over the gradient.
     """
-    mixture = target.sum(dim=2, keepdim=True).square().sum(dim=1, keepdim=True)
-    error = (estimate - target).square().sum(dim=1, keepdim=True)
-    power = target.square().sum(dim=1, keepdim=True)
+    return _negative_snr(estimate, target, floor).mean()
+
+
+def _negative_snr(estimate: Tensor, target: Tensor, floor: float = 1e-3) -> Tensor:
+    """In dB, (streams, sources, channels)."""
+    mixture = target.sum(dim=2, keepdim=True).square().sum(dim=1)
+    error = (estimate - target).square().sum(dim=1)
+    power = target.square().sum(dim=1)
     tiny = 1e-8
     noise_db = 10 * torch.log10(error + floor * mixture + tiny)
     signal_db = 10 * torch.log10(power + floor * mixture + tiny)
-    return (noise_db - signal_db).mean()
+    return noise_db - signal_db
+
+
+@torch.no_grad()
+def _best_order(estimate: Tensor, target: Tensor) -> Tensor:
+    orders = torch.tensor([*permutations(range(estimate.shape[2]))], device=estimate.device)
+    costs = [_negative_snr(estimate[:, :, order], target).mean(dim=(1, 2)) for order in orders]
+    return orders[torch.stack(costs).argmin(dim=0)]
+
+
+def matched(estimate: Tensor, target: Tensor) -> Tensor:
+    """Put the estimates of each stream into the order that fits the targets best.
+
+    The order is that of the least negative SNR. A loss of what this returns is utterance-level
+    permutation invariant training: Kolbaek et al., IEEE/ACM TASLP 2017.
+    """
+    order = _best_order(estimate, target)
+    return estimate.gather(2, order[:, None, :, None].expand_as(estimate))
 
 
 def compressed_spectrum(
@@ -48,6 +71,25 @@ def compressed_spectrum(
     m, z = spectrum(estimate)
     target_m, target_z = spectrum(target)
     return (m - target_m).square().mean() + 0.3 * (z - target_z).abs().square().mean()
+
+
+def multi_resolution(
+    estimate: Tensor, target: Tensor, windows: Sequence[int] = (512, 1024, 2048)
+) -> Tensor:
+    """Spectral convergence and distance of log magnitudes, means over several STFTs.
+
+    After Yamamoto, Song and Kim, "Parallel WaveGAN", ICASSP 2020, equations 4 to 6, with hops of a
+    quarter window. Levels are normalised by the mixture's, and the convergence is that of all
+    sources of a stream together, so that a silent source has no infinite one.
+    """
+    level = _level(target)
+    loss = estimate.new_zeros(())
+    for window in windows:
+        x, t = (_magnitude(_stft(s / level, window)) for s in (estimate, target))
+        size = t.square().sum(dim=(1, 2, 3, 4)).sqrt()
+        convergence = ((x - t).square().sum(dim=(1, 2, 3, 4)) + 1e-8).sqrt() / size
+        loss = loss + convergence.mean() + (x.log() - t.log()).abs().mean()
+    return loss / len(windows)
 
 
 def dissimilarity(
@@ -112,6 +154,9 @@ def _magnitude(spectra: Tensor) -> Tensor:
     return torch.sqrt(spectra.real.square() + spectra.imag.square() + 1e-8)
 
 
+COMPRESSED_MS = 32
+"""Window of the loss "compressed"."""
+
 Loss = Callable[[Streaming, Frontend, Tensor, Tensor], Tensor]
 """Of a model, its front end, mixtures (streams, samples, channels) and targets: what to make small.
 
@@ -122,6 +167,20 @@ A single number; the model is run in there.
 def _snr(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
     estimate = separate(model, frontend, mixture)
     return negative_snr(estimate, target) + 20.0 * compressed_spectrum(estimate, target)
+
+
+def _pit(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
+    estimate = matched(separate(model, frontend, mixture), target)
+    return negative_snr(estimate, target) + 20.0 * compressed_spectrum(estimate, target)
+
+
+def _compressed(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
+    window = frontend.spec.sample_rate * COMPRESSED_MS // 2000 * 2  # even
+    return compressed_spectrum(separate(model, frontend, mixture), target, window)
+
+
+def _multi(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
+    return multi_resolution(separate(model, frontend, mixture), target)
 
 
 def _chandna(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
@@ -137,7 +196,14 @@ def _attractors(model: Streaming, frontend: Frontend, mixture: Tensor, target: T
     return model.loss(frontend.analyse(mixture), targets)
 
 
-LOSSES: dict[str, Loss] = {"snr": _snr, "chandna": _chandna, "attractors": _attractors}
+LOSSES: dict[str, Loss] = {
+    "snr": _snr,
+    "pit": _pit,
+    "compressed": _compressed,
+    "multi-resolution": _multi,
+    "chandna": _chandna,
+    "attractors": _attractors,
+}
 """What a recipe can name."""
 
 

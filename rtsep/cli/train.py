@@ -1,0 +1,79 @@
+"""``rtsep train``: recipe and audio to checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from rtsep.bundle import BundleError
+from rtsep.cli import fail
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    envvar="RTSEP_DATA",
+    type=click.Path(path_type=Path),
+    help="Folder of audio: MUSDB18, DSD100, LibriMix, WSJ0-mix, VoiceBank-DEMAND, or your own with "
+    "a MANIFEST.csv. RTSEP_DATA if not given.",
+)
+@click.option("--minutes", type=float, help="Train so long, instead of the recipe's steps.")
+@click.option(
+    "--resume/--fresh", default=True, help="Go on where the run left off (default), or start over."
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the network."
+)
+@click.option(
+    "--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that mix."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of the runs; this one is kept in RUNS/NAME.",
+)
+def train(
+    recipe: Path,
+    data: Path,
+    minutes: float | None,
+    resume: bool,
+    threads: int,
+    workers: int,
+    runs: Path,
+) -> None:
+    """Train what RECIPE, a TOML file, says on the audio in DATA.
+
+    The run is kept in RUNS/NAME: best.safetensors for `rtsep export`, resume.safetensors, the
+    curve as CSV and PNG, and TensorBoard logs if that is installed. Ctrl-C keeps what was learned;
+    the same command goes on with it. A CUDA GPU is used if there is one, several by
+    `torchrun --nproc-per-node N -m rtsep train ...`.
+
+    \b
+    Example:
+      rtsep train export/speech.toml --data DATA --minutes 10
+    """  # noqa: D301
+    try:
+        import torch
+
+        from rtsep.train.loop import StoppedError
+        from rtsep.train.recipe import fit, parse, read
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"training needs {error.name}: install it with pip install 'rtsep[train]'"
+        ) from None
+    fields = read(recipe)
+    folder = runs / parse(fields, minutes)[0].name
+    torch.set_num_threads(threads)
+    try:
+        best = fit(fields, data, folder, minutes, not resume, workers)
+    except StoppedError as stopped:
+        fail(f"{stopped}; the same command, without --fresh, goes on from there")
+        click.get_current_context().exit(130)
+    if int(os.environ.get("RANK", 0)) == 0:
+        click.echo(f"{best}: make it a bundle with rtsep export {best} -o {folder.name}.onnx")

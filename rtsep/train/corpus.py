@@ -1,0 +1,131 @@
+"""Audio in memory, from a table of files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from rtsep.spec import Float32
+
+Int16 = NDArray[np.int16]
+
+STEMS = ("vocals", "drums", "bass", "other")
+"""Roles of the parts of a song; the key is the song, and all parts of it start together."""
+SILENT = 1e-4
+"""Peak of what counts as silence, re full scale."""
+
+
+class CorpusError(ValueError):
+    """A data folder that cannot be trained on; the message names it and the reason."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file of a corpus.
+
+    Attributes
+    ----------
+    path
+        Of the file.
+    split
+        ``train``, ``val`` or ``test``.
+    role
+        What it is: ``speech``, ``noise``, ``room`` (an impulse response), one of `STEMS`, or a
+        stem's name and ``" piece"``, a note, stroke or loop to compose that stem from.
+    key
+        Speaker, category of noise, song, or kind of piece.
+    labelled
+        Whether the speaker is known for sure: of two who are not, each could be the other.
+    minus
+        File to subtract, sample by sample: noise is what is noisy less what is clean.
+    """
+
+    path: Path
+    split: str
+    role: str
+    key: str
+    labelled: bool = True
+    minus: Path | None = None
+
+
+@dataclass
+class Corpus:
+    """Decoded audio of one split, mono, as 16-bit samples.
+
+    Attributes
+    ----------
+    sample_rate
+        Of every clip, in Hz; files of another rate are resampled.
+    clips
+        By role and key.
+    responses
+        Room impulse responses, peak 1.
+    unlabelled
+        Speakers whose identity is a guess.
+    skipped
+        Files that could not be used, each with the reason.
+    """
+
+    sample_rate: int
+    clips: dict[str, dict[str, list[Int16]]] = field(default_factory=dict)
+    responses: list[Float32] = field(default_factory=list)
+    unlabelled: set[str] = field(default_factory=set)
+    skipped: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, rows: Iterable[Row], sample_rate: int) -> Corpus:
+        """Decode what can be decoded; say on standard error how much could not, and name it."""
+        corpus = cls(sample_rate)
+        for row in rows:
+            try:
+                corpus._add(row)
+            except (soundfile.LibsndfileError, OSError, CorpusError) as error:
+                corpus.skipped.append(f"{row.path}: {error}")
+        if corpus.skipped:
+            print(f"skipped {len(corpus.skipped)} unusable files, the first:", file=sys.stderr)
+            print("  " + "\n  ".join(corpus.skipped[:5]), file=sys.stderr)
+        return corpus
+
+    def pool(self, role: str) -> dict[str, list[Int16]]:
+        """Clips of a role by key, empty if there are none."""
+        return self.clips.get(role, {})
+
+    def _add(self, row: Row) -> None:
+        mono, rate = _mono(row.path)
+        if row.minus is not None:
+            less, other_rate = _mono(row.minus)
+            if (len(less), other_rate) != (len(mono), rate):
+                raise CorpusError(f"not as long as {row.minus.name}, or of another rate")
+            mono = mono - less
+        peak = float(np.max(np.abs(mono), initial=0.0))
+        if not np.isfinite(peak):
+            raise CorpusError("has samples that are NaN or Inf")
+        if peak < SILENT:
+            if row.role in STEMS:  # an instrument that does not play in this song
+                return
+            raise CorpusError(f"silent, peak {peak:.1e}")
+        if rate != self.sample_rate:
+            mono = soxr.resample(mono, rate, self.sample_rate)
+        if row.role == "room":
+            start = max(int(np.argmax(np.abs(mono))) - 16, 0)
+            self.responses.append((mono / np.max(np.abs(mono)))[start:])
+            return
+        if len(mono) < 2:
+            raise CorpusError("too short")
+        scale = 32767 / max(float(np.max(np.abs(mono))), 1.0)
+        clip = np.round(mono * scale).astype(np.int16)
+        self.clips.setdefault(row.role, {}).setdefault(row.key, []).append(clip)
+        if not row.labelled:
+            self.unlabelled.add(row.key)
+
+
+def _mono(path: Path) -> tuple[Float32, int]:
+    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return audio.mean(axis=1), rate

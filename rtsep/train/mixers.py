@@ -1,0 +1,329 @@
+"""Mixtures made on the fly: speech in noise, several speakers, stems of music.
+
+A mixer is a table of batches. Example ``j`` of batch ``i`` is a function of the seed, ``i`` and
+``j`` alone, so a resumed run sees the data a run in one piece would have seen, and several
+processes that share a batch see together what one would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from rtsep.spec import Float32
+from rtsep.train.corpus import STEMS, Corpus, CorpusError, Int16
+from rtsep.train.sound import (
+    active_rms,
+    coloured,
+    convolve,
+    faster,
+    fill,
+    rms,
+    room,
+    synthetic_noise,
+)
+
+
+@dataclass
+class Mixer:
+    """Batches of mixtures of one kind.
+
+    Attributes
+    ----------
+    corpus
+        Where the clips come from.
+    sources
+        Names of what is mixed, in the order of the targets.
+    seed
+        With the numbers of batch and example, the only source of chance.
+    batch_size, samples
+        Of one batch.
+    level_db
+        Range of the mixture's RMS level in dB re full scale, uniform.
+    part
+        This process and how many share each batch: every so manieth example is made.
+    roles
+        What of a corpus is mixed.
+    judged
+        By how many sources, from the first, a validation is scored; all if None.
+    exchangeable
+        Whether the order of the targets means nothing.
+
+    Raises
+    ------
+    CorpusError
+        The corpus does not hold what is to be mixed, or the sources are not what is mixed.
+    """
+
+    corpus: Corpus
+    sources: tuple[str, ...]
+    seed: int
+    batch_size: int
+    samples: int
+    level_db: tuple[float, float] = (-45.0, -15.0)
+    part: tuple[int, int] = (0, 1)
+
+    roles: ClassVar[tuple[str, ...]]
+    judged: ClassVar[int | None] = None
+    exchangeable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Look whether there is enough to mix, and fix its order."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        """Batches without end, for the loader's sake."""
+        return 1 << 31
+
+    def __getitem__(self, index: int) -> tuple[Float32, Float32]:
+        """Batch ``index``: mixtures (batch, samples, 1), targets (batch, samples, sources, 1)."""
+        made = []
+        for example in range(self.batch_size)[self.part[0] :: self.part[1]]:
+            rng = np.random.default_rng((self.seed, index, example))
+            made.append(self._levelled(self.example(rng), rng))
+        targets = np.stack(made)[..., None].astype(np.float32)
+        return targets.sum(axis=2), targets
+
+    def example(self, rng: Generator) -> Float32:
+        """One set of sources, (samples, sources), at their levels to each other."""
+        raise NotImplementedError
+
+    def _levelled(self, sources: Float32, rng: Generator) -> Float32:
+        mixture = sources.sum(axis=1)
+        gain = 10 ** (rng.uniform(*self.level_db) / 20) / (rms(mixture) + 1e-6)
+        return sources * min(gain, 0.99 / (float(np.max(np.abs(mixture))) + 1e-6))
+
+    def _said(self, speaker: str, rng: Generator, samples: int) -> Float32:
+        """Sentences of one speaker with pauses; a segment starts anywhere in a sentence."""
+        rate, clips = self.corpus.sample_rate, self.corpus.clips["speech"][speaker]
+        out = np.zeros(samples, np.float32)
+        at = -int(rng.uniform(0, 2.0) * rate)
+        while at < samples:
+            clip = clips[rng.integers(len(clips))]
+            start, stop = max(at, 0), min(at + len(clip), samples)
+            if stop > start:
+                out[start:stop] = clip[start - at : stop - at]
+            at += len(clip) + int(rng.exponential(0.25) * rate)
+        return out / np.float32(32768)
+
+    def _in_a_room(self, sound: Float32, rng: Generator) -> Float32:
+        """Let a quarter of the sounds ring, in a measured room or a simulated one."""
+        if rng.random() >= 0.25:
+            return sound
+        responses = self.corpus.responses
+        if responses and rng.random() < 0.3:
+            return convolve(sound, responses[rng.integers(len(responses))])
+        return convolve(sound, room(rng, self.corpus.sample_rate))
+
+
+def _weights(pool: dict[str, list[Int16]], keys: list[str]) -> np.ndarray:
+    """Chances of keys: more often who says more, but less so than in proportion."""
+    weights = np.sqrt([float(sum(map(len, pool[key]))) for key in keys])
+    return np.asarray(weights / weights.sum())
+
+
+@dataclass
+class SpeechInNoise(Mixer):
+    """Speech in noise at random levels, rooms and colours; the sources are speech, noise.
+
+    Attributes
+    ----------
+    snr_db
+        Range of the speech-to-noise ratio, uniform.
+    """
+
+    snr_db: tuple[float, float] = (-6.0, 16.0)
+
+    roles: ClassVar[tuple[str, ...]] = ("speech", "noise", "room")
+    judged: ClassVar[int | None] = 1
+
+    def __post_init__(self) -> None:
+        """Fix the order of speakers and categories."""
+        if len(self.sources) != 2:
+            raise CorpusError(f"speech in noise is 2 sources, not {len(self.sources)}")
+        speech, noise = self.corpus.pool("speech"), self.corpus.pool("noise")
+        if not speech or not noise:
+            raise CorpusError("there is no usable speech or no noise to mix")
+        self._speakers, self._categories = sorted(speech), sorted(noise)
+        self._weights = _weights(speech, self._speakers)
+
+    def example(self, rng: Generator) -> Float32:
+        """One pair of sources (samples, 2): speech, noise."""
+        speaker = self._speakers[rng.choice(len(self._speakers), p=self._weights)]
+        speech = coloured(self._in_a_room(self._said(speaker, rng, self.samples), rng), rng, 4.0)
+        noise = self._noise(rng)
+        gain = 10 ** (-rng.uniform(*self.snr_db) / 20) * active_rms(speech) / (rms(noise) + 1e-6)
+        noise *= min(gain, 1e3)
+        kind = rng.random()
+        if kind < 0.03:
+            speech[:] = 0.0
+        elif kind < 0.05:
+            noise *= 0.001
+        return np.stack([speech, noise], axis=1)
+
+    def _noise(self, rng: Generator) -> Float32:
+        out = np.zeros(self.samples, np.float32)
+        for _ in range(1 + (rng.random() < 0.25)):
+            if rng.random() < 0.15:
+                part = synthetic_noise(rng, self.samples, self.corpus.sample_rate)
+            else:
+                category = self._categories[rng.integers(len(self._categories))]
+                clips = self.corpus.clips["noise"][category]
+                part = fill(clips[rng.integers(len(clips))], self.samples, rng)
+            out += part * (10 ** (rng.uniform(-6, 6) / 20) / (rms(part) + 1e-6))
+        if rng.random() < 0.1:  # the noise comes or goes
+            ramp = np.linspace(rng.uniform(-20, 6), rng.uniform(-20, 6), self.samples)
+            out *= (10 ** (ramp / 20)).astype(np.float32)
+        return coloured(out, rng, 6.0)
+
+
+@dataclass
+class Speakers(Mixer):
+    """As many speakers as there are sources, never one with themselves, in random rooms.
+
+    Of speakers whose identity is a guess, at most one is in a mixture.
+
+    Attributes
+    ----------
+    range_db
+        Each speaker's level differs from the first one's by at most this, uniform.
+    """
+
+    range_db: float = 5.0
+
+    roles: ClassVar[tuple[str, ...]] = ("speech", "room")
+    exchangeable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Fix the order of the speakers."""
+        pool, count = self.corpus.pool("speech"), len(self.sources)
+        self._labelled = sorted(pool.keys() - self.corpus.unlabelled)
+        self._all = sorted(pool)
+        if count < 2 or len(self._labelled) < count - 1 or len(self._all) < count:
+            raise CorpusError(
+                f"{count} speakers at once cannot be mixed from {len(self._labelled)} labelled and "
+                f"{len(self._all) - len(self._labelled)} unlabelled ones"
+            )
+        self._labelled_weights = _weights(pool, self._labelled)
+        self._all_weights = _weights(pool, self._all)
+
+    def speakers(self, rng: Generator) -> list[str]:
+        """Who speaks, all of them different people."""
+        count = len(self.sources)
+        sure = rng.choice(self._labelled, count - 1, replace=False, p=self._labelled_weights)
+        weights = np.where(np.isin(self._all, sure), 0.0, self._all_weights)
+        who = [*sure, rng.choice(self._all, p=weights / weights.sum())]
+        return [str(who[i]) for i in rng.permutation(count)]
+
+    def example(self, rng: Generator) -> Float32:
+        """One set of speakers (samples, sources)."""
+        voices = []
+        for index, speaker in enumerate(self.speakers(rng)):
+            voice = self._in_a_room(self._said(speaker, rng, self.samples), rng)
+            voice = coloured(voice, rng, 3.0)
+            level_db = rng.uniform(-self.range_db, self.range_db) if index else 0.0
+            voices.append(voice * (0.1 * 10 ** (level_db / 20) / (active_rms(voice) + 1e-4)))
+        return np.stack(voices, axis=1)
+
+
+@dataclass
+class Music(Mixer):
+    """Stems of songs, often of different ones, and stems composed of single notes and strokes.
+
+    Every stem is brought to one level first, as raw ones differ by 12 dB, then varied.
+
+    Attributes
+    ----------
+    gain_db
+        Range of each stem's level, uniform.
+    together, composed, silent
+        Chances that all stems are of one song at one time, that a stem is composed of pieces
+        where there are any, and that it does not play.
+    semitones
+        Pitch, and with it tempo, is changed by at most this; alike for all stems of one song.
+    """
+
+    gain_db: tuple[float, float] = (-10.0, 4.0)
+    together: float = 0.3
+    composed: float = 0.25
+    silent: float = 0.1
+    semitones: float = 2.0
+
+    roles: ClassVar[tuple[str, ...]] = (*STEMS, *(f"{stem} piece" for stem in STEMS))
+
+    def __post_init__(self) -> None:
+        """Fix the order of the songs."""
+        unknown = sorted(set(self.sources) - set(STEMS))
+        if unknown:
+            raise CorpusError(f"there is no stem {unknown[0]!r}; there are: {', '.join(STEMS)}")
+        self._songs = {stem: sorted(self.corpus.pool(stem)) for stem in self.sources}
+        missing = [
+            stem for stem, songs in self._songs.items() if not songs and not self._kinds(stem)
+        ]
+        if missing:
+            raise CorpusError(f"there is no usable audio of {', '.join(missing)} to mix")
+        self._any_song = sorted(set().union(*self._songs.values()))
+
+    def example(self, rng: Generator) -> Float32:
+        """One set of stems (samples, sources)."""
+        ratio, place = 2 ** (rng.uniform(-1, 1) * self.semitones / 12), rng.random()
+        song = None
+        if self._any_song and rng.random() < self.together:
+            song = self._any_song[rng.integers(len(self._any_song))]
+        stems = [self._stem(stem, song, ratio, place, rng) for stem in self.sources]
+        quiet = rng.random(len(stems)) < self.silent
+        quiet[rng.integers(len(stems))] = False  # not all
+        for sound, off in zip(stems, quiet, strict=True):
+            level = 0.1 * 10 ** (rng.uniform(*self.gain_db) / 20)
+            sound *= 0.0 if off else level / max(active_rms(sound), 1e-3)
+        return np.stack(stems, axis=1)
+
+    def _kinds(self, stem: str) -> list[str]:
+        return sorted(self.corpus.pool(f"{stem} piece"))
+
+    def _stem(
+        self, stem: str, song: str | None, ratio: float, place: float, rng: Generator
+    ) -> Float32:
+        """One stem (samples,): of ``song`` at ``place`` (0 to 1), of any song, or composed."""
+        if song is not None:
+            clips = self.corpus.pool(stem).get(song)
+            return self._cut(clips[0], ratio, place) if clips else np.zeros(self.samples, "f4")
+        songs, kinds = self._songs[stem], self._kinds(stem)
+        if kinds and (not songs or rng.random() < self.composed):
+            clips = self.corpus.clips[f"{stem} piece"][kinds[rng.integers(len(kinds))]]
+            return self._compose(clips, rng)
+        clips = self.corpus.clips[stem][songs[rng.integers(len(songs))]]
+        own = 2 ** (rng.uniform(-1, 1) * self.semitones / 12)
+        return self._cut(clips[rng.integers(len(clips))], own, rng.random())
+
+    def _cut(self, clip: Int16, ratio: float, place: float) -> Float32:
+        needed = int(self.samples * ratio) + 2
+        start = int(place * max(len(clip) - needed, 0))
+        out = faster(clip[start : start + needed], ratio)[: self.samples]
+        return np.pad(out, (0, self.samples - len(out))).astype(np.float32) / np.float32(32768)
+
+    def _compose(self, clips: list[Int16], rng: Generator) -> Float32:
+        """Pieces on a beat of 80 to 160 a minute, a bar of eight that repeats, transposed."""
+        out = np.zeros(self.samples, np.float32)
+        eighth = round(30 / rng.uniform(80, 160) * self.corpus.sample_rate)
+        few = [clips[i] for i in rng.integers(len(clips), size=4)]
+        few = [faster(clip, 2 ** (rng.integers(-3, 4) / 12)) for clip in few]
+        bar = np.where(rng.random(8) < 0.6, rng.integers(len(few), size=8), -1)
+        bar[rng.integers(8)] = 0
+        loud = rng.uniform(0.5, 1.0, 8)
+        for beat, at in enumerate(range(-int(rng.integers(eighth)), self.samples, eighth)):
+            if bar[beat % 8] >= 0:
+                clip = few[bar[beat % 8]][max(-at, 0) :][: self.samples - max(at, 0)]
+                out[max(at, 0) :][: len(clip)] += clip * np.float32(loud[beat % 8] / 32768)
+        return out
+
+
+MIXERS: dict[str, type[Mixer]] = {
+    "speech": SpeechInNoise,
+    "speakers": Speakers,
+    "music": Music,
+}
+"""What a recipe can name as ``kind`` of its mixtures."""

@@ -1,0 +1,86 @@
+"""Several processes, one model: what ``torchrun`` starts, and a single process as a special case.
+
+Each process makes its share of every batch; gradients and loss are averaged in one message. Losses
+call models as they like, which a wrapper around the model's ``forward`` would not allow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train together.
+
+    Attributes
+    ----------
+    rank, size
+        Which process this is, and how many there are.
+    device
+        Where this one computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def average(self, loss: Tensor, model: nn.Module) -> Tensor:
+        """Make gradients and floating-point buffers the means over all processes.
+
+        Returns
+        -------
+        Tensor
+            The mean loss, (); NaN if it is NaN anywhere, so that all stop together.
+        """
+        mean = loss.detach().clone()
+        if self.size > 1:
+            shared = [mean, *(p.grad for p in model.parameters() if p.grad is not None)]
+            shared += [b for b in model.buffers() if b.is_floating_point()]
+            message = torch.cat([tensor.reshape(-1) for tensor in shared])
+            distributed.all_reduce(message)
+            message /= self.size
+            parts = message.split([tensor.numel() for tensor in shared])
+            for tensor, part in zip(shared, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+        return mean
+
+    def agreed(self, wish: bool, share: float) -> tuple[bool, float]:
+        """Whether any process wishes something, and the greatest share: the same for all."""
+        both = torch.tensor([float(wish), share], dtype=torch.float64, device=self.device)
+        if self.size > 1:
+            distributed.all_reduce(both, distributed.ReduceOp.MAX)
+        return bool(both[0]), float(both[1])
+
+
+@contextmanager
+def group(device: str | None = None) -> Iterator[Group]:
+    """Join the processes of ``torchrun``, or train alone.
+
+    Parameters
+    ----------
+    device
+        As torch names it; a CUDA GPU if there is one, else the CPU.
+    """
+    rank, size = (
+        int(os.environ.get(name, value)) for name, value in (("RANK", 0), ("WORLD_SIZE", 1))
+    )
+    cuda = torch.cuda.is_available() if device is None else device.startswith("cuda")
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    where = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if size == 1:
+        yield Group(0, 1, where)
+        return
+    if cuda:
+        torch.cuda.set_device(where)
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Group(rank, size, where)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,152 @@
+"""A recipe says in TOML what is trained on what, and for how long.
+
+Beside the description of the model (``name``, ``model``, ``[spec]``, ``[options]``,
+``[training]``) it has a ``[schedule]``, whose fields are those of `rtsep.train.loop.Schedule`, and
+``[mixtures]``: ``kind`` is one of `rtsep.train.mixers.MIXERS`, ``seconds`` the length of an
+example, the rest are the fields of that mixer.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rtsep.models.checkpoint import Description
+from rtsep.train.corpus import Corpus
+from rtsep.train.layouts import table
+from rtsep.train.loop import Schedule, train
+from rtsep.train.mixers import MIXERS, Mixer
+from rtsep.train.parallel import group
+
+VALIDATION_SEED = 2
+VALIDATION_SIZE = 16
+VALIDATION_S = 4.0
+
+
+class RecipeError(ValueError):
+    """A recipe that can't be trained; the message names the field."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a recipe.
+
+    Raises
+    ------
+    RecipeError
+        It can't be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no recipe: {error}") from None
+
+
+def parse(
+    recipe: dict[str, Any], minutes: float | None = None
+) -> tuple[Description, Schedule, dict[str, Any]]:
+    """Take a recipe apart: the model, the schedule, and the fields of the mixtures.
+
+    Raises
+    ------
+    RecipeError
+        A field is missing, unknown, or cannot be.
+    """
+    try:
+        description = Description.parse(recipe)
+        schedule = Schedule(**recipe["schedule"])
+        if minutes is not None:
+            schedule = replace(schedule, minutes=minutes)
+        mixtures = {"kind": "speech", **recipe["mixtures"]}
+        for name in ("seconds", "seed", "batch_size"):
+            if not mixtures[name] > 0:
+                raise ValueError(f"mixtures.{name} must be more than 0, not {mixtures[name]}")
+        if mixtures["kind"] not in MIXERS:
+            kinds = ", ".join(MIXERS)
+            raise ValueError(f"unknown mixtures.kind {mixtures['kind']!r}; there are: {kinds}")
+        if description.spec.channels != 1:
+            raise ValueError(f"mixtures are mono, but spec.channels is {description.spec.channels}")
+        description.build()
+    except KeyError as error:
+        raise RecipeError(f"the recipe has no {error.args[0]}") from None
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"the recipe cannot be: {error}") from None
+    return description, schedule, mixtures
+
+
+def mixer(
+    description: Description, mixtures: dict[str, Any], data: Path, split: str, **changes: Any
+) -> Mixer:
+    """Make the mixer of a recipe for one split of a data folder.
+
+    Raises
+    ------
+    CorpusError
+        The data can't be read, or not be mixed as the recipe wants.
+    RecipeError
+        The mixer has no such field.
+    """
+    fields = {**mixtures, **changes}
+    kind, rate = MIXERS[fields.pop("kind")], description.spec.sample_rate
+    samples = round(fields.pop("seconds") * rate)
+    rows = [row for row in table(data) if row.split == split and row.role in kind.roles]
+    corpus = Corpus.load(rows, rate)
+    try:
+        return kind(corpus, description.spec.sources, samples=samples, **fields)
+    except TypeError as error:
+        raise RecipeError(f"the recipe's mixtures cannot be: {error}") from None
+
+
+def fit(
+    recipe: dict[str, Any],
+    data: Path,
+    folder: Path,
+    minutes: float | None = None,
+    fresh: bool = False,
+    workers: int = 1,
+) -> Path:
+    """Train a recipe in ``folder``, together with the other processes of a ``torchrun``.
+
+    Parameters
+    ----------
+    recipe
+        As :func:`read` gives it.
+    data
+        A folder whose layout :func:`rtsep.train.layouts.table` knows.
+    folder
+        Where the run is kept, and from where it goes on.
+    minutes
+        Train so long, not the recipe's steps.
+    fresh
+        Start over: what is in ``folder`` of another run is removed.
+    workers
+        Processes that mix.
+
+    Returns
+    -------
+    Path
+        The best checkpoint.
+
+    Raises
+    ------
+    RecipeError, CorpusError, CheckpointError, NotFiniteError, StoppedError
+        See :func:`parse`, :func:`mixer` and :func:`rtsep.train.loop.train`.
+    """
+    description, schedule, mixtures = parse(recipe, minutes)
+    with group() as together:
+        if mixtures["batch_size"] % together.size:
+            raise RecipeError(
+                f"a batch of {mixtures['batch_size']} cannot be shared by {together.size} processes"
+            )
+        if fresh and together.rank == 0:
+            for name in ("best.safetensors", "resume.safetensors", "curve.csv", "curve.png"):
+                (folder / name).unlink(missing_ok=True)
+        together.agreed(False, 0.0)  # nobody looks into the folder before it is empty
+        training = mixer(description, mixtures, data, "train", part=(together.rank, together.size))
+        checks = {"seed": VALIDATION_SEED, "batch_size": VALIDATION_SIZE, "seconds": VALIDATION_S}
+        plain = {"kind": mixtures["kind"], **checks}
+        validation = mixer(description, plain, data, "val")
+        return train(description, schedule, training, validation, folder, together, workers)

@@ -1,0 +1,81 @@
+"""What mixers do to sounds; all are mono, float32, and chance is a generator given."""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+from numpy.random import Generator
+
+from rtsep.spec import Float32
+from rtsep.train.corpus import Int16
+
+
+def rms(x: Float32) -> float:
+    """Root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+def active_rms(x: Float32) -> float:
+    """Level of the speech itself, pauses left out (20 ms blocks above -35 dB re the loudest)."""
+    power = np.square(x[: len(x) // 320 * 320]).reshape(-1, 320).mean(axis=1)
+    loud = power[power > 10**-3.5 * power.max(initial=0.0)]
+    return float(np.sqrt(loud.mean())) if len(loud) else 1e-3
+
+
+def fill(clip: Int16, samples: int, rng: Generator) -> Float32:
+    """Cut ``samples`` from a random place of ``clip``, which starts over where it is too short."""
+    start = rng.integers(len(clip))
+    if len(clip) >= samples:
+        start = rng.integers(len(clip) - samples + 1)
+    out = np.resize(np.roll(clip, -start) if len(clip) < samples else clip[start:], samples)
+    return np.divide(out, 32768, dtype=np.float32)
+
+
+def convolve(x: Float32, response: Float32) -> Float32:
+    """Put ``x`` (n,) into a room; what rings on after its end is cut off."""
+    n = 1 << (len(x) + len(response) - 1).bit_length()
+    y = np.fft.irfft(np.fft.rfft(x, n) * np.fft.rfft(response, n), n)[: len(x)]
+    return y.astype(np.float32)
+
+
+def coloured(x: Float32, rng: Generator, range_db: float) -> Float32:
+    """Random smooth equaliser: gains within ``range_db`` at seven bands, linear between."""
+    spectrum = np.fft.rfft(x)
+    knots = np.array([0.0, 0.01, 0.03, 0.08, 0.2, 0.45, 1.0])
+    gains_db = rng.uniform(-range_db, range_db, len(knots))
+    gain = 10 ** (np.interp(np.linspace(0, 1, len(spectrum)), knots, gains_db) / 20)
+    return np.fft.irfft(spectrum * gain, len(x)).astype(np.float32)
+
+
+def synthetic_noise(rng: Generator, samples: int, rate: int) -> Float32:
+    """Fans and hiss: noise of a random spectral slope, at times with a hum."""
+    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    frequency = np.maximum(np.linspace(0, rate / 2, len(spectrum)), 40.0)
+    spectrum *= (frequency / 1000) ** rng.uniform(-1.2, 0.3)
+    x = np.fft.irfft(spectrum, samples)
+    x /= np.sqrt(np.mean(x**2)) + 1e-9
+    if rng.random() < 0.4:
+        t = np.arange(samples) / rate
+        base = rng.uniform(45, 220)
+        for harmonic in range(1, rng.integers(2, 9)):
+            phase = rng.uniform(0, 2 * np.pi)
+            x += rng.uniform(0, 1.5) / harmonic * np.sin(2 * np.pi * base * harmonic * t + phase)
+    return x.astype(np.float32)
+
+
+def room(rng: Generator, rate: int) -> Float32:
+    """Response of a small room: direct sound and an exponentially decaying diffuse tail."""
+    decay_s = rng.uniform(0.1, 0.6)
+    t = np.arange(int(decay_s * rate)) / rate
+    tail = rng.standard_normal(len(t)) * np.exp(-6.9 * t / decay_s)
+    tail[: int(rng.uniform(0.001, 0.01) * rate)] = 0.0
+    tail *= 10 ** (-rng.uniform(0, 12) / 20) / (np.sqrt(np.sum(tail**2)) + 1e-6)
+    tail[0] = 1.0
+    return tail.astype(np.float32)
+
+
+def faster(clip: Int16, ratio: float) -> Int16:
+    """Play ``clip`` ``ratio`` times as fast, and so as high: by resampling."""
+    if abs(ratio - 1) < 1e-3:
+        return clip
+    return np.asarray(soxr.resample(clip, ratio, 1.0, "LQ"))

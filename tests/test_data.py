@@ -1,0 +1,378 @@
+"""Training data: every layout is recognised, every mixer keeps its promises."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rtsep.train.corpus import STEMS, Corpus, CorpusError, Row
+from rtsep.train.layouts import table
+from rtsep.train.mixers import Mixer, Music, Speakers, SpeechInNoise
+from rtsep.train.sound import active_rms, faster
+
+RATE = 8000
+
+
+def tone(hz: float, seconds: float = 0.5, rate: int = RATE) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype("f4")
+
+
+def put(path: Path, hz: float = 300.0, seconds: float = 0.5, rate: int = RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, tone(hz, seconds, rate), rate)
+    return path
+
+
+def manifest(folder: Path, rows: list[tuple[str, ...]], *more: str) -> None:
+    with (folder / "MANIFEST.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "split", "speaker_or_category", *more), *rows])
+
+
+def found(folder: Path) -> set[tuple[str, str, str]]:
+    """Split, role and key of what is there; every file of it exists."""
+    rows = table(folder)
+    assert rows and all(row.path.is_file() for row in rows)
+    return {(row.split, row.role, row.key) for row in rows}
+
+
+def corpus(folder: Path, split: str = "train", rate: int = RATE) -> Corpus:
+    return Corpus.load([row for row in table(folder) if row.split == split], rate)
+
+
+def test_the_projects_own_table(tmp_path: Path) -> None:
+    rows = [
+        ("speech16k/train/a.flac", "train", "so01f"),
+        ("speech16k/train/b.flac", "train", "pv00"),
+        ("speech16k/val/c.flac", "val", "so02m"),
+        ("noise16k/train/d.flac", "train", "rain"),
+        ("noise16k/train/e.flac", "train", "berlin_crowd"),
+        ("rir16k/train/f.flac", "train", "hall"),
+        ("music44k/train/songs/one_a/vocals.flac", "train", "vocals"),
+        ("music44k/train/songs/one_a/bass_other_mixed.flac", "train", "bass_other_mixed"),
+        ("music44k/train/songs/one_b/drums.flac", "train", "drums"),
+        ("music44k/train/songs/two_a/bass.flac", "train", "bass"),
+        ("music44k/train/drums/loops/g.flac", "train", "drums/loops"),
+    ]
+    for row in rows:
+        put(tmp_path / row[0])
+    manifest(tmp_path, rows)
+    assert found(tmp_path) == {
+        ("train", "speech", "so01f"),
+        ("train", "speech", "pv00"),
+        ("val", "speech", "so02m"),
+        ("train", "noise", "rain"),
+        ("train", "room", "hall"),
+        ("val", "vocals", "one_a"),  # a whole song is held out, never an excerpt of one
+        ("val", "drums", "one_b"),
+        ("train", "bass", "two_a"),
+        ("train", "drums piece", "drums/loops"),
+    }
+    assert corpus(tmp_path).unlabelled == {"pv00"}
+
+
+def test_a_table_may_name_the_roles(tmp_path: Path) -> None:
+    put(tmp_path / "x/1.wav")
+    put(tmp_path / "x/2.wav")
+    rows = [("x/1.wav", "train", "anna", "speech"), ("x/2.wav", "train", "fan", "noise")]
+    manifest(tmp_path, rows, "role")
+    assert found(tmp_path) == {("train", "speech", "anna"), ("train", "noise", "fan")}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "train", "test"),
+    [
+        ("{split}/{song}/{stem}.wav", "train", "test"),
+        ("Sources/{split}/{song}/{stem}.wav", "Dev", "Test"),
+    ],
+    ids=["MUSDB18", "DSD100"],
+)
+def test_folders_of_songs(tmp_path: Path, pattern: str, train: str, test: str) -> None:
+    for split, songs in ((train, [f"Band {i:02d} - Song" for i in range(9)]), (test, ["X - Y"])):
+        for song in songs:
+            for stem in (*STEMS, "mixture"):
+                put(tmp_path / pattern.format(split=split, song=song, stem=stem))
+    rows = found(tmp_path)
+    assert {role for _, role, _ in rows} == set(STEMS)
+    assert {key for split, _, key in rows if split == "val"} == {"Band 07 - Song"}
+    assert len({key for split, _, key in rows if split == "train"}) == 8
+    assert {key for split, _, key in rows if split == "test"} == {"X - Y"}
+
+
+def test_musdb_as_mp4_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/Band - Song.stem.mp4").write_bytes(b"")
+    with pytest.raises(CorpusError, match="make WAV of them with musdbconvert"):
+        table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "names", "speakers"),
+    [
+        (("train-100", "dev", "test"), "103-1240-0003_1235-135887-0017", {"103", "1235"}),
+        (("tr", "cv", "tt"), "011a0101_0.4_20ga010m_-0.4", {"011", "20g"}),
+    ],
+    ids=["LibriMix", "WSJ0-mix"],
+)
+def test_folders_of_two_speakers(
+    tmp_path: Path, splits: tuple[str, ...], names: str, speakers: set[str]
+) -> None:
+    for split in splits:
+        for source in ("s1", "s2", "mix_clean"):
+            put(tmp_path / "wav8k/min" / split / source / f"{names}.wav")
+            put(tmp_path / "wav16k/max" / split / source / f"{names}.wav")  # the same again
+    rows = table(tmp_path)
+    assert len(rows) == 6
+    assert {row.split for row in rows} == {"train", "val", "test"}
+    assert {row.key for row in rows} == speakers
+
+
+def test_lists_of_librimix(tmp_path: Path) -> None:
+    for name in ("103/1240/103-1240-0003", "1235/135887/1235-135887-0017"):
+        put(tmp_path / f"LibriSpeech/{name}.flac")
+    lists = tmp_path / "LibriSpeech/metadata"
+    lists.mkdir()
+    line = "x,103/1240/103-1240-0003.flac,0.5,1235/135887/1235-135887-0017.flac,0.4"
+    for split in ("train-clean-100", "dev-clean"):
+        (lists / f"libri2mix_{split}.csv").write_text(
+            f"mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain\n{line}\n"
+        )
+    rows = [row for row in table(tmp_path) if row.path.is_file()]
+    assert {(row.role, row.key) for row in rows} == {("speech", "103"), ("speech", "1235")}
+
+
+def test_lists_of_wsj(tmp_path: Path) -> None:
+    for split, folder in (("tr", "si_tr_s"), ("cv", "si_tr_s"), ("tt", "si_et_05")):
+        names = [f"wsj0/{folder}/{split}{who}/{split}{who}c0201.wav" for who in "ab"]
+        for name in names:
+            put(tmp_path / name)
+        listed = f"{names[0]} 1.2 {names[1]} -1.2\n"
+        (tmp_path / f"mix_2_spk_{split}.txt").write_text(listed * 3)
+    wanted = {("train", "tr"), ("val", "cv"), ("test", "tt")}
+    assert found(tmp_path) == {(s, "speech", n + who) for s, n in wanted for who in "ab"}
+
+
+def test_voicebank_demand_and_its_noise(tmp_path: Path) -> None:
+    rate = 48000
+    speech, noise = tone(300, rate=rate), tone(5000, rate=rate) / 2
+    for subset, speakers in (("trainset_28spk", ("p226", "p227", "p228")), ("testset", ("p232",))):
+        for kind, made in (("clean", speech), ("noisy", speech + noise)):
+            for speaker in speakers:
+                path = tmp_path / f"{kind}_{subset}_wav/{speaker}_001.wav"
+                path.parent.mkdir(exist_ok=True)
+                soundfile.write(path, made, rate, subtype="FLOAT")
+    rows = found(tmp_path)
+    assert {key for split, _, key in rows if split == "val"} == {"p228"}
+    assert ("test", "speech", "p232") in rows
+    loaded = corpus(tmp_path, rate=16000)  # mixed rates are resampled
+    assert sorted(loaded.pool("speech")) == sorted(loaded.pool("noise")) == ["p226", "p227"]
+    heard = loaded.pool("noise")["p226"][0] / 32768
+    assert len(heard) == pytest.approx(8000, abs=1)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert np.argmax(spectrum) == pytest.approx(2500, abs=2)  # 5 kHz of half a second
+    assert spectrum[150] < 0.01 * spectrum.max()
+
+
+def test_what_has_no_layout_is_told_which_there_are(tmp_path: Path) -> None:
+    put(tmp_path / "some/file.wav")
+    with pytest.raises(CorpusError) as caught:
+        table(tmp_path)
+    for name in ("MANIFEST.csv", "MUSDB18", "DSD100", "VoiceBank-DEMAND", "LibriMix", "WSJ0-mix"):
+        assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(CorpusError, match="there is no such folder"):
+        table(tmp_path / "missing")
+    (tmp_path / "MANIFEST.csv").write_text("path,split\n")
+    with pytest.raises(CorpusError, match="no column speaker_or_category"):
+        table(tmp_path)
+
+
+def test_files_that_cannot_be_used_are_skipped_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, slow = put(tmp_path / "good.wav"), put(tmp_path / "slow.wav", rate=RATE // 2)
+    (tmp_path / "broken.flac").write_bytes(b"fLaC but no more")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "nan.wav", np.full(9, np.nan), RATE, subtype="FLOAT")
+    bad = [
+        tmp_path / f"{name}"
+        for name in ("broken.flac", "silent.wav", "empty.wav", "nan.wav", "missing.wav")
+    ]
+    rows = [Row(path, "train", "speech", "anna") for path in (good, *bad, slow)]
+    made = Corpus.load(rows, RATE)
+    assert [len(clip) for clip in made.pool("speech")["anna"]] == [RATE // 2, RATE // 2]
+    assert all(clip.dtype == np.int16 for clip in made.pool("speech")["anna"])
+    said = capsys.readouterr().err
+    assert "skipped 5" in said
+    for path in bad:
+        assert str(path) in said
+    # A stem that is silent is an instrument that does not play: nothing is wrong with it.
+    silent = Corpus.load([Row(tmp_path / "silent.wav", "train", "bass", "song")], RATE)
+    assert not silent.skipped and not silent.pool("bass")
+
+
+def speech(*speakers: str, unlabelled: str = "") -> Corpus:
+    """A corpus in which every speaker is a tone of 100, 200, ... Hz, and noise one of 3 kHz."""
+    pool = {
+        name: [np.round(32767 * tone(100.0 * (i + 1), 1.0)).astype(np.int16)]
+        for i, name in enumerate(speakers)
+    }
+    noise = {"hum": [np.round(32767 * tone(3000.0, 1.0)).astype(np.int16)]}
+    return Corpus(RATE, {"speech": pool, "noise": noise}, unlabelled=set(unlabelled.split()))
+
+
+def song(*names: str) -> Corpus:
+    """Songs whose stems are tones: 200 Hz and its multiples by stem, 20 Hz higher by song."""
+    rows = {
+        stem: {
+            name: [np.round(32767 * tone(200.0 * (i + 1) + 20 * j, 4.0)).astype(np.int16)]
+            for j, name in enumerate(names)
+        }
+        for i, stem in enumerate(STEMS)
+    }
+    return Corpus(RATE, rows)
+
+
+MIXERS: list[Mixer] = [
+    SpeechInNoise(speech("a", "b"), ("speech", "noise"), 1, 3, RATE),
+    Speakers(speech("a", "b", "c"), ("one", "two"), 1, 3, RATE),
+    Speakers(speech("a", "b", "c"), ("one", "two", "three"), 1, 3, RATE),
+    Music(song("x", "y"), STEMS, 1, 3, RATE),
+]
+
+
+@pytest.mark.parametrize(
+    "mixer", MIXERS, ids=lambda mixer: f"{type(mixer).__name__}{len(mixer.sources)}"
+)
+def test_every_mixer_keeps_the_rules(mixer: Mixer) -> None:
+    again, other = replace(mixer), replace(mixer, seed=2)
+    again[0]
+    for mine, theirs in zip(mixer[7], again[7], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert not np.array_equal(mixer[7][0], other[7][0])
+    assert not np.array_equal(mixer[7][0], mixer[8][0])
+    for index in range(8):
+        mixture, targets = replace(mixer, level_db=(-30.0, -30.0))[index]
+        assert mixture.dtype == targets.dtype == np.float32
+        assert mixture.shape == (3, RATE, 1)
+        assert targets.shape == (3, RATE, len(mixer.sources), 1)
+        assert np.isfinite(targets).all()
+        np.testing.assert_allclose(targets.sum(axis=2), mixture, atol=1e-6)
+        level_db = 20 * np.log10(np.sqrt(np.mean(mixture**2, axis=(1, 2))))
+        np.testing.assert_allclose(level_db, -30.0, atol=0.1)
+    # Processes that share a batch see together what one would.
+    parts = [replace(mixer, part=(rank, 2))[5][1] for rank in (0, 1)]
+    np.testing.assert_array_equal(mixer[5][1][0::2], parts[0])
+    np.testing.assert_array_equal(mixer[5][1][1::2], parts[1])
+
+
+def test_speech_is_as_much_louder_than_noise_as_asked() -> None:
+    mixer = replace(MIXERS[0], snr_db=(5.0, 5.0))
+    assert isinstance(mixer, SpeechInNoise)
+    rng = np.random.default_rng(0)
+    snrs = []
+    for _ in range(40):
+        voice, noise = mixer.example(rng).T
+        snrs.append(20 * np.log10(active_rms(voice) / np.sqrt(np.mean(noise**2))))
+    assert np.median(snrs) == pytest.approx(5.0, abs=0.1)  # few are silent or clean on purpose
+
+
+def test_nobody_speaks_with_themselves_nor_two_who_are_a_guess() -> None:
+    made = speech("a", "b", "pv0", "pv1", "pv2", unlabelled="pv0 pv1 pv2")
+    rng = np.random.default_rng(0)
+    for names in (("1", "2"), ("1", "2", "3")):
+        mixer = Speakers(made, names, 1, 1, RATE)
+        seen = [mixer.speakers(rng) for _ in range(300)]
+        assert all(len(set(who)) == len(names) for who in seen)
+        assert all(len(set(who) & made.unlabelled) <= 1 for who in seen)
+        assert {name for who in seen for name in who} == {"a", "b", "pv0", "pv1", "pv2"}
+        for place in range(len(names)):  # nobody has a channel of their own
+            assert len({who[place] for who in seen}) == 5
+    with pytest.raises(
+        CorpusError, match="2 speakers at once cannot be mixed from 0 labelled and 3"
+    ):
+        Speakers(speech("x", "y", "z", unlabelled="x y z"), ("1", "2"), 1, 1, RATE)
+    with pytest.raises(CorpusError, match="from 1 labelled and 0"):
+        Speakers(speech("alone"), ("1", "2"), 1, 1, RATE)
+
+
+def test_speakers_differ_in_level_by_the_range() -> None:
+    mixer = Speakers(speech("a", "b"), ("1", "2"), 1, 1, 4 * RATE, range_db=4.0)
+    rng = np.random.default_rng(0)
+    apart = []
+    for _ in range(60):
+        one, two = mixer.example(rng).T
+        apart.append(20 * np.log10(active_rms(one) / active_rms(two)))
+    assert max(map(abs, apart)) <= 4.01
+    assert max(apart) > 2 and min(apart) < -2
+
+
+def peaks(sources: np.ndarray) -> list[int]:
+    """The frequency of each tone, in Hz; 0 for silence."""
+    spectra = np.abs(np.fft.rfft(sources, axis=0))
+    found = np.argmax(spectra, axis=0) * RATE / len(sources)
+    return [round(hz) if np.any(x) else 0 for hz, x in zip(found, sources.T, strict=True)]
+
+
+def test_stems_are_of_one_song_or_of_many() -> None:
+    rng = np.random.default_rng(0)
+    plain = Music(song("x", "y"), STEMS, 1, 1, RATE, semitones=0.0, silent=0.0, together=1.0)
+    together = {tuple(peaks(plain.example(rng))) for _ in range(20)}
+    assert together == {(200, 400, 600, 800), (220, 420, 620, 820)}
+    mixed = {tuple(peaks(replace(plain, together=0.0).example(rng))) for _ in range(80)}
+    assert len(mixed) == 16
+    some = [peaks(replace(plain, silent=0.5).example(rng)) for _ in range(40)]
+    assert all(any(hz) for hz in some)
+    assert any(not all(hz) for hz in some)
+
+
+def test_a_stem_a_song_does_not_have_is_silent() -> None:
+    made = song("x")
+    del made.clips["bass"]["x"]
+    made.clips["bass"]["y"] = [np.round(32767 * tone(500.0, 4.0)).astype(np.int16)]
+    mixer = Music(made, STEMS, 1, 1, RATE, semitones=0.0, silent=0.0, together=1.0)
+    rng = np.random.default_rng(0)
+    assert {tuple(peaks(mixer.example(rng))) for _ in range(20)} == {
+        (200, 400, 0, 800),
+        (0, 0, 500, 0),
+    }
+
+
+def test_levels_of_stems_are_balanced_first() -> None:
+    made = song("x")
+    made.clips["other"]["x"][0] //= 16  # raw stems differ by far more than a mix
+    mixer = Music(made, STEMS, 1, 1, RATE, gain_db=(0.0, 0.0), silent=0.0, together=0.0)
+    levels = np.sqrt(np.mean(mixer.example(np.random.default_rng(0)) ** 2, axis=0))
+    np.testing.assert_allclose(levels, 0.1, rtol=0.02)
+
+
+def test_pitch_and_tempo_change_together() -> None:
+    clip = np.round(32767 * tone(400.0, 4.0)).astype(np.int16)
+    higher = faster(clip, 1.25)
+    assert len(higher) == pytest.approx(len(clip) / 1.25, abs=2)
+    assert peaks((higher / 32768)[:RATE, None])[0] == 500
+    rng = np.random.default_rng(0)
+    heard = [
+        peaks(Music(song("x"), STEMS, 1, 1, RATE, silent=0.0, together=1.0).example(rng))
+        for _ in range(30)
+    ]
+    assert all(178 <= hz[0] <= 225 for hz in heard)  # two semitones
+    assert len({hz[0] for hz in heard}) > 10
+    assert all(abs(hz[3] - 4 * hz[0]) <= 8 for hz in heard)  # a song stays in tune with itself
+
+
+def test_stems_are_composed_of_pieces() -> None:
+    strokes = [np.round(32767 * tone(300.0 * i, 0.05)).astype(np.int16) for i in (1, 2, 3)]
+    made = Corpus(RATE, {"drums piece": {"kit": strokes}})
+    mixer = Music(made, ("drums",), 1, 1, 4 * RATE)
+    beats = mixer.example(np.random.default_rng(0))[:, 0]
+    assert 0.05 < np.mean(np.abs(beats) > 1e-4) < 0.9
+    with pytest.raises(CorpusError, match="no usable audio of vocals to mix"):
+        Music(made, ("vocals", "drums"), 1, 1, RATE)
+    with pytest.raises(
+        CorpusError, match="no stem 'guitar'; there are: vocals, drums, bass, other"
+    ):
+        Music(made, ("guitar",), 1, 1, RATE)
