@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -10,13 +11,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # One thread for torch, here and in what tests start: small networks gain nothing from two, and two
 # wait for each other where other programs keep a core busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-settings.register_profile("untimed", deadline=None)  # nothing timed is a pass or a fail
+# Nothing timed is a pass or a fail.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+# What a shell starts in the background ignores Ctrl-C, and so do its children; tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 JACK_RATE, JACK_BLOCK = 48_000, 128
 
