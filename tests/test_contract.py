@@ -171,6 +171,15 @@ def test_unknown_model_and_option_are_named() -> None:
         build("nothing", spec, {})
     with pytest.raises(ValueError, match="colour"):
         build("chandna", spec, {"colour": 1})
+    with pytest.raises(ValueError, match="unknown size 'huge'; there are: music, speech"):
+        build("chandna", spec, {"size": "huge"})
+
+
+@pytest.mark.parametrize("name", ["chandna", "dilated"])
+def test_samples_are_refused_where_spectra_are_masked(name: str) -> None:
+    spec = Spec(8000, 1, "waveform", "rectangular", 256, 64, 1, 0, ("a", "b"))
+    with pytest.raises(ValueError, match=f"{name} works on spectra: .*'stft', not 'waveform'"):
+        build(name, spec, {})
 
 
 class _Faulty(Streaming):

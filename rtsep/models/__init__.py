@@ -30,7 +30,6 @@ SIZES: dict[str, Mapping[str, Mapping[str, Any]]] = {
 """Options of each architecture by a name for them, which is the option ``size``; first the
 paper's."""
 
-
 MEMORY_S = 30.0
 """Time constant of Conv-TasNet's normalisation unless its options say otherwise: long beside an
 utterance, short enough to forget another room."""
@@ -52,14 +51,27 @@ def build(name: str, spec: Spec, options: dict[str, Any]) -> Streaming:
         raise ValueError(f"model {name!r}: {error}") from None
 
 
-def _chandna(spec: Spec, size: str = "music", **options: Any) -> Streaming:
-    return Chandna(
+def _masks(
+    name: str, model: type[Chandna] | type[Dilated], spec: Spec, size: str, options: dict[str, Any]
+) -> Streaming:
+    """Make a network that masks spectra."""
+    if spec.frontend != "stft":
+        raise ValueError(f"{name} works on spectra: frontend must be 'stft', not {spec.frontend!r}")
+    return model(
         bins=spec.window_length // 2 + 1,
         sources=len(spec.sources),
         channels=spec.channels,
         lookahead=spec.lookahead,
-        **_sized("chandna", size, options),
+        **_sized(name, size, options),
     )
+
+
+def _chandna(spec: Spec, size: str = "music", **options: Any) -> Streaming:
+    return _masks("chandna", Chandna, spec, size, options)
+
+
+def _dilated(spec: Spec, size: str = "full", **options: Any) -> Streaming:
+    return _masks("dilated", Dilated, spec, size, options)
 
 
 def _convtasnet(spec: Spec, size: str = "full", **options: Any) -> Streaming:
@@ -71,16 +83,6 @@ def _convtasnet(spec: Spec, size: str = "full", **options: Any) -> Streaming:
         sources=len(spec.sources),
         channels=spec.channels,
         **{"memory": memory, **_sized("convtasnet", size, options)},
-    )
-
-
-def _dilated(spec: Spec, size: str = "full", **options: Any) -> Streaming:
-    return Dilated(
-        bins=spec.window_length // 2 + 1,
-        sources=len(spec.sources),
-        channels=spec.channels,
-        lookahead=spec.lookahead,
-        **_sized("dilated", size, options),
     )
 
 
