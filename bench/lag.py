@@ -31,7 +31,10 @@ from rtsep.train.losses import named
 from rtsep.train.recipe import fit, mixer, parse
 
 EXPORT = Path(__file__).parents[1] / "export"
-RECIPES = {"chandna": EXPORT / "chandna-speech.toml"}
+RECIPES = {
+    "chandna": EXPORT / "chandna-speech.toml",
+    "attractors": Path(__file__).with_name("attractors.toml"),
+}
 """By architecture, what is trained; `export/` describes the fields."""
 
 
@@ -40,7 +43,7 @@ def steps_in(minutes: float, recipe: dict[str, Any], data: Path) -> int:
     description, schedule, mixtures = parse(recipe)
     mixing = mixer(description, mixtures, data, "val")
     model, frontend = description.build(), Frontend(description.spec)
-    loss = named(schedule.loss)
+    loss = named(schedule.loss, schedule.compressed)
     seconds = []
     for index in range(8):
         start = time.monotonic()

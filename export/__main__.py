@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from rtsep.bundle import Bundle, load
+from export.card import card
+from rtsep.bundle import load
 from rtsep.evaluate.evaluation import evaluate
-from rtsep.latency import Latency
 from rtsep.models.checkpoint import load as load_checkpoint
 from rtsep.nn.onnx import export, write
 from rtsep.train.recipe import fit, read
@@ -37,50 +37,11 @@ def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> 
         scored = evaluate(data / recipe["evaluation"]["folder"], str(part))
     finally:
         part.unlink(missing_ok=True)
-    texts["quality"] = f"{scored.headline()}, means over {len(scored.items)} unheard mixtures"
+    texts["quality"] = f"{scored.headline()}, means over {len(scored.items)} mixtures never heard"
     write(export(model, description.spec, texts), target)
-    text = card(load(target), recipe, description.training["steps"])
+    text = card(load(target), recipe, description.training)
     target.with_suffix(".md").write_text(text, "utf-8")
     print(f"{target}: {texts['quality']}")
-
-
-def card(bundle: Bundle, recipe: dict[str, Any], steps: str) -> str:
-    """Put the bundle's card together."""
-    spec, told, mixtures = bundle.spec, recipe["training"], recipe["mixtures"]
-    latency = Latency.of(spec, spec.step_length)
-    weights, macs = bundle.cost()
-    hours = int(steps.split()[0]) * mixtures["batch_size"] * mixtures["seconds"] / 3600
-
-    def ms(samples: int) -> str:
-        return f"{1000 * samples / spec.sample_rate:g} ms"
-
-    return f"""# {bundle.metadata["name"]}
-
-{bundle.metadata["model"]}.
-
-| | |
-|---|---|
-| sources | {", ".join(spec.sources)} |
-| sample rate | {spec.sample_rate} Hz |
-| latency | {ms(latency.total)}: overlap {ms(latency.overlap)}, lookahead {ms(latency.lookahead)} |
-| size | {weights:,} weights, {len(bundle.graph) / 1e6:.2f} MB |
-| load | {macs / 1e6:.1f} million multiply-accumulates per second of audio |
-| quality | {bundle.metadata["quality"]} |
-| licence | {bundle.metadata["licence"]} |
-
-## Training
-
-{told["data"]} Steps: {steps}, {hours:.0f} hours of mixtures, on one processor core. Made by
-`python -m export {bundle.metadata["name"]} --data DATA`.
-
-## Limits
-
-{told["limits"]}
-
-## Attribution
-
-{told["attribution"]}
-"""
 
 
 def main() -> None:

@@ -4,14 +4,15 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
 
-from rtsep.train.corpus import STEMS, Corpus, CorpusError, Row
+from rtsep.train.corpus import LEAD, STEMS, Corpus, CorpusError, Row
 from rtsep.train.layouts import table
 from rtsep.train.mixers import Mixer, Music, Speakers, SpeechInNoise
-from rtsep.train.sound import active_rms, faster
+from rtsep.train.sound import active_rms, faster, room
 
 RATE = 8000
 
@@ -101,11 +102,40 @@ def test_folders_of_songs(tmp_path: Path, pattern: str, train: str, test: str) -
     assert {key for split, _, key in rows if split == "test"} == {"X - Y"}
 
 
-def test_musdb_as_mp4_is_told_what_to_do(tmp_path: Path) -> None:
+def write_stem_mp4(path: Path, levels: list[float]) -> None:
+    """One AAC track per level, each a tone of its own, like the files of MUSDB18."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(path, "w") as container:
+        for i, _ in enumerate(levels):
+            container.add_stream("aac", rate=44100, layout="stereo").metadata["title"] = f"{i}"
+        for i, (level, stream) in enumerate(zip(levels, container.streams.audio, strict=True)):
+            tone = level * np.sin(2 * np.pi * 100 * (i + 1) * np.arange(44100) / 44100)
+            frame = av.AudioFrame.from_ndarray(np.tile(tone, (2, 1)).astype("f4"), "fltp", "stereo")
+            frame.sample_rate = 44100
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                container.mux(packet)
+
+
+def test_musdb_as_mp4(tmp_path: Path) -> None:
+    write_stem_mp4(tmp_path / "train/Band - Song.stem.mp4", [0.5, 0.1, 0.2, 0.3, 0.4])
+    rows = table(tmp_path)
+    assert [(row.role, row.key, row.split) for row in rows] == [
+        (stem, "Band - Song", "train") for stem in ("drums", "bass", "other", "vocals")
+    ]
+    corpus = Corpus.load(rows, 44100)
+    for i, stem in enumerate(("drums", "bass", "other", "vocals"), start=1):
+        (clip,) = corpus.pool(stem)["Band - Song"]
+        spectrum = np.abs(np.fft.rfft(clip[8000:36000] / 32768))
+        assert spectrum.argmax() == round(100 * (i + 1) * 28000 / 44100)
+        assert np.max(np.abs(clip[8000:36000])) / 32768 == pytest.approx(0.1 * i, rel=0.1)
+
+
+def test_a_broken_mp4_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train").mkdir()
-    (tmp_path / "train/Band - Song.stem.mp4").write_bytes(b"")
-    with pytest.raises(CorpusError, match="make WAV of them with musdbconvert"):
-        table(tmp_path)
+    (tmp_path / "train/Band - Song.stem.mp4").write_bytes(b"no video")
+    corpus = Corpus.load(table(tmp_path), 44100)
+    assert not corpus.clips and len(corpus.skipped) == 4
+    assert "skipped 4 unusable files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -237,7 +267,7 @@ def song(*names: str) -> Corpus:
 
 
 MIXERS: list[Mixer] = [
-    SpeechInNoise(speech("a", "b"), ("speech", "noise"), 1, 3, RATE),
+    SpeechInNoise(speech("a", "b"), ("speech", "noise"), 1, 3, RATE, clipped=0.0),
     Speakers(speech("a", "b", "c"), ("one", "two"), 1, 3, RATE),
     Speakers(speech("a", "b", "c"), ("one", "two", "three"), 1, 3, RATE),
     Music(song("x", "y"), STEMS, 1, 3, RATE),
@@ -278,6 +308,38 @@ def test_speech_is_as_much_louder_than_noise_as_asked() -> None:
         voice, noise = mixer.example(rng).T
         snrs.append(20 * np.log10(active_rms(voice) / np.sqrt(np.mean(noise**2))))
     assert np.median(snrs) == pytest.approx(5.0, abs=0.1)  # few are silent or clean on purpose
+
+
+def test_some_mixtures_are_clipped_but_never_their_sources() -> None:
+    mixer = replace(MIXERS[0], clipped=1.0, level_db=(-20.0, -20.0))
+    mixture, targets = mixer[3]
+    whole = targets.sum(axis=2)
+    for heard, made in zip(mixture[..., 0], whole[..., 0], strict=True):
+        over = np.abs(made) > np.max(np.abs(heard)) + 1e-6
+        assert over.any()
+        np.testing.assert_allclose(heard[~over], made[~over], atol=1e-6)
+        assert np.ptp(np.abs(heard[over])) < 1e-6
+
+
+def test_noise_may_be_a_crowd() -> None:
+    mixer = replace(MIXERS[0], babble=0.85, snr_db=(0.0, 0.0))
+    assert isinstance(mixer, SpeechInNoise)
+    rng, loudest = np.random.default_rng(0), []
+    for _ in range(10):
+        noise = np.abs(np.fft.rfft(mixer.example(rng)[:, 1]))
+        loudest.append(int(np.argmax(noise) * RATE / mixer.samples))
+    voices = {100, 200}
+    assert sum(any(abs(f - v) < 5 for v in voices) for f in loudest) > 5, loudest
+
+
+def test_rooms_ring_after_the_direct_sound_and_differ() -> None:
+    rooms = [room(np.random.default_rng(i), 16000) for i in (0, 0, 1, 2, 3)]
+    np.testing.assert_array_equal(rooms[0], rooms[1])
+    for response in rooms:
+        assert np.argmax(np.abs(response)) <= LEAD and np.max(np.abs(response)) == 1.0
+        energy = np.cumsum(response[::-1] ** 2)[::-1] / np.sum(response**2)
+        assert 0.02 < energy[64] < 0.98 and energy[-200:].max() < 0.05
+    assert len({len(response) for response in rooms}) > 2
 
 
 def test_nobody_speaks_with_themselves_nor_two_who_are_a_guess() -> None:

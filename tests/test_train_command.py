@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -132,6 +133,29 @@ def test_what_is_trained_and_exported_separates_unseen_voices(data: Path, tmp_pa
             clean = sources[i, :, k, 0]
             improvements.append(si_sdr_db(estimate, clean) - si_sdr_db(unseen[i, :, 0], clean))
     assert np.mean(improvements) >= 3.0
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling networks needs g++")
+def test_a_compiled_network_learns_the_same(data: Path, tmp_path: Path) -> None:
+    short = (("steps = 400", "steps = 12"), ("every = 200", "every = 6"))
+    losses = []
+    for name, change in (("plain", ()), ("compiled", (("warmup", "compiled = true\nwarmup"),))):
+        run(recipe(tmp_path, *short, *change), "--data", data, "--runs", tmp_path / name)
+        with (tmp_path / name / "voices/curve.csv").open() as file:
+            losses.append([float(row["loss"]) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(losses[1], losses[0], atol=0.2)  # in dB; products of 8 bits
+
+
+def test_without_a_compiler_training_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    path = recipe(tmp_path, ("steps = 400", "steps = 2"), ("warmup", "compiled = true\nwarmup"))
+    done = subprocess.run(
+        command(path, "--data", data, "--runs", tmp_path, "--workers", 0),
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "no C++ compiler (g++) found: the network is not compiled" in done.stderr
 
 
 def test_ctrl_c_keeps_the_run_and_the_same_command_ends_it(data: Path, tmp_path: Path) -> None:

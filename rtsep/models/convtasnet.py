@@ -7,7 +7,8 @@ A learned filterbank turns short windows of samples into N features; a temporal 
 network of R times X blocks, whose depthwise convolutions are dilated by 1, 2, ... 2^(X-1) frames,
 gives a sigmoid mask per source; the masked features become samples again. Overlap-add is the
 engine's. On spectra in place of samples, the filterbank is the Fourier transform: the network
-sees logarithmic magnitudes and compressed spectra, and its masks are complex numbers.
+sees logarithmic magnitudes and compressed spectra, and its masks are complex numbers that add up
+to one.
 
 The cumulative layer norm of the paper takes mean and variance over all features and all frames so
 far. Here frames fade with a time constant far longer than an utterance: the statistics stay
@@ -17,7 +18,7 @@ another bias makes up for, and the last block's residual path, which nothing rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -43,9 +44,6 @@ SIZES: dict[str, dict[str, int]] = {
 EPSILON = 1e-6
 COMPRESSION = 0.3
 """Exponent of the magnitudes of the spectra the network sees."""
-
-Normalise = Callable[[Tensor], Tensor]
-"""(streams, frames, features) to the same shape, with mean 0 and variance 1 so far."""
 
 
 class ConvTasNet(Streaming):
@@ -118,21 +116,18 @@ class ConvTasNet(Streaming):
         """Separate; frame ``t`` of the output belongs to frame ``t`` of the mixture."""
         frames = x.shape[1]
         averages, weight = self.averages(frames, state["weight"])
-        before = iter(state["statistics"].split(2, dim=2))
-        after: list[Tensor] = []
-
-        def normalise(h: Tensor) -> Tensor:
-            y, statistics = cumulative_norm(h, next(before), averages)
-            after.append(statistics)
-            return y
-
+        before = state["statistics"].split(2, dim=2)
         features = self.domain(x)
-        h = self.bottleneck(normalise(features).flatten(0, 1))
+        h, statistics = cumulative_norm(features, before[0], averages)
+        after = [statistics]
+        h = self.bottleneck(h.flatten(0, 1))
         h = F.pad(h, (0, self.skip))  # the sum of the skip paths rides beside the residual path
         pasts: State = {}
         for i, block in enumerate(self._each()):
-            h, past = block(h, frames, state["blocks"][str(i)]["past"], normalise)
+            past, norms = state["blocks"][str(i)]["past"], before[1 + 2 * i : 3 + 2 * i]
+            h, past, *both = block(h, past, norms, averages)
             pasts[str(i)] = {"past": past}
+            after += both
         masks = self.mask(self.activation(h)).unflatten(0, (-1, frames))
         statistics = torch.cat(after, dim=2)[:, -1:]
         y = self.domain.separate(masks, x, features)
@@ -160,12 +155,15 @@ class _Filterbank(nn.Module):
 
 
 class _Spectra(nn.Module):
-    """Logarithmic magnitudes and compressed spectra in, complex masks for each channel out."""
+    """Logarithmic magnitudes and compressed spectra in, complex masks for each channel out.
+
+    The last source is what the others leave of the mixture.
+    """
 
     def __init__(self, bins: int, channels: int, sources: int) -> None:
         super().__init__()
         self.channels, self.sources = channels, sources
-        self.features, self.masks = 3 * channels * bins, 2 * sources * channels * bins
+        self.features, self.masks = 3 * channels * bins, 2 * (sources - 1) * channels * bins
 
     def forward(self, x: Tensor) -> Tensor:
         power = x.square().sum(dim=3, keepdim=True) + EPSILON
@@ -173,12 +171,12 @@ class _Spectra(nn.Module):
         return torch.cat([power.log(), compressed], dim=3).flatten(2)
 
     def separate(self, masks: Tensor, x: Tensor, _: Tensor) -> Tensor:
-        mask = masks.unflatten(2, (self.sources, self.channels, 2, -1))
+        mask = masks.unflatten(2, (self.sources - 1, self.channels, 2, -1))
         real, imaginary = mask.split(1, dim=4)
         x = x.unsqueeze(2)
         turned = torch.cat([-x[:, :, :, :, 1:], x[:, :, :, :, :1]], dim=4)
-        y: Tensor = real * x + imaginary * turned
-        return y
+        y = real * x + imaginary * turned
+        return torch.cat([y, x - y.sum(dim=2, keepdim=True)], dim=2)
 
 
 class _Block(nn.Module):
@@ -200,15 +198,18 @@ class _Block(nn.Module):
         self.down = _NormLinear(hidden, skip if last else bottleneck + skip, bias=last)
 
     def forward(
-        self, x: Tensor, frames: int, past: Tensor, normalise: Normalise
-    ) -> tuple[Tensor, Tensor]:
-        h = self.up_activation(self.up(x[:, : self.bottleneck]))
-        h = normalise(h.unflatten(0, (-1, frames)))
+        self, x: Tensor, past: Tensor, before: tuple[Tensor, ...], averages: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Output, next past, and the statistics of both norms up to each frame."""
+        streams = before[0].shape[0]
+        h = self.up_activation(self.up(x[:, : self.bottleneck])).unflatten(0, (streams, -1))
+        h, first = cumulative_norm(h, before[0], averages)
         late, past = recall(past, h, self.delays)
-        h = normalise(self.activation(self.depthwise([*late, h]))).flatten(0, 1)
+        h = self.activation(self.depthwise([*late, h]))
+        h, second = cumulative_norm(h, before[1], averages)
         if self.last:
             x = x[:, self.bottleneck :]
-        return self.down(h, x), past
+        return self.down(h.flatten(0, 1), x), past, first, second
 
 
 class _NormLinear(nn.Module):
@@ -305,14 +306,23 @@ def cumulative_norm(x: Tensor, statistics: Tensor, averages: list[Tensor]) -> tu
     (Tensor, Tensor)
         Normalised ``x``, and the statistics up to each frame, (streams, frames, 2).
     """
-    now = torch.cat([x.mean(dim=2, keepdim=True), (x * x).mean(dim=2, keepdim=True)], dim=2)
-    parts, start = [], 0
-    for matrix in averages:
-        part = now[:, start : start + matrix.shape[1]] if len(averages) > 1 else now
-        parts.append(statistics + matrix @ (part - statistics))
-        start += part.shape[1]
-        statistics = parts[-1][:, -1:]
-    running = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-    mean, square = running.split(1, dim=2)
-    scale = 1 / (square - mean * mean).clamp_min(EPSILON).sqrt()
-    return (x - mean) * scale, running
+    with full_precision(x.device.type):  # for a small difference of large numbers
+        full = x.float()
+        now = torch.cat([f.mean(dim=2, keepdim=True) for f in (full, full * full)], dim=2)
+        parts, start = [], 0
+        for matrix in averages:
+            part = now[:, start : start + matrix.shape[1]] if len(averages) > 1 else now
+            parts.append(statistics + matrix @ (part - statistics))
+            start += part.shape[1]
+            statistics = parts[-1][:, -1:]
+        running = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        mean, square = running.split(1, dim=2)
+        scale = 1 / (square - mean * mean).clamp_min(EPSILON).sqrt()
+        return ((full - mean) * scale).to(x.dtype), running
+
+
+def full_precision(device: str) -> AbstractContextManager[object]:
+    """Suspend autocast where it is on; leave no trace in an exported graph where it is not."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()

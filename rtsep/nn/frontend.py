@@ -48,13 +48,13 @@ class Frontend(nn.Module):
         if spec.frontend == "stft":
             frames = torch.fft.irfft(torch.complex(frames[..., 0, :], frames[..., 1, :]))
         frames = frames[..., -spec.synthesis_length :] * self.synthesis
-        streams, count, sources, channels, window = frames.shape
-        columns = frames.permute(0, 2, 3, 4, 1).reshape(-1, window, count)
-        length = window + (count - 1) * spec.hop_length
-        x = F.fold(columns, (1, length), (1, window), stride=(1, spec.hop_length))
-        x = x[:, 0, 0, : count * spec.hop_length].unflatten(0, (streams, sources, channels))
-        y: Tensor = x.permute(0, 3, 1, 2)
-        return y
+        parts = -(-spec.synthesis_length // spec.hop_length)
+        frames = F.pad(frames, (0, parts * spec.hop_length - spec.synthesis_length))
+        count, late = frames.shape[1], frames.unflatten(-1, (parts, spec.hop_length)).unbind(-2)
+        y: Tensor = late[0]
+        for i in range(1, min(parts, count)):
+            y = y + F.pad(late[i], (0, 0) * 3 + (i, -i))
+        return y.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:

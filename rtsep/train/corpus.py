@@ -20,6 +20,8 @@ STEMS = ("vocals", "drums", "bass", "other")
 """Roles of the parts of a song; the key is the song, and all parts of it start together."""
 SILENT = 1e-4
 """Peak of what counts as silence, re full scale."""
+LEAD = 16
+"""Samples of a room response that are kept before its peak."""
 
 
 class CorpusError(ValueError):
@@ -43,6 +45,8 @@ class Row:
         Speaker, category of noise, song, or kind of piece.
     labelled
         Whether the speaker is known for sure: of two who are not, each could be the other.
+    track
+        Which of a video container's audio tracks.
     minus
         File to subtract, sample by sample: noise is what is noisy less what is clean.
     """
@@ -52,6 +56,7 @@ class Row:
     role: str
     key: str
     labelled: bool = True
+    track: int = 0
     minus: Path | None = None
 
 
@@ -98,7 +103,7 @@ class Corpus:
         return self.clips.get(role, {})
 
     def _add(self, row: Row) -> None:
-        mono, rate = _mono(row.path)
+        mono, rate = _mono(row.path, row.track)
         if row.minus is not None:
             less, other_rate = _mono(row.minus)
             if (len(less), other_rate) != (len(mono), rate):
@@ -114,8 +119,7 @@ class Corpus:
         if rate != self.sample_rate:
             mono = soxr.resample(mono, rate, self.sample_rate)
         if row.role == "room":
-            start = max(int(np.argmax(np.abs(mono))) - 16, 0)
-            self.responses.append((mono / np.max(np.abs(mono)))[start:])
+            self.responses.append(direct(mono))
             return
         if len(mono) < 2:
             raise CorpusError("too short")
@@ -126,6 +130,36 @@ class Corpus:
             self.unlabelled.add(row.key)
 
 
-def _mono(path: Path) -> tuple[Float32, int]:
-    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+def direct(response: Float32) -> Float32:
+    """Let a room response begin with the direct sound, and that have peak 1."""
+    loudest = int(np.argmax(np.abs(response)))
+    trimmed = response[max(loudest - LEAD, 0) :] / np.abs(response[loudest])
+    return np.asarray(trimmed, np.float32)
+
+
+def _mono(path: Path, track: int = 0) -> tuple[Float32, int]:
+    if path.suffix == ".mp4":
+        audio, rate = _track(path, track)
+    else:
+        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return audio.mean(axis=1), rate
+
+
+def _track(path: Path, track: int) -> tuple[Float32, int]:
+    """Decode one audio track, (samples, channels), which libsndfile can't."""
+    try:
+        import av
+    except ImportError:
+        raise CorpusError("to read .mp4, pip install av") from None
+    try:
+        with av.open(path) as container:
+            if track >= len(container.streams.audio):
+                raise CorpusError(f"has no audio track {track}")
+            stream = container.streams.audio[track]
+            planar = av.AudioResampler("fltp")
+            blocks = [b for frame in container.decode(stream) for b in planar.resample(frame)]
+            if not blocks:
+                raise CorpusError(f"has no audio in track {track}")
+            return np.concatenate([b.to_ndarray() for b in blocks], axis=1).T, stream.rate
+    except av.FFmpegError as error:
+        raise CorpusError(str(error)) from None

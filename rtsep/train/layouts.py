@@ -34,6 +34,9 @@ SPLITS = {
 }
 """What the data sets call their splits."""
 
+NATIVE_STEMS = ("drums", "bass", "other", "vocals")
+"""The tracks of a ``.stem.mp4`` after the first one, the mixture."""
+
 
 def table(folder: Path) -> list[Row]:
     """List the files of a data set.
@@ -49,8 +52,6 @@ def table(folder: Path) -> list[Row]:
         rows = list(read(folder))
         if rows:
             return [*_with_validation(rows)]
-    if any(folder.glob("*/*.stem.mp4")):
-        raise CorpusError(f"{folder} holds .stem.mp4 files: make WAV of them with musdbconvert")
     raise CorpusError(f"{folder} has no layout that is known: {'; '.join(LAYOUTS)}")
 
 
@@ -88,6 +89,9 @@ def _role(path: Path, key: str) -> tuple[str, str]:
 def _musdb(folder: Path) -> Iterator[Row]:
     for split in ("train", "valid", "test"):
         yield from _songs((folder / split).glob("*/"), SPLITS[split])
+        for path in sorted((folder / split).glob("*.stem.mp4")):
+            for track, stem in enumerate(NATIVE_STEMS, start=1):
+                yield Row(path, SPLITS[split], stem, path.name[:-9], track=track)
 
 
 def _dsd(folder: Path) -> Iterator[Row]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
+import shutil
 import signal
 import sys
 import time
@@ -42,10 +44,14 @@ class Schedule:
         Decay of the exponential moving average of the weights, which is what is kept.
     validate_every
         Steps between validations and checkpoints.
-    loss
-        One of :data:`rtsep.train.losses.LOSSES`, by name.
+    loss, compressed
+        One of :data:`rtsep.train.losses.LOSSES`, by name, and the weight of the distance of
+        compressed spectra beside the SNR: more is for the ear, less for the SNR.
     minutes
         If given, the learning rate falls over this time instead, and training ends with it.
+    compiled
+        Compile the network, and multiply in bfloat16 on the CPU too: twice as fast on processors
+        that can. It needs a C++ compiler; without one all goes on as before.
 
     Raises
     ------
@@ -59,7 +65,9 @@ class Schedule:
     average: float = 0.999
     validate_every: int = 500
     loss: str = "snr"
+    compressed: float = 20.0
     minutes: float | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can't be."""
@@ -135,7 +143,11 @@ def train(
     torch.manual_seed(training.seed)
     model = description.build().to(group.device)
     frontend = Frontend(description.spec).to(group.device)
-    compute = named(schedule.loss)
+    compute = named(schedule.loss, schedule.compressed)
+    compiled = schedule.compiled and _compiler()
+    if compiled:
+        model.compile()
+    half = compiled or group.device.type == "cuda"
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4, betas=(0.9, 0.98))
     run = Run(description, model, optimizer)
     best, resume = folder / "best.safetensors", folder / "resume.safetensors"
@@ -155,7 +167,7 @@ def train(
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
             optimizer.zero_grad()
-            with torch.autocast(group.device.type, torch.bfloat16, group.device.type == "cuda"):
+            with torch.autocast(group.device.type, torch.bfloat16, half):
                 loss = compute(model, frontend, *(x.to(group.device) for x in (mixture, target)))
             loss.backward()
             loss = group.average(loss, model)
@@ -176,7 +188,11 @@ def train(
                 if not score <= run.best_db:  # NaN is better than nothing
                     run.best_db = score
                     of = f" of {schedule.steps}" if schedule.minutes is None else ""
-                    trained = {**description.training, "steps": f"{run.step}{of}"}
+                    trained = {
+                        **description.training,
+                        "steps": f"{run.step}{of}",
+                        "minutes": f"{run.seconds / 60:.0f}",
+                    }
                     save(best, replace(description, training=trained), run.average)
                 run.store(resume)
             if over >= 1.0:
@@ -186,6 +202,14 @@ def train(
                     run.store(resume)
                 raise StoppedError(f"stopped at step {run.step}, kept in {resume}")
     return best
+
+
+def _compiler() -> bool:
+    """Whether there is what torch compiles networks with."""
+    found = shutil.which(os.environ.get("CXX", "g++")) is not None
+    if not found:
+        print("no C++ compiler (g++) found: the network is not compiled", file=sys.stderr)
+    return found
 
 
 def _loader(

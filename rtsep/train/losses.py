@@ -6,14 +6,19 @@ A recipe names one of `LOSSES`. Those take the model itself and run it, as some 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import permutations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rtsep.models.dilated import Dilated
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.streaming import Streaming
+
+TINY = 1e-8
+"""Added to powers, for the sake of logarithms and gradients."""
 
 
 def negative_snr(estimate: Tensor, target: Tensor, floor: float = 1e-3) -> Tensor:
@@ -30,9 +35,8 @@ def _negative_snr(estimate: Tensor, target: Tensor, floor: float = 1e-3) -> Tens
     mixture = target.sum(dim=2, keepdim=True).square().sum(dim=1)
     error = (estimate - target).square().sum(dim=1)
     power = target.square().sum(dim=1)
-    tiny = 1e-8
-    noise_db = 10 * torch.log10(error + floor * mixture + tiny)
-    signal_db = 10 * torch.log10(power + floor * mixture + tiny)
+    noise_db = 10 * torch.log10(error + floor * mixture + TINY)
+    signal_db = 10 * torch.log10(power + floor * mixture + TINY)
     return noise_db - signal_db
 
 
@@ -59,18 +63,22 @@ def compressed_spectrum(
     """Squared error of power-compressed magnitudes and of the compressed complex spectra.
 
     After Braun and Tashev, "A consolidated view of loss functions for supervised deep
-    learning-based speech enhancement", 2021; levels are normalised by the mixture's.
+    learning-based speech enhancement", 2021; levels are normalised by the mixture's. The hop is
+    half a window.
     """
     level = _level(target)
 
-    def spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
-        s = _stft(x / level, window)
-        magnitude = _magnitude(s)
-        return magnitude**exponent, s * magnitude ** (exponent - 1)
+    def compressed(x: Tensor) -> tuple[Tensor, Tensor]:
+        spectra = _spectra(x / level, window, window // 2)
+        power = spectra.square().sum(dim=-1) + TINY
+        magnitude = power ** (exponent / 2)
+        return magnitude, spectra * (magnitude * power.rsqrt()).unsqueeze(-1)
 
-    m, z = spectrum(estimate)
-    target_m, target_z = spectrum(target)
-    return (m - target_m).square().mean() + 0.3 * (z - target_z).abs().square().mean()
+    m, z = compressed(estimate)
+    with torch.no_grad():
+        target_m, target_z = compressed(target)
+    complex_error = (z - target_z).square().sum(dim=-1)
+    return (m - target_m).square().mean() + 0.3 * complex_error.mean()
 
 
 def multi_resolution(
@@ -85,7 +93,7 @@ def multi_resolution(
     level = _level(target)
     loss = estimate.new_zeros(())
     for window in windows:
-        x, t = (_magnitude(_stft(s / level, window)) for s in (estimate, target))
+        x, t = (_magnitudes(s / level, window) for s in (estimate, target))
         size = t.square().sum(dim=(1, 2, 3, 4)).sqrt()
         convergence = ((x - t).square().sum(dim=(1, 2, 3, 4)) + 1e-8).sqrt() / size
         loss = loss + convergence.mean() + (x.log() - t.log()).abs().mean()
@@ -119,7 +127,7 @@ def dissimilarity(
         Of the spectra, in samples; a quarter of it is the hop.
     """
     level = _level(target)
-    estimates, targets = (_magnitude(_stft(x / level, window)) for x in (estimate, target))
+    estimates, targets = (_magnitudes(x / level, window) for x in (estimate, target))
     loss = estimates.new_zeros(())
     for i, mine in enumerate(sources):
         if mine == "other":
@@ -140,18 +148,22 @@ def _level(target: Tensor) -> Tensor:
     return target.sum(dim=2, keepdim=True).square().mean(dim=1, keepdim=True).sqrt() + 1e-5
 
 
-def _stft(x: Tensor, window: int) -> Tensor:
-    """Samples (streams, samples, sources, channels) to (streams, sources, channels, bins, m)."""
-    flat = x.permute(0, 2, 3, 1)
-    hann = torch.hann_window(window, device=x.device)
-    spectra = torch.stft(flat.flatten(0, 2), window, window // 4, window=hann, return_complex=True)
-    scaled: Tensor = spectra.unflatten(0, flat.shape[:3]) / window**0.5
-    return scaled
+def _spectra(x: Tensor, window: int, hop: int) -> Tensor:
+    """Of samples (streams, samples, sources, channels), (streams, sources, channels, m, bins, 2).
+
+    The last axis is real and imaginary part: complex arithmetic is slow backwards.
+    """
+    flat = x.permute(0, 2, 3, 1).flatten(1, 2)
+    frames = F.pad(flat, (window // 2, window // 2), "reflect").unfold(-1, window, hop)
+    hann = torch.hann_window(window, device=x.device) / window**0.5
+    spectra = torch.view_as_real(torch.fft.rfft(frames * hann))
+    unfolded: Tensor = spectra.unflatten(1, x.shape[2:])
+    return unfolded
 
 
-def _magnitude(spectra: Tensor) -> Tensor:
-    """Absolute value with a finite gradient at zero."""
-    return torch.sqrt(spectra.real.square() + spectra.imag.square() + 1e-8)
+def _magnitudes(x: Tensor, window: int) -> Tensor:
+    """Absolute spectra with a finite gradient at zero, hops of a quarter window."""
+    return (_spectra(x, window, window // 4).square().sum(dim=-1) + TINY).sqrt()
 
 
 COMPRESSED_MS = 32
@@ -164,14 +176,21 @@ A single number; the model is run in there.
 """
 
 
-def _snr(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
-    estimate = separate(model, frontend, mixture)
-    return negative_snr(estimate, target) + 20.0 * compressed_spectrum(estimate, target)
+def _heard(estimate: Tensor, target: Tensor, weight: float) -> Tensor:
+    loss = negative_snr(estimate, target)
+    return loss + weight * compressed_spectrum(estimate, target) if weight else loss
 
 
-def _pit(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
-    estimate = matched(separate(model, frontend, mixture), target)
-    return negative_snr(estimate, target) + 20.0 * compressed_spectrum(estimate, target)
+def _snr(
+    model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor, weight: float
+) -> Tensor:
+    return _heard(separate(model, frontend, mixture), target, weight)
+
+
+def _pit(
+    model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor, weight: float
+) -> Tensor:
+    return _heard(matched(separate(model, frontend, mixture), target), target, weight)
 
 
 def _compressed(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
@@ -196,7 +215,7 @@ def _attractors(model: Streaming, frontend: Frontend, mixture: Tensor, target: T
     return model.loss(frontend.analyse(mixture), targets)
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "snr": _snr,
     "pit": _pit,
     "compressed": _compressed,
@@ -204,11 +223,18 @@ LOSSES: dict[str, Loss] = {
     "chandna": _chandna,
     "attractors": _attractors,
 }
-"""What a recipe can name."""
+"""What a recipe can name; "snr" and "pit" take a weight for the compressed spectrum besides."""
 
 
-def named(name: str) -> Loss:
+def named(name: str, compressed: float = 0.0) -> Loss:
     """Look a loss up.
+
+    Parameters
+    ----------
+    name
+        One of `LOSSES`.
+    compressed
+        Weight of :func:`compressed_spectrum` beside the SNR, for "snr" and "pit".
 
     Raises
     ------
@@ -217,4 +243,6 @@ def named(name: str) -> Loss:
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; there are: {', '.join(LOSSES)}")
+    if name in ("snr", "pit"):
+        return partial(LOSSES[name], weight=compressed)
     return LOSSES[name]

@@ -17,6 +17,7 @@ from rtsep.spec import Float32
 from rtsep.train.corpus import STEMS, Corpus, CorpusError, Int16
 from rtsep.train.sound import (
     active_rms,
+    clipped,
     coloured,
     convolve,
     faster,
@@ -83,13 +84,18 @@ class Mixer:
         made = []
         for example in range(self.batch_size)[self.part[0] :: self.part[1]]:
             rng = np.random.default_rng((self.seed, index, example))
-            made.append(self._levelled(self.example(rng), rng))
-        targets = np.stack(made)[..., None].astype(np.float32)
-        return targets.sum(axis=2), targets
+            sources = self._levelled(self.example(rng), rng)
+            made.append((self.heard(sources.sum(axis=1), rng), sources))
+        mixtures, targets = (np.stack(x)[..., None] for x in zip(*made, strict=True))
+        return mixtures.astype(np.float32), targets.astype(np.float32)
 
     def example(self, rng: Generator) -> Float32:
         """One set of sources, (samples, sources), at their levels to each other."""
         raise NotImplementedError
+
+    def heard(self, mixture: Float32, _: Generator) -> Float32:
+        """What a microphone makes of a mixture (samples,): nothing else, as a rule."""
+        return mixture
 
     def _levelled(self, sources: Float32, rng: Generator) -> Float32:
         mixture = sources.sum(axis=1)
@@ -133,9 +139,13 @@ class SpeechInNoise(Mixer):
     ----------
     snr_db
         Range of the speech-to-noise ratio, uniform.
+    babble, clipped
+        Chances that a noise is a crowd of voices, and that the mixture is clipped.
     """
 
     snr_db: tuple[float, float] = (-6.0, 16.0)
+    babble: float = 0.08
+    clipped: float = 0.02
 
     roles: ClassVar[tuple[str, ...]] = ("speech", "noise", "room")
     judged: ClassVar[int | None] = 1
@@ -164,11 +174,18 @@ class SpeechInNoise(Mixer):
             noise *= 0.001
         return np.stack([speech, noise], axis=1)
 
+    def heard(self, mixture: Float32, rng: Generator) -> Float32:
+        """Now and then it is overloaded."""
+        return clipped(mixture, rng) if rng.random() < self.clipped else mixture
+
     def _noise(self, rng: Generator) -> Float32:
         out = np.zeros(self.samples, np.float32)
         for _ in range(1 + (rng.random() < 0.25)):
-            if rng.random() < 0.15:
+            kind = rng.random()
+            if kind < 0.15:
                 part = synthetic_noise(rng, self.samples, self.corpus.sample_rate)
+            elif kind < 0.15 + self.babble:
+                part = self._crowd(rng)
             else:
                 category = self._categories[rng.integers(len(self._categories))]
                 clips = self.corpus.clips["noise"][category]
@@ -178,6 +195,14 @@ class SpeechInNoise(Mixer):
             ramp = np.linspace(rng.uniform(-20, 6), rng.uniform(-20, 6), self.samples)
             out *= (10 ** (ramp / 20)).astype(np.float32)
         return coloured(out, rng, 6.0)
+
+    def _crowd(self, rng: Generator) -> Float32:
+        """Babble: many people at once, in a room."""
+        out = np.zeros(self.samples, np.float32)
+        for _ in range(rng.integers(5, 12)):
+            voice = self._said(self._speakers[rng.integers(len(self._speakers))], rng, self.samples)
+            out += voice * (10 ** (rng.uniform(-6, 0) / 20) / (active_rms(voice) + 1e-4))
+        return convolve(out, room(rng, self.corpus.sample_rate))
 
 
 @dataclass
