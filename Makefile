@@ -16,7 +16,8 @@ run: .venv/runtime
 
 test: .venv/tests check
 	@.ci/portaudio
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not device" --numprocesses logical --dist loadfile
+	$(BIN)/python -m pytest -m device
 
 check: .venv/tests
 	$(BIN)/ruff check

@@ -28,6 +28,8 @@ from rtsep.train.parallel import Group
 from rtsep.train.state import Run
 
 VALIDATION_BATCHES = 8
+LIMIT_DB = 20.0
+"""Largest improvement, or loss, that a validation believes."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,7 @@ def validate(
             y = matched(y, s)
         power = s.square().mean(dim=(1, 3))
         heard = (power > 1e-10) & (power.sum(dim=1, keepdim=True) - power > 1e-10)
-        improvement = si_sdr_improvement(y, s, x)[:, : mixer.judged]
+        # A source that is not found at all counts, but does not outweigh all others.
+        improvement = si_sdr_improvement(y, s, x)[:, : mixer.judged].clamp(-LIMIT_DB, LIMIT_DB)
         scores.append(improvement[heard[:, : mixer.judged]])
     return float(torch.cat(scores).mean())
