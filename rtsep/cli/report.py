@@ -52,7 +52,7 @@ class Report:
 
     def latency_ms(self) -> float:
         """All terms, and what the stream is off them now."""
-        off = self.live.device.stats().debt / self.live.device.sample_rate
+        off = self.live.device.stats().late / self.live.device.sample_rate
         return sum(self.latency_terms_ms().values()) + 1000 * off
 
     def latency_line(self) -> str:
@@ -112,8 +112,10 @@ class Report:
             "missed_callbacks": stats.missed,
             "deadline_misses": stats.starvations,
             "starved_samples": stats.starved_samples,
-            "input_overruns": stats.input_overruns,
-            "nonfinite_in": live.engine.nonfinite_in,
+            "longest_starvation": stats.longest_starvation,
+            "input_overruns": live.drops,
+            "dropped_samples": live.dropped,
+            "nonfinite_in": stats.nonfinite + live.engine.nonfinite_in,
             "nonfinite_out": live.engine.nonfinite_out,
             "not_recorded_samples": live.recorder.lost if live.recorder else 0,
         }

@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol, Self
 
 from rtsep.io.callback import callback
 from rtsep.io.exchange import Exchange, Stats
-from rtsep.ring import Float32, Ring
+from rtsep.ring import Float32
+from rtsep.timeline import Timeline
 
 Kind = Literal["input", "output"]
 
@@ -34,8 +35,8 @@ class Device(Protocol):
     sample_rate: int
     block: int
     headroom: int
-    input: Ring
-    output: Ring
+    input: Timeline
+    output: Timeline
 
     @property
     def active(self) -> bool:
@@ -50,6 +51,12 @@ class Device(Protocol):
 
     def stop(self) -> None:
         """End it, and close what was opened; may be repeated."""
+
+    def replace_late(self, latency: int) -> None:
+        """Play the mixture, as late, where answers of this latency are missing."""
+
+    def leave_out(self, n: int, latency: int) -> None:
+        """Give up the next ``n`` answers, whose latency is given."""
 
     def stats(self) -> Stats:
         """Read the counters."""
@@ -259,7 +266,7 @@ class Duplex(Exchange):
                 f"{self.name} cannot be opened at {sample_rate} Hz in blocks of {block}: {error}"
             ) from error
         # The stream holds addresses into these: whatever happens, it is closed before they go.
-        memory = self.input, self.output, self._control, self._source
+        memory = self.input, self.output, self._control
         self._close = weakref.finalize(self, _close, self._stream, memory)
         self._close.atexit = False  # sounddevice closes what is open then; no thread can start
 

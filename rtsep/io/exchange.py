@@ -1,15 +1,25 @@
-"""What a stream is made of, whoever drives it: two rings, one record, the counters."""
+"""What a stream is made of, whoever drives it: two timelines, one record, the counters."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from rtsep.io.callback import CONTROL, COUNTERS, callback
-from rtsep.ring import Float32, Ring
+from rtsep.ring import Float32
+from rtsep.timeline import CURSORS, Timeline
+
+HISTORY_S = 2.0
+"""The mixture and what is heard are kept for at least so long, in seconds; no latency that a live
+stream can have is longer."""
+FADE_S = 0.005
+"""Duration of the fade between the worker's answer and its replacement."""
+RELEASE_S = 0.1
+"""Time constant with which the limiter lets go."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +34,13 @@ class Stats:
         Blocks the device should have asked for and did not, by its own clock.
     input_underflows, input_overflows, output_underflows, output_overflows
         Callbacks that PortAudio flagged.
-    input_overruns, overrun_samples
-        Callbacks whose input did not fit into the input ring, and the samples dropped.
-    starvations, starved_samples
-        Runs of callbacks that found too little in the output ring, and the samples of silence
-        played instead.
-    resyncs, debt
-        Times the latency came back to its start value after that, and the samples it is off now
-        (positive: later than at the start).
+    nonfinite
+        Samples from the device replaced by 0: NaN, Inf, or too large for sound.
+    starvations, starved_samples, longest_starvation
+        Runs of samples for which the worker's answer was missing, the samples of all runs, and of
+        the longest.
+    late
+        Samples by which the worker is too late now; 0 when it is in time.
     """
 
     callbacks: int
@@ -40,12 +49,11 @@ class Stats:
     input_overflows: int
     output_underflows: int
     output_overflows: int
-    input_overruns: int
-    overrun_samples: int
+    nonfinite: int
     starvations: int
     starved_samples: int
-    resyncs: int
-    debt: int
+    longest_starvation: int
+    late: int
 
     @property
     def xruns(self) -> int:
@@ -69,8 +77,28 @@ _TICK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
 )(callback.address or 0)
 
 
+def layout(
+    sample_rate: int, in_channels: int, out_channels: int, block: int, source_length: int
+) -> np.dtype[Any]:
+    """Memory of one stream, the record `CONTROL` first; the same in every process that maps it."""
+    capacity = 1 << (max(round(HISTORY_S * sample_rate), 16 * block) - 1).bit_length()
+    return np.dtype(
+        [
+            ("control", CONTROL),
+            ("input_cursors", np.int64, CURSORS),
+            ("output_cursors", np.int64, CURSORS),
+            ("input_data", np.float32, (capacity, in_channels)),
+            ("output_data", np.float32, (capacity, out_channels)),
+            ("last", np.float32, (out_channels,)),
+            ("tail", np.float32, (out_channels,)),
+            ("source", np.float32, (source_length + block, in_channels)),
+        ],
+        align=True,
+    )
+
+
 class Exchange:
-    """Two rings and the record of one stream; what opens and drives the stream builds on it.
+    """Two timelines and the record of one stream; what opens and drives it builds on it.
 
     Parameters
     ----------
@@ -81,20 +109,23 @@ class Exchange:
     block
         Samples per callback.
     headroom
-        Samples of silence in the output ring at the start: the time the worker has for a block,
-        and exactly the latency the rings add.
+        Samples by which the worker's answers are played later than their input came: the time it
+        has for a block, and exactly the latency that is added here.
     source
         (n, in_channels) float32 that is played once in place of a microphone, then silence.
     microphone
         True where the callback is given input; otherwise the source, or silence, is the input.
     passthrough
-        Copy input to output in the callback and leave the rings alone. A missing channel is the
+        Copy input to output in the callback and leave the rest alone. A missing channel is the
         last one there is.
+    allocate
+        Makes the memory, zeroed, of a number of bytes; the process's own if not given.
 
     Attributes
     ----------
     input, output
-        Rings of ``in_channels`` and ``out_channels``: the worker reads the one, writes the other.
+        Timelines of ``in_channels`` and ``out_channels``: the worker reads the one, writes the
+        other, ``headroom`` samples ahead.
     """
 
     def __init__(
@@ -108,6 +139,7 @@ class Exchange:
         *,
         microphone: bool = False,
         passthrough: bool = False,
+        allocate: Callable[[int], Any] = bytearray,
     ) -> None:
         if min(sample_rate, in_channels, out_channels, block) < 1 or headroom < 0:
             raise ValueError(
@@ -117,29 +149,82 @@ class Exchange:
         if source is not None and (source.ndim != 2 or source.shape[1] != in_channels):
             raise ValueError(f"the source must be (n, {in_channels}), not {source.shape}")
         self.sample_rate, self.block, self.headroom = sample_rate, block, headroom
-        # Bounded, so that a worker that fell behind has little to catch up with.
-        capacity = 4 * headroom + 16 * block
-        self.input = Ring(capacity, in_channels)
-        self.output = Ring(capacity, out_channels)
-        self.output.write(np.zeros((headroom, out_channels), np.float32))
         self._has_source = source is not None
         length = 0 if source is None else len(source)
-        self._source = np.zeros((length + block, in_channels), np.float32)
+        kind = layout(sample_rate, in_channels, out_channels, block, length)
+        # One line of the cache more than needed: the record begins at the start of one.
+        memory = np.frombuffer(allocate(kind.itemsize + 64), np.uint8)
+        first = -memory.ctypes.data % 64
+        parts: Any = memory[first : first + kind.itemsize].view(kind)[0]
+        self._control: Any = parts["control"]
+        for name in ("input", "output"):
+            self._control[f"{name}_capacity"], self._control[f"{name}_width"] = parts[
+                f"{name}_data"
+            ].shape
+        assert kind.fields is not None
+        for name in kind.fields.keys() - {"control"}:
+            self._control[name] = kind.fields[name][1]
+        self.input = Timeline(parts["input_data"], parts["input_cursors"])
+        self.output = Timeline(parts["output_data"], parts["output_cursors"])
+        self._last = parts["last"]
+        self.output.leave_out(headroom)
         if source is not None:
-            self._source[:length] = source
-        self._control: Any = np.zeros((), CONTROL)
-        for name, used in (("input", self.input), ("output", self.output)):
-            self._control[f"{name}_data"] = used.data.ctypes.data
-            self._control[f"{name}_cursors"] = used.cursors.ctypes.data
-            self._control[f"{name}_capacity"] = used.capacity
-            self._control[f"{name}_width"] = used.width
-        self._control["source"] = self._source.ctypes.data
+            parts["source"][:length] = source
         self._control["source_length"] = length
         self._control["microphone"] = microphone
         self._control["passthrough"] = passthrough
+        self._control["dry"] = -1
+        self._control["fade"] = self._control["wet"] = max(1, round(FADE_S * sample_rate))
         self._control["period"] = block / sample_rate
-        self.userdata: int = self._control.ctypes.data
+        self._control["limit"], self._control["limiter"] = np.inf, 1.0
+        self._control["release"] = 1.0 - np.exp(-1.0 / (RELEASE_S * sample_rate))
+        self._time = np.zeros(3)
+        self.userdata: int = memory.ctypes.data + first
         """Address of the record, for PortAudio."""
+
+    def replace_late(self, latency: int) -> None:
+        """Play the mixture, as late as it should have been, where the worker's answer is missing.
+
+        Parameters
+        ----------
+        latency
+            Of the worker's answers, in samples, beside ``headroom``.
+
+        Raises
+        ------
+        ValueError
+            If the mixture is not kept for so long.
+        """
+        delay = latency + self.headroom
+        if delay + self.block > self.input.capacity:
+            raise ValueError(
+                f"the mixture is kept for {self.input.capacity} samples, not for a latency of "
+                f"{delay}"
+            )
+        self._control["dry"] = delay
+
+    def limit(self, level: float) -> None:
+        """Play no magnitude above ``level`` (linear, 1 is full scale)."""
+        self._control["limit"] = level
+
+    def leave_out(self, n: int, latency: int) -> None:
+        """Give up the next ``n`` answers, and those that are a mixture with what comes after.
+
+        Parameters
+        ----------
+        n
+            Samples of the input that the worker has dropped.
+        latency
+            Of its answers, in samples, beside ``headroom``.
+        """
+        self._control["valid_from"] = self.output.written + n + latency
+        self.output.leave_out(n)
+
+    def resume(self) -> None:
+        """Begin from silence, whatever was played last: the device was away."""
+        self._last[:] = 0.0
+        self._control["due"] = 0.0
+        self._control["resumed"] = 1
 
     @property
     def finished(self) -> bool:
@@ -150,7 +235,8 @@ class Exchange:
 
     def stats(self) -> Stats:
         """Read the counters, while the stream runs or after."""
-        return Stats(**{name: int(self._control[name]) for name in COUNTERS})
+        late = max(-self.output.readable, 0)
+        return Stats(**{name: int(self._control[name]) for name in COUNTERS}, late=late)
 
     def peaks(self) -> tuple[float, float]:
         """Largest absolute input and output value since the last call."""
@@ -176,12 +262,12 @@ class Exchange:
         flags
             PortAudio's status flags.
         """
-        time = np.full(3, now)
+        self._time[:] = now
         _TICK(
             block.ctypes.data,
             out.ctypes.data,
-            self.block,
-            time.ctypes.data,
+            len(out),
+            self._time.ctypes.data,
             flags,
             self.userdata,
         )

@@ -1,0 +1,169 @@
+"""A device with a clock of its own making: hours in seconds, and faults by a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rtsep.io.exchange import Exchange
+from rtsep.ring import Float32
+
+Sound = Callable[[int, Float32], None]
+"""Fills, or looks at, the block (n, channels) that begins at a time in samples."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The worker stands still from ``at`` for ``lasting``, in seconds of the device."""
+
+    at: float
+    lasting: float
+
+
+@dataclass(frozen=True)
+class Away:
+    """The device is lost at ``at`` and comes back after ``lasting``, in seconds."""
+
+    at: float
+    lasting: float
+
+
+@dataclass(frozen=True)
+class Bad:
+    """From ``at`` (seconds) on, ``samples`` of every channel of the input are ``value``."""
+
+    at: float
+    samples: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """From ``at`` (seconds) on, the device hands over blocks of ``size`` samples."""
+
+    at: float
+    size: int
+
+
+Event = Hold | Away | Bad | Blocks
+
+
+def _silence(start: int, block: Float32) -> None:
+    block[:] = 0.0
+
+
+def _nobody(start: int, block: Float32) -> None:
+    pass
+
+
+class FakeDevice(Exchange):
+    """Drive the callback and a worker by a virtual clock: no thread, no waiting, no chance.
+
+    The callback, the timelines and the worker's turn are those of a real device; only the time is
+    made up. Calls come at the device's pace, each late by a random part of the jitter; between two
+    of them the worker, unless it is held, does all there is to do.
+
+    Parameters
+    ----------
+    sample_rate, in_channels, out_channels, block, headroom
+        As of `Exchange`.
+    sound
+        What the microphone hears; silence if not given.
+    hear
+        Is shown every block played, with its time.
+    script
+        What happens.
+    jitter_s
+        Most by which a call comes late, in seconds.
+    seed
+        Of the jitter.
+
+    Attributes
+    ----------
+    now
+        Time on the device's clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        in_channels: int,
+        out_channels: int,
+        block: int,
+        headroom: int,
+        sound: Sound = _silence,
+        hear: Sound = _nobody,
+        *,
+        script: Iterable[Event] = (),
+        jitter_s: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(sample_rate, in_channels, out_channels, block, headroom, microphone=True)
+        self.name = "a made-up device"
+        self.now = 0.0
+        self.active = False
+        self._sound, self._hear = sound, hear
+        self._script = sorted(script, key=lambda event: event.at)
+        self._jitter = jitter_s
+        self._random = np.random.default_rng(seed)
+        self._size = block
+        self._exact = 0.0
+        self._held = 0.0
+        self._bad, self._value = 0, 0.0
+        most = max([block, *(event.size for event in self._script if isinstance(event, Blocks))])
+        self._heard = np.zeros((most, in_channels), np.float32)
+        self._played = np.zeros((most, out_channels), np.float32)
+
+    def start(self) -> None:
+        """Be there."""
+        self.active = True
+
+    def stop(self) -> None:
+        """Be gone; may be repeated."""
+        self.active = False
+
+    def run(self, turn: Callable[[], object], seconds: float) -> None:
+        """Let time pass.
+
+        Parameters
+        ----------
+        turn
+            Lets the worker do what there is to do, as `rtsep.live.Live.turn` does.
+        seconds
+            Of the device's clock.
+        """
+        end = self._exact + seconds
+        while self._exact + self._size / self.sample_rate <= end:
+            self._exact += self._size / self.sample_rate
+            self.now = self._exact + self._jitter * self._random.random()
+            while self._script and self._script[0].at <= self.now:
+                self._begin(self._script.pop(0))
+            if self._held <= self.now:
+                turn()
+            self._exchange()
+            if self._held <= self.now:
+                turn()
+
+    def _begin(self, event: Event) -> None:
+        if isinstance(event, Hold):
+            self._held = max(self._held, event.at + event.lasting)
+        elif isinstance(event, Blocks):
+            self._size = event.size
+        elif isinstance(event, Bad):
+            self._bad, self._value = self._bad + event.samples, event.value
+        else:
+            self._exact += event.lasting
+            self.now += event.lasting
+            self.resume()
+
+    def _exchange(self) -> None:
+        heard, played = self._heard[: self._size], self._played[: self._size]
+        time = self.input.written
+        self._sound(time, heard)
+        bad = min(self._bad, self._size)
+        heard[:bad] = self._value
+        self._bad -= bad
+        self.tick(heard, played, self.now)
+        self._hear(time, played)
