@@ -87,13 +87,15 @@ class Live:
         that time, or ``"mute"``, silence.
     ask_realtime
         Whether to ask the system for real-time scheduling and locked memory.
+    limit_db
+        Largest magnitude played, in dB re full scale; any if None.
 
     Attributes
     ----------
     hops
         Time of one hop from input to output, resampling and mixing included.
     processed, busy_s
-        Samples separated, and the time that took, in seconds.
+        Samples separated on the present device, and the time all took, in seconds.
     drops, dropped
         Backlogs dropped, and their samples.
     realtime
@@ -112,15 +114,26 @@ class Live:
         *,
         on_late: Literal["dry", "mute"] = "dry",
         ask_realtime: bool = True,
+        limit_db: float | None = None,
     ) -> None:
-        self.device = device
-        self.engine = engine
         self.recorder = recorder
         self._step = step
+        self._on_late = on_late
         self._ask_realtime = ask_realtime
+        self._limit = np.inf if limit_db is None else 10 ** (limit_db / 20)
         self.realtime = False
         self.error: BaseException | None = None
         self._gains = np.ascontiguousarray(gains, np.float32)
+        self._peaks = np.zeros(1 + len(engine.spec.sources), np.float32)
+        self._manners = ExitStack()
+        self._separated_s = 0.0
+        self._nonfinite = 0, 0
+        self._connect(device, engine)
+        self._warm_up()
+
+    def _connect(self, device: Device, engine: Processor | Resampled) -> None:
+        """Make what the worker needs for this device."""
+        self.device, self.engine = device, engine
         sources, channels = len(engine.spec.sources), engine.channels
         self._most = (4 * device.headroom // device.block + 16) * device.block
         self._patience = round(PATIENCE_S * device.sample_rate)
@@ -128,15 +141,13 @@ class Live:
         self._mixture = np.zeros((self._most, channels), np.float32)
         self._stems = np.zeros((self._most, sources, channels), np.float32)
         self._out = np.zeros((self._most, device.output.width), np.float32)
-        self._peaks = np.zeros(1 + sources, np.float32)
         self._no_tail = np.zeros((engine.latency_samples, sources, channels), np.float32)
         self._pause = min(POLL_S, 0.5 * device.block / device.sample_rate)
         self._stopping = threading.Event()
-        self._manners = ExitStack()
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
-        if on_late == "dry":
+        device.limit(self._limit)
+        if self._on_late == "dry":
             device.replace_late(engine.latency_samples)
-        self._warm_up()
 
     def _warm_up(self) -> None:
         """Run every path once before the stream opens, then start from nothing."""
@@ -162,19 +173,81 @@ class Live:
         AudioFileError
             The recording could not be written.
         """
+        self._halt()
+        self._manners.close()
+        self.end_recording()
+
+    def move(
+        self, device: Device, engine: Processor | Resampled, recorder: Recorder | None
+    ) -> None:
+        """Go on with another device, and an engine and a recorder for its rate.
+
+        Parameters
+        ----------
+        device
+            Not started yet.
+        engine
+            Calls the same step, which keeps its state.
+        recorder
+            Takes the place of the present one, see `end_recording`.
+        """
+        started = self._thread.ident is not None
+        self._halt()
+        self._separated_s = self.separated_s
+        self._nonfinite = self.nonfinite
+        self.processed = 0
+        device.inherit(self.device.stats())
+        self._connect(device, engine)
+        self.recorder = recorder
+        if started:
+            self._thread.start()
+        device.start()
+
+    def _halt(self) -> None:
         self.device.stop()
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self._manners.close()
-        if self.recorder is not None:
+
+    def end_recording(self, *, keep_state: bool = False) -> None:
+        """Complete the recording, if there is one; the stream must not run.
+
+        Parameters
+        ----------
+        keep_state
+            Leave the model as it is, at the price of the stems' last samples: silence is recorded
+            for those that are still inside.
+
+        Raises
+        ------
+        AudioFileError
+            The recording could not be written.
+        """
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None:
             broken = self.error is not None  # then there is nothing more to get from the engine
-            self.recorder.close(self._no_tail if broken else self.engine.flush())
+            recorder.close(self._no_tail if broken or keep_state else self.engine.flush())
+
+    @property
+    def separated_s(self) -> float:
+        """Seconds separated, on all devices."""
+        return self._separated_s + self.processed / self.device.sample_rate
+
+    @property
+    def nonfinite(self) -> tuple[int, int]:
+        """Input samples and frames of the model replaced because they were no sound."""
+        heard, made = self._nonfinite
+        return heard + self.engine.nonfinite_in, made + self.engine.nonfinite_out
+
+    @property
+    def working(self) -> bool:
+        """Whether the worker is there, and able to go on with a device that comes back."""
+        return self._thread.is_alive()
 
     @property
     def running(self) -> bool:
         """Whether worker and device both are."""
-        return self._thread.is_alive() and self.device.active
+        return self.working and self.device.active
 
     def peaks(self) -> Float32:
         """(1 + sources,) largest absolute value of mixture and stems since the last call."""

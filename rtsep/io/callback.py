@@ -42,7 +42,7 @@ _SETTINGS = (
     "fade",
     "valid_from",
 )
-_STATE = ("last", "tail", "tail_left", "wet", "resumed", "absent")
+_STATE = ("last", "tail", "tail_left", "wet", "resumed", "absent", "lost")
 COUNTERS = (
     "callbacks",
     "missed",
@@ -80,6 +80,8 @@ wet
     Samples of the fade towards the worker's answer done so far, up to ``fade``.
 resumed
     The device was away: begin from silence.
+lost
+    Set when the device has gone away.
 absent
     Length so far of the present run of samples without an answer.
 limit, limiter, release

@@ -168,8 +168,9 @@ class Exchange:
         self.output = Timeline(parts["output_data"], parts["output_cursors"])
         self._last = parts["last"]
         self.output.leave_out(headroom)
+        self._source = parts["source"][:length]
         if source is not None:
-            parts["source"][:length] = source
+            self._source[:] = source
         self._control["source_length"] = length
         self._control["microphone"] = microphone
         self._control["passthrough"] = passthrough
@@ -179,8 +180,16 @@ class Exchange:
         self._control["limit"], self._control["limiter"] = np.inf, 1.0
         self._control["release"] = 1.0 - np.exp(-1.0 / (RELEASE_S * sample_rate))
         self._time = np.zeros(3)
+        self.record = first
+        """Where the record begins in the memory, in bytes."""
         self.userdata: int = memory.ctypes.data + first
-        """Address of the record, for PortAudio."""
+        """Its address, for PortAudio."""
+
+    @staticmethod
+    def offset(field: str) -> int:
+        """Where a field lies in the record, in bytes."""
+        assert CONTROL.fields is not None
+        return int(CONTROL.fields[field][1])
 
     def replace_late(self, latency: int) -> None:
         """Play the mixture, as late as it should have been, where the worker's answer is missing.
@@ -238,6 +247,11 @@ class Exchange:
         late = max(-self.output.readable, 0)
         return Stats(**{name: int(self._control[name]) for name in COUNTERS}, late=late)
 
+    def inherit(self, counters: Stats) -> None:
+        """Go on counting from there: this stream takes the place of another."""
+        for name in COUNTERS:
+            self._control[name] = getattr(counters, name)
+
     def peaks(self) -> tuple[float, float]:
         """Largest absolute input and output value since the last call."""
         found = float(self._control["input_peak"]), float(self._control["output_peak"])
@@ -274,6 +288,14 @@ class Exchange:
 
     def start(self) -> None:
         """Begin to exchange blocks; once in the life of a device."""
+        raise NotImplementedError
+
+    def reopen(self) -> bool:
+        """Try once to go on with a device that was lost; tell whether it is back."""
+        return False
+
+    def at_rate(self, rate: int) -> Self:
+        """Make a device for the same stream at another rate, in Hz; to be started."""
         raise NotImplementedError
 
     def stop(self) -> None:

@@ -1,0 +1,50 @@
+"""Memory two processes share, without a name: it goes with the last of them, however it ends."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+from itertools import count
+from typing import Any
+
+_serial = count()
+
+
+class Shared:
+    """Memory that a child process can map too; its size is settled later.
+
+    Attributes
+    ----------
+    key
+        What the child gives to `attach`.
+    descriptors
+        What the child must inherit, see `subprocess.Popen`.
+    """
+
+    def __init__(self) -> None:
+        self.descriptors: tuple[int, ...] = ()
+        if sys.platform == "win32":
+            self.key = f"rtsep-{os.getpid()}-{next(_serial)}"
+            return
+        if sys.platform == "linux":
+            self._file: Any = os.fdopen(os.memfd_create("rtsep"), "r+b")
+        else:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this object
+        self.key = str(self._file.fileno())
+        self.descriptors = (self._file.fileno(),)
+
+    def allocate(self, size: int) -> mmap.mmap:
+        """Settle the size, in bytes, and map it; zeros."""
+        if self.descriptors:
+            self._file.truncate(0)
+            self._file.truncate(size)
+        return attach(self.key, size)
+
+
+def attach(key: str, size: int) -> mmap.mmap:
+    """Map the memory of that key, of that size in bytes."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size, tagname=key)
+    return mmap.mmap(int(key), size)
