@@ -34,7 +34,7 @@ MAY_IMPORT = {
         *("weights", ""),
     },
     "picture": {"spec"},
-    "io": {"ring", "timeline"},
+    "io": {"polyphase", "ring", "timeline"},
     "recorder": {"io", "ring", "spec"},
     "live": {"io", "recorder", "measure", "realtime", "resample", "ring", "spec"},
     "weights": {"bundle"},

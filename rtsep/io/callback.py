@@ -22,6 +22,7 @@ from numba.core.cgutils import voidptr_t
 from numba.extending import intrinsic
 
 from rtsep import timeline
+from rtsep.io import clocks
 from rtsep.ring import Float32, acquire, release
 
 _SETTINGS = (
@@ -41,8 +42,30 @@ _SETTINGS = (
     "dry",
     "fade",
     "valid_from",
+    "feed_data",
+    "feed_cursors",
+    "feed_capacity",
+    "table",
+    "taps",
+    "taken",
+    "two_clocks",
 )
-_STATE = ("last", "tail", "tail_left", "wet", "resumed", "absent", "lost")
+_STATE = ("last", "tail", "tail_left", "wet", "resumed", "absent", "lost", "feeding")
+_FIGURES = ("period", "due", "input_peak", "output_peak", "limit", "limiter", "release")
+_STEERING = (
+    "feed_rate",
+    "feed_ratio",
+    "reserve",
+    "heard_at",
+    "feed_position",
+    "error",
+    "smooth_error",
+    "difference",
+    "correction",
+    "steered_s",
+    "looked_s",
+    "left",
+)
 COUNTERS = (
     "callbacks",
     "missed",
@@ -54,13 +77,11 @@ COUNTERS = (
     "starvations",
     "starved_samples",
     "longest_starvation",
+    "slips",
 )
 CONTROL = np.dtype(
     [(name, np.int64) for name in (*_SETTINGS, *_STATE, *COUNTERS)]
-    + [
-        (name, np.float64)
-        for name in ("period", "due", "input_peak", "output_peak", "limit", "limiter", "release")
-    ]
+    + [(name, np.float64) for name in (*_FIGURES, *_STEERING)]
 )
 """The record behind ``userdata``; counts are samples, times seconds.
 
@@ -87,6 +108,15 @@ absent
 limit, limiter, release
     Largest magnitude played (infinite: bit for bit what was made), the gain now, and the share of
     its distance to 1 that it regains per sample.
+feed, table, taken
+    With two clocks: the microphone's timeline, the filter, and room for a block taken from there.
+feeding, feed_position
+    Whether samples are taken, and the time of the filter's newest edge, in samples of the feed.
+feed_rate, feed_ratio, reserve, heard_at
+    Rate of the microphone in Hz, its ratio to the loudspeaker's, the samples to be left, and the
+    time of the microphone's last call.
+error, smooth_error, difference, correction, steered_s, looked_s, left
+    Of `rtsep.io.clocks.steer` and `rtsep.io.clocks.look`.
 """
 
 _ULONG = types.int64 if ctypes.sizeof(ctypes.c_ulong) == 8 else types.int32
@@ -125,11 +155,17 @@ def _peak(block: Float32) -> np.float32:
 
 
 @njit(cache=True)
+def _count_input_flags(control: Any, flags: int) -> None:
+    control.input_underflows += flags & 1
+    control.input_overflows += flags >> 1 & 1
+
+
+@njit(cache=True)
 def _count_xruns(control: Any, flags: int, now: float) -> None:
     """Count PortAudio's flags, and the callbacks that should have come before this one."""
     control.callbacks += 1
-    control.input_underflows += flags & 1
-    control.input_overflows += flags >> 1 & 1
+    if not control.two_clocks:
+        _count_input_flags(control, flags)
     control.output_underflows += flags >> 2 & 1
     control.output_overflows += flags >> 3 & 1
     if now == 0.0:  # a host without a clock
@@ -157,6 +193,44 @@ def _keep(control: Any, data: Float32, cursors: Any, block: Float32) -> None:
             data[(start + i) & mask, channel] = sample
     release()  # the samples are in memory before the cursor says so
     cursors[timeline.WRITTEN, 0] = start + block.shape[0]
+
+
+@njit(cache=True)
+def _take(control: Any, user: int, now: float, out: Float32) -> None:
+    """Fill a block from the microphone's timeline, at the loudspeaker's pace; silence if empty."""
+    frames = out.shape[0]
+    shape = (control.feed_capacity, out.shape[1])
+    feed = carray(_pointer(user + control.feed_data), shape, np.float32)
+    cursors = carray(_pointer(user + control.feed_cursors), timeline.CURSORS, np.int64)
+    shape = (clocks.PHASES + 1, control.taps)
+    rows = carray(_pointer(user + control.table), shape, np.float32)
+    written = cursors[timeline.WRITTEN, 0]
+    acquire()
+    ratio = control.feed_ratio * (1.0 + control.correction)
+    span = frames * ratio
+    seconds = frames / control.feed_rate * control.feed_ratio
+    if control.resumed or not control.feed_position:
+        control.feed_position = written
+        control.feeding = 0
+    left = written - (control.feed_position + span)
+    # Those that the microphone has heard since its last call count: else a block would come and go
+    # with the beat of both clocks.
+    heard = left + min(now - control.heard_at, 1.0) * control.feed_rate
+    if not control.feeding:
+        control.feeding = clocks.look(control, heard, seconds)
+    elif not 1.0 <= left <= 0.5 * control.feed_capacity:
+        control.slips += 1
+        control.feeding = 0
+        control.feed_position = written
+    else:
+        clocks.steer(control, heard, seconds)
+    if control.feeding:
+        clocks.interpolate(feed, rows, control.feed_position, ratio, out)
+    else:
+        for channel in range(out.shape[1]):
+            out[:, channel] = 0.0
+    control.feed_position += span
+    cursors[timeline.READ, 0] = np.int64(control.feed_position)
 
 
 @njit(cache=True)
@@ -268,11 +342,13 @@ def callback(
         start = min(control.source_position, control.source_length)
         input_address = user + control.source + 4 * width * start
         control.source_position += length
+    if control.two_clocks:
+        input_address = user + control.taken
     block = carray(_pointer(input_address), (length, width), np.float32)
     out = carray(_pointer(output_address), (length, control.output_width), np.float32)
     # PaStreamCallbackTimeInfo: when the input was heard, now, when the output will be.
     time = carray(_pointer(time_address), 3, np.float64)
-    now = time[0] if control.microphone else time[2]
+    now = time[0] if control.microphone and not control.two_clocks else time[2]
     _count_xruns(control, flags, now if now > 0.0 else time[1])
     if control.passthrough:
         for i in range(length):
@@ -283,8 +359,29 @@ def callback(
         mixture = carray(_pointer(user + control.input_data), shape, np.float32)
         cursors = carray(_pointer(user + control.input_cursors), timeline.CURSORS, np.int64)
         now_at = cursors[timeline.WRITTEN, 0]
+        if control.two_clocks:
+            _take(control, user, time[1], block)
         _keep(control, mixture, cursors, block)
         _play(control, user, mixture, now_at, out)
     control.input_peak = max(control.input_peak, _peak(block))
     _guard(control, out)
+    return 0
+
+
+@cfunc(
+    types.int32(types.int64, types.int64, _ULONG, types.int64, _ULONG, types.int64),
+    cache=True,
+)
+def listen(
+    input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
+) -> int:
+    """Append a microphone's block to its timeline; with a clock of its own, the other callback."""
+    control = carray(_pointer(user), 1, CONTROL)[0]
+    shape = (control.feed_capacity, control.input_width)
+    block = carray(_pointer(input_address), (np.int64(frames), shape[1]), np.float32)
+    feed = carray(_pointer(user + control.feed_data), shape, np.float32)
+    cursors = carray(_pointer(user + control.feed_cursors), timeline.CURSORS, np.int64)
+    _count_input_flags(control, flags)
+    control.heard_at = carray(_pointer(time_address), 3, np.float64)[1]
+    _keep(control, feed, cursors, block)
     return 0

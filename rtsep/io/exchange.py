@@ -9,13 +9,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from rtsep.io.callback import CONTROL, COUNTERS, callback
+from rtsep.io import clocks
+from rtsep.io.callback import CONTROL, COUNTERS, callback, listen
 from rtsep.ring import Float32
 from rtsep.timeline import CURSORS, Timeline
 
 HISTORY_S = 2.0
 """The mixture and what is heard are kept for at least so long, in seconds; no latency that a live
 stream can have is longer."""
+MAX_BLOCK = 8192
+"""Largest block of a device, in samples."""
 FADE_S = 0.005
 """Duration of the fade between the worker's answer and its replacement."""
 RELEASE_S = 0.1
@@ -39,6 +42,8 @@ class Stats:
     starvations, starved_samples, longest_starvation
         Runs of samples for which the worker's answer was missing, the samples of all runs, and of
         the longest.
+    slips
+        Times that the microphone's clock got away from the loudspeaker's, see `rtsep.io.clocks`.
     late
         Samples by which the worker is too late now; 0 when it is in time.
     """
@@ -53,6 +58,7 @@ class Stats:
     starvations: int
     starved_samples: int
     longest_starvation: int
+    slips: int
     late: int
 
     @property
@@ -66,7 +72,7 @@ class Stats:
         )
 
 
-_TICK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
+_CALLBACK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
     ctypes.c_int,
     ctypes.c_void_p,
     ctypes.c_void_p,
@@ -74,23 +80,34 @@ _TICK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
     ctypes.c_void_p,
     ctypes.c_ulong,
     ctypes.c_void_p,
-)(callback.address or 0)
+)
+_TICK, _LISTEN = _CALLBACK(callback.address or 0), _CALLBACK(listen.address or 0)
 
 
 def layout(
-    sample_rate: int, in_channels: int, out_channels: int, block: int, source_length: int
+    sample_rate: int,
+    in_channels: int,
+    out_channels: int,
+    block: int,
+    source_length: int,
+    taps: int = 0,
 ) -> np.dtype[Any]:
     """Memory of one stream, the record `CONTROL` first; the same in every process that maps it."""
     capacity = 1 << (max(round(HISTORY_S * sample_rate), 16 * block) - 1).bit_length()
+    feed = (capacity, MAX_BLOCK, clocks.PHASES + 1) if taps else (1, 1, 1)
     return np.dtype(
         [
             ("control", CONTROL),
             ("input_cursors", np.int64, CURSORS),
             ("output_cursors", np.int64, CURSORS),
+            ("feed_cursors", np.int64, CURSORS),
             ("input_data", np.float32, (capacity, in_channels)),
             ("output_data", np.float32, (capacity, out_channels)),
             ("last", np.float32, (out_channels,)),
             ("tail", np.float32, (out_channels,)),
+            ("feed_data", np.float32, (feed[0], in_channels)),
+            ("taken", np.float32, (feed[1], in_channels)),
+            ("table", np.float32, (feed[2], max(taps, 1))),
             ("source", np.float32, (source_length + block, in_channels)),
         ],
         align=True,
@@ -118,6 +135,8 @@ class Exchange:
     passthrough
         Copy input to output in the callback and leave the rest alone. A missing channel is the
         last one there is.
+    own_clock_hz
+        Rate of a microphone that has another clock than the output, see `listen`; 0 if it has not.
     allocate
         Makes the memory, zeroed, of a number of bytes; the process's own if not given.
 
@@ -139,6 +158,7 @@ class Exchange:
         *,
         microphone: bool = False,
         passthrough: bool = False,
+        own_clock_hz: int = 0,
         allocate: Callable[[int], Any] = bytearray,
     ) -> None:
         if min(sample_rate, in_channels, out_channels, block) < 1 or headroom < 0:
@@ -151,16 +171,18 @@ class Exchange:
         self.sample_rate, self.block, self.headroom = sample_rate, block, headroom
         self._has_source = source is not None
         length = 0 if source is None else len(source)
-        kind = layout(sample_rate, in_channels, out_channels, block, length)
+        rows = np.zeros((1, 0), np.float32)
+        if own_clock_hz:
+            rows = clocks.table(own_clock_hz, sample_rate)
+        kind = layout(sample_rate, in_channels, out_channels, block, length, rows.shape[1])
         # One line of the cache more than needed: the record begins at the start of one.
         memory = np.frombuffer(allocate(kind.itemsize + 64), np.uint8)
         first = -memory.ctypes.data % 64
         parts: Any = memory[first : first + kind.itemsize].view(kind)[0]
         self._control: Any = parts["control"]
-        for name in ("input", "output"):
-            self._control[f"{name}_capacity"], self._control[f"{name}_width"] = parts[
-                f"{name}_data"
-            ].shape
+        for name in ("input", "output", "feed"):
+            self._control[f"{name}_capacity"] = len(parts[f"{name}_data"])
+        self._control["input_width"], self._control["output_width"] = in_channels, out_channels
         assert kind.fields is not None
         for name in kind.fields.keys() - {"control"}:
             self._control[name] = kind.fields[name][1]
@@ -176,6 +198,14 @@ class Exchange:
         self._control["passthrough"] = passthrough
         self._control["dry"] = -1
         self._control["fade"] = self._control["wet"] = max(1, round(FADE_S * sample_rate))
+        self.own_clock_hz = own_clock_hz
+        if own_clock_hz:
+            parts["table"][:] = rows
+            self._control["two_clocks"] = 1
+            self._control["taps"] = rows.shape[1]
+            self._control["feed_rate"] = own_clock_hz
+            self._control["feed_ratio"] = own_clock_hz / sample_rate
+            self._control["reserve"] = clocks.reserve(block, own_clock_hz)
         self._control["period"] = block / sample_rate
         self._control["limit"], self._control["limiter"] = np.inf, 1.0
         self._control["release"] = 1.0 - np.exp(-1.0 / (RELEASE_S * sample_rate))
@@ -260,7 +290,14 @@ class Exchange:
 
     def latency_terms(self) -> dict[str, int]:
         """Latency between input and output, in samples, by its terms."""
-        return {"headroom": self.headroom}
+        return {**self.clock_terms(), "headroom": self.headroom}
+
+    def clock_terms(self) -> dict[str, int]:
+        """Latency that a microphone's own clock adds, in samples."""
+        if not self.own_clock_hz:
+            return {}
+        inside = self._control["reserve"] + self._control["taps"] / 2
+        return {"two clocks": round(inside / self._control["feed_ratio"])}
 
     def tick(self, block: Float32, out: Float32, now: float, flags: int = 0) -> None:
         """Call the callback as PortAudio would, from Python.
@@ -285,6 +322,22 @@ class Exchange:
             flags,
             self.userdata,
         )
+
+    def listen(self, block: Float32, now: float, flags: int = 0) -> None:
+        """Call the callback of a microphone with a clock of its own, from Python.
+
+        Parameters
+        ----------
+        block
+            (n, in_channels) float32, C-contiguous.
+        now
+            Time of the clock that `tick` is told, in seconds.
+        flags
+            PortAudio's status flags.
+        """
+        self._time[:] = now
+        address = self._time.ctypes.data
+        _LISTEN(block.ctypes.data, None, len(block), address, flags, self.userdata)
 
     def start(self) -> None:
         """Begin to exchange blocks; once in the life of a device."""

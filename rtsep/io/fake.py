@@ -79,6 +79,9 @@ class FakeDevice(Exchange):
         Most by which a call comes late, in seconds.
     seed
         Of the jitter.
+    own_clock_hz, drift
+        Nominal rate of a microphone with a clock of its own, and what that is off by: 3e-4 is 300
+        parts per million too fast.
 
     Attributes
     ----------
@@ -99,8 +102,18 @@ class FakeDevice(Exchange):
         script: Iterable[Event] = (),
         jitter_s: float = 0.0,
         seed: int = 0,
+        own_clock_hz: int = 0,
+        drift: float = 0.0,
     ) -> None:
-        super().__init__(sample_rate, in_channels, out_channels, block, headroom, microphone=True)
+        super().__init__(
+            sample_rate,
+            in_channels,
+            out_channels,
+            block,
+            headroom,
+            microphone=True,
+            own_clock_hz=own_clock_hz,
+        )
         self.name = "a made-up device"
         self.now = 0.0
         self.active = False
@@ -111,6 +124,8 @@ class FakeDevice(Exchange):
         self._size = block
         self._exact = 0.0
         self._held = 0.0
+        self._own_rate = own_clock_hz * (1 + drift)
+        self._spoken = self._spoken_at = 0.0
         self._bad, self._value = 0, 0.0
         most = max([block, *(event.size for event in self._script if isinstance(event, Blocks))])
         self._heard = np.zeros((most, in_channels), np.float32)
@@ -161,9 +176,25 @@ class FakeDevice(Exchange):
     def _exchange(self) -> None:
         heard, played = self._heard[: self._size], self._played[: self._size]
         time = self.input.written
+        if self._own_rate:
+            self._listen()
+        else:
+            self._speak(time, heard)
+        self.tick(heard, played, self.now)
+        self._hear(time, played)
+
+    def _listen(self) -> None:
+        """Hand over what a microphone of its own clock has had ready by now."""
+        heard = self._heard[: self._size]
+        while self._spoken_at <= self.now:
+            if self._spoken:
+                self._speak(round(self._spoken * self._own_rate) - self._size, heard)
+                self.listen(heard, self._spoken_at)
+            self._spoken += self._size / self._own_rate
+            self._spoken_at = self._spoken + self._jitter * self._random.random()
+
+    def _speak(self, time: int, heard: Float32) -> None:
         self._sound(time, heard)
         bad = min(self._bad, self._size)
         heard[:bad] = self._value
         self._bad -= bad
-        self.tick(heard, played, self.now)
-        self._hear(time, played)

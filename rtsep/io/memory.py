@@ -6,8 +6,9 @@ import mmap
 import os
 import sys
 import tempfile
+import weakref
 from itertools import count
-from typing import Any
+from pathlib import Path
 
 _serial = count()
 
@@ -29,17 +30,19 @@ class Shared:
             self.key = f"rtsep-{os.getpid()}-{next(_serial)}"
             return
         if sys.platform == "linux":
-            self._file: Any = os.fdopen(os.memfd_create("rtsep"), "r+b")
+            descriptor = os.memfd_create("rtsep")
         else:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this object
-        self.key = str(self._file.fileno())
-        self.descriptors = (self._file.fileno(),)
+            descriptor, path = tempfile.mkstemp()
+            Path(path).unlink()
+        weakref.finalize(self, os.close, descriptor)
+        self.key = str(descriptor)
+        self.descriptors = (descriptor,)
 
     def allocate(self, size: int) -> mmap.mmap:
         """Settle the size, in bytes, and map it; zeros."""
-        if self.descriptors:
-            self._file.truncate(0)
-            self._file.truncate(size)
+        for descriptor in self.descriptors:
+            os.ftruncate(descriptor, 0)
+            os.ftruncate(descriptor, size)
         return attach(self.key, size)
 
 
