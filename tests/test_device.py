@@ -173,7 +173,7 @@ def test_a_source_is_played_to_a_device(jack: str) -> None:
 def test_a_forgotten_stream_is_closed_before_its_memory_goes(jack: str) -> None:
     device = Duplex(jack, jack, RATE, 2, 2, BLOCK, 4 * BLOCK)
     device.start()
-    stream = device._stream.stream
+    (stream,) = device._stream.streams
     del device
     gc.collect()
     assert stream.closed

@@ -58,7 +58,7 @@ def open_device(
     if output is None and query is not None and microphone["max_output_channels"]:
         output = str(microphone["index"])
     speaker = find(output, "output", process)
-    rate = round(microphone["default_samplerate"])
+    rate = round(speaker["default_samplerate"])
     wide = min(max(2, channels), speaker["max_output_channels"])
     headroom = _headroom(buffer_ms, rate, block)
     return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)

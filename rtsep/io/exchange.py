@@ -272,6 +272,17 @@ class Exchange:
             self._control["source_position"] >= self._control["source_length"]
         )
 
+    @property
+    def correction(self) -> float:
+        """By how much the microphone's clock is faster than its rate, as far as is known now."""
+        return float(self._control["correction"])
+
+    @property
+    def fading(self) -> bool:
+        """Whether anything but the worker's answer, as it is, is heard now."""
+        whole = self._control["wet"] == self._control["fade"]
+        return not whole or bool(self._control["tail_left"])
+
     def stats(self) -> Stats:
         """Read the counters, while the stream runs or after."""
         late = max(-self.output.readable, 0)

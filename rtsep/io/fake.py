@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
+from rtsep.io.errors import RateError
 from rtsep.io.exchange import Exchange
 from rtsep.ring import Float32
 
@@ -47,7 +49,15 @@ class Blocks:
     size: int
 
 
-Event = Hold | Away | Bad | Blocks
+@dataclass(frozen=True)
+class Rate:
+    """The device is lost at ``at`` (seconds), and comes back with another rate, in Hz."""
+
+    at: float
+    rate: int
+
+
+Event = Hold | Away | Bad | Blocks | Rate
 
 
 def _silence(start: int, block: Float32) -> None:
@@ -87,6 +97,8 @@ class FakeDevice(Exchange):
     ----------
     now
         Time on the device's clock, in seconds.
+    absences
+        Times it was lost.
     """
 
     def __init__(
@@ -115,14 +127,15 @@ class FakeDevice(Exchange):
             own_clock_hz=own_clock_hz,
         )
         self.name = "a made-up device"
-        self.now = 0.0
+        self.now, self.absences = 0.0, 0
         self.active = False
         self._sound, self._hear = sound, hear
         self._script = sorted(script, key=lambda event: event.at)
-        self._jitter = jitter_s
+        self._jitter, self._drift = jitter_s, drift
+        self._next_rate = sample_rate
         self._random = np.random.default_rng(seed)
         self._size = block
-        self._exact = 0.0
+        self._begun, self._ticked = 0.0, 0
         self._held = 0.0
         self._own_rate = own_clock_hz * (1 + drift)
         self._spoken = self._spoken_at = 0.0
@@ -139,6 +152,40 @@ class FakeDevice(Exchange):
         """Be gone; may be repeated."""
         self.active = False
 
+    def reopen(self) -> bool:
+        """See `rtsep.io.device.Device`."""
+        if self._next_rate != self.sample_rate:
+            raise RateError(self._next_rate)
+        self.active = True
+        self.resume()
+        return True
+
+    def at_rate(self, rate: int) -> Self:
+        """Return what this device has become; its time and script go on."""
+        device = type(self)(
+            rate,
+            self.input.width,
+            self.output.width,
+            self.block,
+            self.headroom,
+            self._sound,
+            self._hear,
+            script=self._script,
+            jitter_s=self._jitter,
+            seed=int(self._random.integers(1 << 31)),
+            own_clock_hz=self.own_clock_hz,
+            drift=self._drift,
+        )
+        device.now, device._begun, device._held = self.now, self._exact(0), self._held
+        device._bad, device._value = self._bad, self._value
+        device.absences = self.absences
+        return device
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something of the script is still to come, or going on."""
+        return bool(self._script or self._bad or self._held > self.now)
+
     def run(self, turn: Callable[[], object], seconds: float) -> None:
         """Let time pass.
 
@@ -147,19 +194,25 @@ class FakeDevice(Exchange):
         turn
             Lets the worker do what there is to do, as `rtsep.live.Live.turn` does.
         seconds
-            Of the device's clock.
+            Of the device's clock. Less, where the device is lost for good.
         """
-        end = self._exact + seconds
-        while self._exact + self._size / self.sample_rate <= end:
-            self._exact += self._size / self.sample_rate
-            self.now = self._exact + self._jitter * self._random.random()
-            while self._script and self._script[0].at <= self.now:
+        end = self._exact(0) + seconds
+        while self.active and self._exact(self._size) <= end:
+            self._ticked += self._size
+            self.now = self._exact(0) + self._jitter * self._random.random()
+            while self.active and self._script and self._script[0].at <= self.now:
                 self._begin(self._script.pop(0))
+            if not self.active:
+                return
             if self._held <= self.now:
                 turn()
             self._exchange()
             if self._held <= self.now:
                 turn()
+
+    def _exact(self, later: int) -> float:
+        """Time so many samples after the last call; multiplied, so that rounding does not add."""
+        return self._begun + (self._ticked + later) / self.sample_rate
 
     def _begin(self, event: Event) -> None:
         if isinstance(event, Hold):
@@ -168,8 +221,12 @@ class FakeDevice(Exchange):
             self._size = event.size
         elif isinstance(event, Bad):
             self._bad, self._value = self._bad + event.samples, event.value
+        elif isinstance(event, Rate):
+            self.absences += 1
+            self.active, self._next_rate = False, event.rate
         else:
-            self._exact += event.lasting
+            self.absences += 1
+            self._begun += event.lasting
             self.now += event.lasting
             self.resume()
 

@@ -15,6 +15,24 @@ from rtsep.ring import Float32
 
 STALL_S = 1.0
 """A device that has not called for so long, in seconds, is taken for lost."""
+_ONE_CLOCK = "JACK Audio Connection Kit"
+
+
+def _own_clock(heard: dict[str, Any] | None, played: dict[str, Any]) -> int:
+    """Rate of a microphone that is no part of the output's device, in Hz; else 0.
+
+    All devices of a JACK server have its clock.
+    """
+    if heard is None or heard["index"] == played["index"]:
+        return 0
+    if heard["full_name"].endswith(_ONE_CLOCK) and played["full_name"].endswith(_ONE_CLOCK):
+        return 0
+    return _rate(heard)
+
+
+def _rate(device: dict[str, Any]) -> int:
+    """Return a device's own rate, in Hz."""
+    return round(float(device["default_samplerate"]))
 
 
 class Hosted(Exchange):
@@ -61,6 +79,7 @@ class Hosted(Exchange):
             headroom,
             source,
             microphone=source is None,
+            own_clock_hz=_own_clock(input, output),
             allocate=allocate,
         )
         self._process = process
@@ -82,6 +101,7 @@ class Hosted(Exchange):
             out_channels=self._channels[1],
             block=self.block,
             microphone=self._heard is not None,
+            own_clock_hz=self.own_clock_hz,
         )
         self.name = told["name"]
         self._latency_s = told["latency_s"]
@@ -138,7 +158,7 @@ class Hosted(Exchange):
             return False
         except DeviceError:
             if self._rates() != rates:
-                raise RateError(self._rates()[0]) from None
+                raise RateError(_rate(self._played)) from None
             return False
         return True
 
@@ -170,13 +190,14 @@ class Hosted(Exchange):
 
     def _rates(self) -> list[int]:
         devices = [device for device in (self._heard, self._played) if device is not None]
-        return [round(device["default_samplerate"]) for device in devices]
+        return [_rate(device) for device in devices]
 
     def latency_terms(self) -> dict[str, int]:
         """Latency between input and output, in samples, by its terms, as PortAudio tells it."""
         heard, played = self._latency_s
         return {
             "device input": round(heard * self.sample_rate),
+            **self.clock_terms(),
             "headroom": self.headroom,
             "device output": round(played * self.sample_rate),
         }

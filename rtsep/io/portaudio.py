@@ -145,6 +145,8 @@ class Stream:
         Address of the callback's record; the memory must outlive the stream, see `close`.
     microphone
         Whether there is an input.
+    own_clock_hz
+        Rate of an input that has a clock of its own; 0 if it is one device with the output.
     latency
         What to ask of the device's own buffers: ``"low"``, ``"high"`` or seconds.
 
@@ -172,56 +174,78 @@ class Stream:
         userdata: int,
         *,
         microphone: bool = True,
+        own_clock_hz: int = 0,
         latency: Literal["low", "high"] | float = "low",
     ) -> None:
-        from rtsep.io.callback import callback  # compiled code: finding needs none of it
+        from rtsep.io.callback import callback, listen  # compiled code: finding needs none
 
-        sounddevice = _portaudio()
         speaker = find(output, "output")
-        device: Any = _checked(speaker, "output", out_channels, sample_rate)
-        channels: Any = out_channels
+        played = _checked(speaker, "output", out_channels, sample_rate)
         self.name = str(speaker["name"])
-        if microphone:
-            heard = find(input, "input")
-            device = _checked(heard, "input", in_channels, sample_rate), device
-            channels = in_channels, out_channels
-            self.name = f"{heard['name']} → {self.name}"
-        try:
-            # The only class of sounddevice that takes a native callback.
-            self.stream = sounddevice._StreamBase(
-                "duplex" if microphone else "output",
-                samplerate=sample_rate,
-                blocksize=block,
-                device=device,
-                channels=channels,
-                dtype="float32",
-                latency=latency,
-                callback=sounddevice._ffi.cast("PaStreamCallback*", callback.address),
-                userdata=sounddevice._ffi.cast("void*", userdata),
-            )
-        except sounddevice.PortAudioError as error:
-            raise DeviceError(
-                f"{self.name} cannot be opened at {sample_rate} Hz in blocks of {block}: {error}"
-            ) from error
-        told = self.stream.latency
-        self.latency_s: tuple[float, float] = tuple(told) if microphone else (0.0, told)
+        self.streams: list[Any] = []
+
+        def add(kind: str, device: Any, channels: Any, called: Any, rate: int) -> Any:
+            sounddevice = _portaudio()
+            try:
+                # The only class of sounddevice that takes a native callback.
+                stream = sounddevice._StreamBase(
+                    kind,
+                    samplerate=rate,
+                    blocksize=block,
+                    device=device,
+                    channels=channels,
+                    dtype="float32",
+                    latency=latency,
+                    callback=sounddevice._ffi.cast("PaStreamCallback*", called.address),
+                    userdata=sounddevice._ffi.cast("void*", userdata),
+                )
+            except sounddevice.PortAudioError as error:
+                self.close()
+                raise DeviceError(
+                    f"{self.name} cannot be opened at {rate} Hz in blocks of {block}: {error}"
+                ) from error
+            self.streams.append(stream)
+            return stream.latency
+
+        if not microphone:
+            told = 0.0, add("output", played, out_channels, callback, sample_rate)
+        else:
+            microphone_rate = own_clock_hz or sample_rate
+            device = find(input, "input")
+            heard = _checked(device, "input", in_channels, microphone_rate)
+            self.name = f"{device['name']} → {self.name}"
+            if own_clock_hz:
+                told = (
+                    add("input", heard, in_channels, listen, own_clock_hz),
+                    add("output", played, out_channels, callback, sample_rate),
+                )
+            else:
+                both = heard, played
+                told = add("duplex", both, (in_channels, out_channels), callback, sample_rate)
+        self.latency_s: tuple[float, float] = tuple(told)
 
     @property
     def active(self) -> bool:
         """Whether the device calls; false once it has gone away."""
-        return bool(self.stream.active)
+        return all(bool(stream.active) for stream in self.streams)
 
     def start(self) -> None:
         """Begin; once in the life of a stream."""
         try:
-            self.stream.start()
+            for stream in self.streams:
+                stream.start()
         except _portaudio().PortAudioError as error:
             raise DeviceError(f"{self.name} does not start: {error}") from error
+
+    def close(self) -> None:
+        """Close what is open; takes minutes where a sound server has died."""
+        while self.streams:
+            self.streams.pop().close()
 
 
 def close(stream: Stream, memory: object) -> None:
     """Close a stream, or leave it and what its callback writes to alone if it cannot be closed."""
-    closing = threading.Thread(target=stream.stream.close, name="rtsep close", daemon=True)
+    closing = threading.Thread(target=stream.close, name="rtsep close", daemon=True)
     closing.start()
     closing.join(_PATIENCE)
     if closing.is_alive():
