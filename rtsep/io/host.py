@@ -8,6 +8,7 @@ standard output. At the end of the input it ends: when its parent does, however 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -88,6 +89,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
+    # Compiled code takes a second to load: meanwhile, devices can be found.
+    threading.Thread(target=importlib.import_module, args=("rtsep.io.callback",)).start()
     host = Host(sys.argv[1])
     for line in sys.stdin:
         name, arguments = json.loads(line)
