@@ -143,7 +143,7 @@ class Live:
         self._out = np.zeros((self._most, device.output.width), np.float32)
         self._no_tail = np.zeros((engine.latency_samples, sources, channels), np.float32)
         self._pause = min(POLL_S, 0.5 * device.block / device.sample_rate)
-        self._stopping = threading.Event()
+        self._stopping, self._asked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
         device.limit(self._limit)
         if self._on_late == "dry":
@@ -163,6 +163,7 @@ class Live:
         """Start worker and device."""
         self._manners.enter_context(realtime.undisturbed(self._ask_realtime))
         self._thread.start()
+        self._asked.wait()
         self.device.start()
 
     def stop(self) -> None:
@@ -265,6 +266,7 @@ class Live:
     def _run(self) -> None:
         realtime.flush_denormals()
         self.realtime = self._ask_realtime and realtime.go_first()
+        self._asked.set()
         try:
             while not self._stopping.is_set():
                 if not self.turn():

@@ -19,9 +19,8 @@ SWITCH_INTERVAL_S = 0.0001
 """How long another Python thread may keep the interpreter from the worker; Python's own is 5 ms."""
 PRIORITY = 20
 """Of the worker where that is allowed; JACK's clients have 50 and more."""
-HINT = (
-    "no real-time scheduling here, so other programs may delay the worker: "
-    "allow it with `ulimit -r 20` or in /etc/security/limits.conf (@audio - rtprio 95)"
+HINT = "no real-time scheduling is allowed here, so other programs may delay the worker" + (
+    ": see `ulimit -r` and rtprio in limits.conf" if sys.platform == "linux" else ""
 )
 _MCL_CURRENT = 1
 _FLUSH_X86 = 0x8040

@@ -27,6 +27,7 @@ from rtsep.io.files import AudioFileError
 from rtsep.io.process import Process
 from rtsep.live import Live
 from rtsep.measure import TimedStep
+from rtsep.realtime import HINT
 from rtsep.recorder import Recorder
 from rtsep.resample import Processor, Resampled, around
 from rtsep.separator import Separator
@@ -193,6 +194,8 @@ def run(
     started = time.monotonic()
     try:
         live.start()
+        if realtime == "on" and not live.realtime:
+            console.print(HINT)
         watch(live, report, console, seconds, comeback if reconnect else None)
     except KeyboardInterrupt:
         report.completed = True

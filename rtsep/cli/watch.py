@@ -13,7 +13,14 @@ from rich.text import Text
 
 from rtsep.cli.comeback import Comeback
 from rtsep.cli.report import Report
+from rtsep.feedback import PIECE_S, FeedbackGuard
 from rtsep.live import Live
+
+FEEDBACK = (
+    "the microphone hears the loudspeaker, louder and louder: turn it down, or wear headphones"
+)
+FEEDBACK_PAUSE_S = 10.0
+"""Between two such warnings, in seconds."""
 
 
 def watch(
@@ -39,6 +46,8 @@ def watch(
     """
     started = shown = time.monotonic()
     drained: float | None = None
+    looked, warned = started, -FEEDBACK_PAUSE_S
+    guard, guarded = None, None
 
     def enough() -> bool:
         return seconds is not None and time.monotonic() - started >= seconds
@@ -56,6 +65,14 @@ def watch(
                 return
             if not live.running and (comeback is None or not comeback.wait(enough)):
                 return
+            if now - looked >= PIECE_S:
+                looked = now
+                if guarded is not live.device:
+                    guarded = live.device
+                    guard = FeedbackGuard(guarded.sample_rate, guarded.input, guarded.output)
+                if guard is not None and guard.look() and now - warned >= FEEDBACK_PAUSE_S:
+                    warned = now
+                    console.print(FEEDBACK)
             if now - shown >= (0.1 if console.is_terminal else 1.0):
                 shown = now
                 show(report.status(now - started))
