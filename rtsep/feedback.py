@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rtsep.io.device import Device
 from rtsep.ring import Float32
 from rtsep.timeline import Timeline
 
@@ -24,28 +25,20 @@ class FeedbackGuard:
 
     An echo has a fixed delay, and what feeds back grows: only both together are taken for it. That
     the output is itself made of the input looks alike for steady sounds, which don't grow.
-
-    Parameters
-    ----------
-    sample_rate
-        In Hz.
-    input, output
-        Of the stream.
     """
 
-    def __init__(self, sample_rate: int, input: Timeline, output: Timeline) -> None:
-        self._rate, self._input, self._output = sample_rate, input, output
-        self._size = round(PIECE_S * sample_rate)
-        self._path = round(PATH_S * sample_rate)
+    def __init__(self) -> None:
         self._looks: list[tuple[int, float]] = []
 
-    def look(self) -> bool:
+    def look(self, device: Device) -> bool:
         """Tell whether the input has been an ever louder echo of the output; every `PIECE_S`."""
-        now = self._input.written
-        if now < self._size + self._path:
+        size, path = (round(seconds * device.sample_rate) for seconds in (PIECE_S, PATH_S))
+        now = device.input.written
+        if now < size + path:
+            self._looks.clear()
             return False
-        heard = _piece(self._input, now - self._size, self._size)
-        played = _piece(self._output, now - self._size - self._path, self._size + self._path)
+        heard = _piece(device.input, now - size, size)
+        played = _piece(device.output, now - size - path, size + path)
         alike, lag = _echo(heard, played)
         if alike < ALIKE:
             self._looks.clear()
@@ -55,7 +48,7 @@ class FeedbackGuard:
         lags, levels = zip(*self._looks, strict=True)
         return (
             len(self._looks) == LOOKS
-            and max(lags) - min(lags) <= _SAME_S * self._rate
+            and max(lags) - min(lags) <= _SAME_S * device.sample_rate
             and bool(np.all(np.diff(levels) > 0))
             and levels[-1] - levels[0] >= RISE_DB
         )

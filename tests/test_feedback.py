@@ -28,11 +28,11 @@ def warnings(loop_gain: float, growth_db: float = 0.0, seconds: float = 6.0) -> 
 
     device = FakeDevice(RATE, 1, 1, BLOCK, BLOCK, speak, hear)
     live = soak.live(device, 320)
-    guard = FeedbackGuard(RATE, device.input, device.output)
+    guard = FeedbackGuard()
     count = 0
     for _ in range(round(seconds / PIECE_S)):
         device.run(live.turn, PIECE_S)
-        count += guard.look()
+        count += guard.look(device)
     return count
 
 

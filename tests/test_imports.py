@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "ring": set(),
     "timeline": {"ring"},
     "realtime": set(),
-    "feedback": {"ring", "timeline"},
+    "feedback": {"io", "ring", "timeline"},
     "fft": set(),
     "windows": {"spec"},
     "kernels": {"fft", "spec"},

@@ -47,7 +47,7 @@ def watch(
     started = shown = time.monotonic()
     drained: float | None = None
     looked, warned = started, -FEEDBACK_PAUSE_S
-    guard, guarded = None, None
+    guard = FeedbackGuard()
 
     def enough() -> bool:
         return seconds is not None and time.monotonic() - started >= seconds
@@ -67,10 +67,7 @@ def watch(
                 return
             if now - looked >= PIECE_S:
                 looked = now
-                if guarded is not live.device:
-                    guarded = live.device
-                    guard = FeedbackGuard(guarded.sample_rate, guarded.input, guarded.output)
-                if guard is not None and guard.look() and now - warned >= FEEDBACK_PAUSE_S:
+                if guard.look(live.device) and now - warned >= FEEDBACK_PAUSE_S:
                     warned = now
                     console.print(FEEDBACK)
             if now - shown >= (0.1 if console.is_terminal else 1.0):

@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from rtsep.io.errors import DeviceError
-from rtsep.io.exchange import Exchange, Stats
+from rtsep.io.exchange import Exchange
 from rtsep.io.portaudio import Stream, close, find, listing
+from rtsep.io.record import Stats
 from rtsep.ring import Float32
 from rtsep.timeline import Timeline
 

@@ -4,72 +4,20 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from rtsep.io import clocks
-from rtsep.io.callback import CONTROL, COUNTERS, callback, listen
+from rtsep.io.callback import callback, listen
+from rtsep.io.record import CONTROL, COUNTERS, Stats, layout
 from rtsep.ring import Float32
-from rtsep.timeline import CURSORS, Timeline
+from rtsep.timeline import Timeline
 
-HISTORY_S = 2.0
-"""The mixture and what is heard are kept for at least so long, in seconds; no latency that a live
-stream can have is longer."""
-MAX_BLOCK = 8192
-"""Largest block of a device, in samples."""
 FADE_S = 0.005
 """Duration of the fade between the worker's answer and its replacement."""
 RELEASE_S = 0.1
 """Time constant with which the limiter lets go."""
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What the callback has counted since the stream was opened.
-
-    Attributes
-    ----------
-    callbacks
-        Blocks exchanged.
-    missed
-        Blocks the device should have asked for and did not, by its own clock.
-    input_underflows, input_overflows, output_underflows, output_overflows
-        Callbacks that PortAudio flagged.
-    nonfinite
-        Samples from the device replaced by 0: NaN, Inf, or too large for sound.
-    starvations, starved_samples, longest_starvation
-        Runs of samples for which the worker's answer was missing, the samples of all runs, and of
-        the longest.
-    slips
-        Times that the microphone's clock got away from the loudspeaker's, see `rtsep.io.clocks`.
-    late
-        Samples by which the worker is too late now; 0 when it is in time.
-    """
-
-    callbacks: int
-    missed: int
-    input_underflows: int
-    input_overflows: int
-    output_underflows: int
-    output_overflows: int
-    nonfinite: int
-    starvations: int
-    starved_samples: int
-    longest_starvation: int
-    slips: int
-    late: int
-
-    @property
-    def xruns(self) -> int:
-        """Under- and overflows the device itself has told of."""
-        return (
-            self.input_underflows
-            + self.input_overflows
-            + self.output_underflows
-            + self.output_overflows
-        )
 
 
 _CALLBACK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
@@ -82,36 +30,6 @@ _CALLBACK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
     ctypes.c_void_p,
 )
 _TICK, _LISTEN = _CALLBACK(callback.address or 0), _CALLBACK(listen.address or 0)
-
-
-def layout(
-    sample_rate: int,
-    in_channels: int,
-    out_channels: int,
-    block: int,
-    source_length: int,
-    taps: int = 0,
-) -> np.dtype[Any]:
-    """Memory of one stream, the record `CONTROL` first; the same in every process that maps it."""
-    capacity = 1 << (max(round(HISTORY_S * sample_rate), 16 * block) - 1).bit_length()
-    feed = (capacity, MAX_BLOCK, clocks.PHASES + 1) if taps else (1, 1, 1)
-    return np.dtype(
-        [
-            ("control", CONTROL),
-            ("input_cursors", np.int64, CURSORS),
-            ("output_cursors", np.int64, CURSORS),
-            ("feed_cursors", np.int64, CURSORS),
-            ("input_data", np.float32, (capacity, in_channels)),
-            ("output_data", np.float32, (capacity, out_channels)),
-            ("last", np.float32, (out_channels,)),
-            ("tail", np.float32, (out_channels,)),
-            ("feed_data", np.float32, (feed[0], in_channels)),
-            ("taken", np.float32, (feed[1], in_channels)),
-            ("table", np.float32, (feed[2], max(taps, 1))),
-            ("source", np.float32, (source_length + block, in_channels)),
-        ],
-        align=True,
-    )
 
 
 class Exchange:
