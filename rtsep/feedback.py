@@ -8,6 +8,8 @@ from rtsep.io.device import Device
 from rtsep.ring import Float32
 from rtsep.timeline import Timeline
 
+RATE_HZ = 8000
+"""What is compared has about this sample rate, in Hz."""
 PIECE_S = 0.5
 """Length of what is compared, and time between two looks, in seconds."""
 PATH_S = 0.25
@@ -37,8 +39,11 @@ class FeedbackGuard:
         if now < size + path:
             self._looks.clear()
             return False
-        heard = _piece(device.input, now - size, size)
-        played = _piece(device.output, now - size - path, size + path)
+        # Howling is in the middle of the spectrum; and who holds the interpreter for long holds the
+        # worker up.
+        by = max(1, device.sample_rate // RATE_HZ)
+        heard = _piece(device.input, now - size, size, by)
+        played = _piece(device.output, now - size - path, size + path, by)
         alike, lag = _echo(heard, played)
         if alike < ALIKE:
             self._looks.clear()
@@ -48,17 +53,17 @@ class FeedbackGuard:
         lags, levels = zip(*self._looks, strict=True)
         return (
             len(self._looks) == LOOKS
-            and max(lags) - min(lags) <= _SAME_S * device.sample_rate
+            and max(lags) - min(lags) <= _SAME_S * device.sample_rate / by
             and bool(np.all(np.diff(levels) > 0))
             and levels[-1] - levels[0] >= RISE_DB
         )
 
 
-def _piece(timeline: Timeline, start: int, length: int) -> Float32:
-    """Copy samples, all channels added."""
-    samples = np.zeros((length, timeline.width), np.float32)
+def _piece(timeline: Timeline, start: int, length: int, by: int) -> Float32:
+    """Copy samples, their channels and ``by`` neighbours added."""
+    samples = np.zeros((length // by * by, timeline.width), np.float32)
     timeline.copy(start, samples)
-    return np.asarray(samples.sum(axis=1), np.float32)
+    return np.asarray(samples.reshape(length // by, -1).sum(axis=1), np.float32)
 
 
 def _echo(heard: Float32, played: Float32) -> tuple[float, int]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +115,27 @@ def test_a_source_goes_through_the_process(
 
 
 @contextmanager
+def killed_after(process: subprocess.Popen[str], seconds: float = 60.0) -> Iterator[None]:
+    """Let no test wait for ever for a line."""
+    watchdog = threading.Timer(seconds, process.kill)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+        process.kill()
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Return the first line with these words."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if words in line:
+            return line
+    raise AssertionError(f"it ended and never said {words!r}")
+
+
+@contextmanager
 def server(name: str) -> Iterator[list[subprocess.Popen[bytes]]]:
     """A JACK server that a test may kill and start again; its processes, the newest last."""
     running = []
@@ -143,25 +165,18 @@ def test_a_server_that_died_is_waited_for(jack: str, tmp_path: Path) -> None:
     command += ["--record", str(tmp_path / "r"), "--json", str(tmp_path / "s.json")]
     with server(name) as running:
         run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert run.stdout is not None
-        said = [run.stdout.readline()]
-        try:
-            while "RTF" not in said[-1]:
-                said.append(run.stdout.readline())
+        with killed_after(run):
+            read_until(run, "RTF")
             running[-1].kill()
             running[-1].wait()
-            while "has gone" not in said[-1]:
-                said.append(run.stdout.readline())
+            read_until(run, "has gone")
             time.sleep(1.0)
             back = restart(running, name)
-            while "is back" not in said[-1]:
-                said.append(run.stdout.readline())
+            read_until(run, "is back")
             took = time.monotonic() - back
-            said += [run.stdout.readline() for _ in range(3)]
+            read_until(run, "RTF")
             run.send_signal(signal.SIGINT)
-            rest, _ = run.communicate(timeout=60)
-        finally:
-            run.kill()
+            rest, _ = run.communicate()
     assert run.returncode == 0
     assert took <= 2.0
     summary = json.loads((tmp_path / "s.json").read_text())
@@ -188,12 +203,10 @@ def test_a_device_that_stays_away_is_given_up(jack: str, tmp_path: Path) -> None
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert run.stdout is not None
-        line = ""
-        while "RTF" not in line:
-            line = run.stdout.readline()
-        running[-1].kill()
-        _, complaints = run.communicate(timeout=60)
+        with killed_after(run):
+            read_until(run, "RTF")
+            running[-1].kill()
+            _, complaints = run.communicate()
     assert run.returncode == 3
     assert complaints == "rtsep: system → system has gone\n"
     lengths = {soundfile.info(path).frames for path in tmp_path.glob("*.wav")}
@@ -214,24 +227,16 @@ def test_a_server_that_comes_back_at_another_rate_goes_on_in_a_folder_of_its_own
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert run.stdout is not None
-        try:
-            line = ""
-            while "RTF" not in line:
-                line = run.stdout.readline()
+        with killed_after(run):
+            read_until(run, "RTF")
             running[-1].kill()
             running[-1].wait()
             monkeypatch.setattr("tests.conftest.JACK_RATE", 44_100)
             restart(running, name)
-            while "is back" not in line:
-                line = run.stdout.readline()
-            assert "44100 Hz" in line
-            while "RTF" not in line:
-                line = run.stdout.readline()
+            assert "44100 Hz" in read_until(run, "is back")
+            read_until(run, "RTF")
             run.send_signal(signal.SIGINT)
-            run.communicate(timeout=60)
-        finally:
-            run.kill()
+            run.communicate()
     assert run.returncode == 0
     rates = {soundfile.info(path).samplerate for path in tmp_path.glob("*.wav")}
     again = {soundfile.info(path).samplerate for path in (tmp_path / "2").glob("*.wav")}

@@ -1,9 +1,10 @@
 """The process that hosts PortAudio: ``python -m rtsep.io.host KEY``.
 
-PortAudio can neither be closed nor started again where a sound server has died, and only ending its
-process helps. So it has one of its own, which runs the callback on memory that it shares with the
-process of the worker. Requests come as lines of JSON on standard input, one answer each goes to
-standard output. At the end of the input it ends: when its parent does, however that happens.
+Where a sound server has died, PortAudio can neither be closed nor started again, and may even abort
+its process; only ending that helps. So it has one of its own, which runs the callback on memory
+that it shares with the process of the worker. Requests come as lines of JSON on standard input, one
+answer each goes to standard output. At the end of the input it ends: when its parent does, however
+that happens.
 """
 
 from __future__ import annotations

@@ -50,4 +50,5 @@ def attach(key: str, size: int) -> mmap.mmap:
     """Map the memory of that key, of that size in bytes."""
     if sys.platform == "win32":
         return mmap.mmap(-1, size, tagname=key)
-    return mmap.mmap(int(key), size)
+    # Each page is there before the audio path touches it, where the system can do that.
+    return mmap.mmap(int(key), size, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
