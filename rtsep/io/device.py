@@ -17,7 +17,7 @@ __all__ = ["Device", "DeviceError", "Duplex", "find", "listing"]
 
 
 class Device(Protocol):
-    """What a worker needs of a device; `Duplex` and `rtsep.io.clock.Clock` are two."""
+    """What a worker needs of a device, such as `rtsep.io.hosted.Hosted`."""
 
     name: str
     sample_rate: int
@@ -99,12 +99,11 @@ class Duplex(Exchange):
     block
         Samples per callback.
     headroom
-        Samples of silence in the output ring at the start: the time the worker has for a block,
-        and exactly the latency the rings add.
+        Samples by which the worker's answers are played later than their input came.
     source
         (n, in_channels) float32 that is played once in place of the input, then silence.
     passthrough
-        Copy input to output in the callback and leave the rings alone: the machine's own floor.
+        Copy input to output in the callback and leave the rest alone: the machine's own floor.
     latency
         What to ask of the device's own buffers: ``"low"``, ``"high"`` or seconds.
 
