@@ -1,33 +1,37 @@
 """A live stream: device, engine and recorder around one worker thread.
 
-The device's callback and the worker meet in two rings; the worker and the recorder in a third.
+The device's callback and the worker meet in two timelines; the worker and the recorder in a ring.
 Nothing that shows, plots or writes can hold the worker up.
+
+A worker that was held up works its backlog off, since the model hears everything then; what is too
+late is not played. A backlog that is too long, or not worked off in time, is dropped: the model
+goes on from its present state as if that time had not been, and so does the recording. The device
+plays the mixture for as long (see `rtsep.io.callback`), so everything heard keeps its latency.
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
 import threading
 import time
+from contextlib import ExitStack
+from typing import Literal
 
 import numpy as np
 from numba import njit, types
 
+from rtsep import realtime
 from rtsep.io.device import Device
 from rtsep.measure import Durations, TimedStep
 from rtsep.recorder import Recorder
 from rtsep.resample import Processor, Resampled
 from rtsep.ring import Float32
 
-SWITCH_INTERVAL_S = 0.0001
-"""How long another Python thread may keep the interpreter from the worker; Python's own is 5 ms."""
-REALTIME_PRIORITY = 20
-"""Of the worker where that is allowed; JACK's clients have 50 and more."""
 POLL_S = 0.002
 """Longest sleep of an idle worker, half a block where that is less: a native callback can't wake a
 Python thread without the GIL."""
+
+PATIENCE_S = 0.5
+"""A backlog that is not worked off after this time is dropped, in seconds."""
 
 _block = types.Array(types.float32, 2, "C")
 _stems = types.Array(types.float32, 3, "C")
@@ -78,13 +82,22 @@ class Live:
         (sources,) linear gains of what is heard.
     recorder
         Gets mixture and stems, if given.
+    on_late
+        What is heard in place of what the worker could not make in time: ``"dry"``, the mixture of
+        that time, or ``"mute"``, silence.
+    ask_realtime
+        Whether to ask the system for real-time scheduling and locked memory.
+    limit_db
+        Largest magnitude played, in dB re full scale; any if None.
 
     Attributes
     ----------
     hops
-        Time of one hop from input ring to output ring, resampling and mixing included.
+        Time of one hop from input to output, resampling and mixing included.
     processed, busy_s
-        Samples separated, and the time that took, in seconds.
+        Samples separated on the present device, and the time all took, in seconds.
+    drops, dropped
+        Backlogs dropped, and their samples.
     realtime
         Whether the system lets the worker go before ordinary programs.
     error
@@ -98,26 +111,43 @@ class Live:
         step: TimedStep,
         gains: Float32,
         recorder: Recorder | None = None,
+        *,
+        on_late: Literal["dry", "mute"] = "dry",
+        ask_realtime: bool = True,
+        limit_db: float | None = None,
     ) -> None:
-        self.device = device
-        self.engine = engine
         self.recorder = recorder
         self._step = step
+        self._on_late = on_late
+        self._ask_realtime = ask_realtime
+        self._limit = np.inf if limit_db is None else 10 ** (limit_db / 20)
         self.realtime = False
         self.error: BaseException | None = None
         self._gains = np.ascontiguousarray(gains, np.float32)
+        self._peaks = np.zeros(1 + len(engine.spec.sources), np.float32)
+        self._manners = ExitStack()
+        self._separated_s = 0.0
+        self._nonfinite = 0, 0
+        self._connect(device, engine)
+        self._warm_up()
+
+    def _connect(self, device: Device, engine: Processor | Resampled) -> None:
+        """Make what the worker needs for this device."""
+        self.device, self.engine = device, engine
         sources, channels = len(engine.spec.sources), engine.channels
-        most = device.input.capacity // device.block * device.block
-        self._mixture = np.zeros((most, channels), np.float32)
-        self._stems = np.zeros((most, sources, channels), np.float32)
-        self._out = np.zeros((most, device.output.width), np.float32)
-        self._peaks = np.zeros(1 + sources, np.float32)
+        self._most = (4 * device.headroom // device.block + 16) * device.block
+        self._patience = round(PATIENCE_S * device.sample_rate)
+        self._in_time = 0
+        self._mixture = np.zeros((self._most, channels), np.float32)
+        self._stems = np.zeros((self._most, sources, channels), np.float32)
+        self._out = np.zeros((self._most, device.output.width), np.float32)
         self._no_tail = np.zeros((engine.latency_samples, sources, channels), np.float32)
         self._pause = min(POLL_S, 0.5 * device.block / device.sample_rate)
-        self._stopping = threading.Event()
-        self._interval = sys.getswitchinterval()
+        self._stopping, self._asked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
-        self._warm_up()
+        device.limit(self._limit)
+        if self._on_late == "dry":
+            device.replace_late(engine.latency_samples)
 
     def _warm_up(self) -> None:
         """Run every path once before the stream opens, then start from nothing."""
@@ -127,13 +157,13 @@ class Live:
         self._step.times = Durations()
         self.hops = Durations()
         self.processed, self.busy_s = 0, 0.0
+        self.drops, self.dropped = 0, 0
 
     def start(self) -> None:
         """Start worker and device."""
-        gc.collect()
-        gc.freeze()  # a collection over all that was imported would take a hundred milliseconds
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._manners.enter_context(realtime.undisturbed(self._ask_realtime))
         self._thread.start()
+        self._asked.wait()
         self.device.start()
 
     def stop(self) -> None:
@@ -144,20 +174,81 @@ class Live:
         AudioFileError
             The recording could not be written.
         """
+        self._halt()
+        self._manners.close()
+        self.end_recording()
+
+    def move(
+        self, device: Device, engine: Processor | Resampled, recorder: Recorder | None
+    ) -> None:
+        """Go on with another device, and an engine and a recorder for its rate.
+
+        Parameters
+        ----------
+        device
+            Not started yet.
+        engine
+            Calls the same step, which keeps its state.
+        recorder
+            Takes the place of the present one, see `end_recording`.
+        """
+        started = self._thread.ident is not None
+        self._halt()
+        self._separated_s = self.separated_s
+        self._nonfinite = self.nonfinite
+        self.processed = 0
+        device.inherit(self.device.stats())
+        self._connect(device, engine)
+        self.recorder = recorder
+        if started:
+            self._thread.start()
+        device.start()
+
+    def _halt(self) -> None:
         self.device.stop()
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
-        sys.setswitchinterval(self._interval)
-        gc.unfreeze()
-        if self.recorder is not None:
+
+    def end_recording(self, *, keep_state: bool = False) -> None:
+        """Complete the recording, if there is one; the stream must not run.
+
+        Parameters
+        ----------
+        keep_state
+            Leave the model as it is, at the price of the stems' last samples: silence is recorded
+            for those that are still inside.
+
+        Raises
+        ------
+        AudioFileError
+            The recording could not be written.
+        """
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None:
             broken = self.error is not None  # then there is nothing more to get from the engine
-            self.recorder.close(self._no_tail if broken else self.engine.flush())
+            recorder.close(self._no_tail if broken or keep_state else self.engine.flush())
+
+    @property
+    def separated_s(self) -> float:
+        """Seconds separated, on all devices."""
+        return self._separated_s + self.processed / self.device.sample_rate
+
+    @property
+    def nonfinite(self) -> tuple[int, int]:
+        """Input samples and frames of the model replaced because they were no sound."""
+        heard, made = self._nonfinite
+        return heard + self.engine.nonfinite_in, made + self.engine.nonfinite_out
+
+    @property
+    def working(self) -> bool:
+        """Whether the worker is there, and able to go on with a device that comes back."""
+        return self._thread.is_alive()
 
     @property
     def running(self) -> bool:
         """Whether worker and device both are."""
-        return self._thread.is_alive() and self.device.active
+        return self.working and self.device.active
 
     def peaks(self) -> Float32:
         """(1 + sources,) largest absolute value of mixture and stems since the last call."""
@@ -173,43 +264,50 @@ class Live:
         return out
 
     def _run(self) -> None:
-        self.realtime = _ask_for_realtime()
+        realtime.flush_denormals()
+        self.realtime = self._ask_realtime and realtime.go_first()
+        self._asked.set()
         try:
             while not self._stopping.is_set():
-                if not self._turn():
+                if not self.turn():
                     time.sleep(self._pause)
         except BaseException as error:  # the main thread reports it
             self.error = error
 
-    def _turn(self) -> bool:
-        """Separate the blocks that are there; tell whether there were any."""
+    def turn(self) -> bool:
+        """Separate the blocks that are there; tell whether there were any.
+
+        The worker does nothing else. What drives a stream without a thread calls it.
+        """
         device = self.device
-        n = device.input.readable // device.block * device.block
-        if not n:
+        backlog = device.input.readable // device.block * device.block
+        if not backlog:
             return False
+        if device.output.readable >= 0:
+            self._in_time = device.input.position
+        late = device.input.written - self._in_time
+        mixture = self._mixture[:backlog]
+        if backlog > self._most or late > self._patience:
+            device.input.skip(backlog)
+            return self._drop(backlog)
         start, calls = time.perf_counter(), self._step.times.count
-        mixture = self._mixture[:n]
-        device.input.read(mixture)
-        out = self._work(mixture)
-        device.output.write(out)
+        if not device.input.read(mixture):  # held up for seconds in between: it was overwritten
+            return self._drop(backlog)
+        device.output.append(self._work(mixture))
         elapsed = time.perf_counter() - start
         calls = self._step.times.count - calls
         if calls:
             self.hops.add(elapsed / calls)
         self.busy_s += elapsed
         if self.recorder is not None:
-            self.recorder.put(mixture, self._stems[:n])
-        self.processed += n
+            self.recorder.put(mixture, self._stems[:backlog])
+        self.processed += backlog
         return True
 
-
-def _ask_for_realtime() -> bool:
-    """Ask for real-time scheduling of this thread, below the sound server's; tell whether granted.
-
-    The worker sleeps between blocks, so it can't lock a core up.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
-    except (AttributeError, OSError):  # no such call on this system, or not allowed
-        return False
-    return True
+    def _drop(self, n: int) -> bool:
+        """Go on ``n`` samples later."""
+        self.device.leave_out(n, self.engine.latency_samples)
+        self._in_time = self.device.input.position
+        self.drops += 1
+        self.dropped += n
+        return True

@@ -81,6 +81,8 @@ class Separator:
             for key, state in bundle.states.items()
         }
         self._turn = 0
+        self._oldest = max((max(state.inputs) for state in bundle.states.values()), default=0)
+        self._known = 0  # calls since the reset
         try:
             turns = max((len(ring) for ring in self._rings.values()), default=1)
             self._bindings = [self._bind(turn) for turn in range(turns)]
@@ -116,13 +118,26 @@ class Separator:
 
     def __call__(self) -> None:
         """Separate the chunk in ``mixture`` into ``sources`` and advance the state."""
+        if self._known < self._oldest:
+            self._forget()
         self._session.run_with_iobinding(self._bindings[self._turn])
         self._turn = (self._turn + 1) % len(self._bindings)
 
     def reset(self) -> None:
         """State := zeros."""
-        for ring in self._rings.values():
-            ring[:] = 0.0
+        self._known = 0
+
+    def _forget(self) -> None:
+        """Clear what the next call would read from before the reset.
+
+        No more than the call reads anyway: to clear all at once, tens of megabytes for some models,
+        would be a missed deadline.
+        """
+        for key, ring in self._rings.items():
+            for calls in self.bundle.states[key].inputs:
+                if calls > self._known:
+                    ring[(self._turn - calls) % len(ring)] = 0.0
+        self._known += 1
 
 
 def _reason(error: Exception) -> str:

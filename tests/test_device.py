@@ -32,7 +32,7 @@ def copying(device: Device) -> Iterator[None]:
         while not stopping.wait(0.0005):
             while device.input.readable >= len(block):
                 device.input.read(block)
-                device.output.write(block)
+                device.output.append(block)
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
@@ -133,7 +133,7 @@ class Tape:
         early, late = self.delay(slice(first, first + 100)), self.delay(slice(-100, None))
         troubles = stats.missed + stats.input_overflows + stats.output_underflows
         delays, heard = self.delays[first:], self.heard[first:] != 0.0
-        if not troubles and not stats.input_overruns:  # nothing but counted silence
+        if not troubles:  # nothing but counted silence
             assert (delays[heard] == early).all()
             assert (~heard).sum() <= stats.starved_samples
         assert early == late
@@ -153,7 +153,6 @@ def test_what_goes_into_the_device_comes_out_at_a_constant_delay(jack: str) -> N
     stats = device.stats()
     assert delay == floor + headroom
     assert (stats.starvations == 0) == (stats.starved_samples == 0)
-    assert stats.input_overruns <= stats.callbacks
     assert device.latency_terms()["headroom"] == headroom
 
 
@@ -174,7 +173,7 @@ def test_a_source_is_played_to_a_device(jack: str) -> None:
 def test_a_forgotten_stream_is_closed_before_its_memory_goes(jack: str) -> None:
     device = Duplex(jack, jack, RATE, 2, 2, BLOCK, 4 * BLOCK)
     device.start()
-    stream = device._stream
+    (stream,) = device._stream.streams
     del device
     gc.collect()
     assert stream.closed

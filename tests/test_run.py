@@ -27,7 +27,7 @@ from tests.test_cli import recording, refused, rtsep
 _NO_CARD = """
 import sys
 from rtsep.cli import main, opening
-def find(query, kind):
+def find(query, kind, process):
     raise opening.DeviceError("there is no sound card")
 opening.find = find
 main(sys.argv[1:])
@@ -46,7 +46,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(query: object, kind: str) -> None:
+    def find(query: object, kind: str, process: object) -> None:
         raise DeviceError("there is no sound card")
 
     monkeypatch.setattr(opening, "find", find)
@@ -70,6 +70,10 @@ NUMBERS = [
     "missed_callbacks",
     "deadline_misses",
     "starved_samples",
+    "longest_starvation",
+    "dropped_samples",
+    "device_losses",
+    "device_away_s",
     "input_overruns",
     "nonfinite_in",
     "nonfinite_out",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rtsep.io.clock import Clock
-from rtsep.io.device import Device, DeviceError, Duplex, find
+from rtsep.io.device import Device
+from rtsep.io.errors import DeviceError
 from rtsep.io.files import AudioFileError, read_all
+from rtsep.io.hosted import Hosted
+from rtsep.io.process import Process
 
 DEFAULT = "default"
 """The system's default devices."""
@@ -17,8 +21,13 @@ MAX_SOURCE_S = 3600.0
 """Files played as a device are held in memory; longer ones are for `rtsep separate`."""
 
 
+def find(query: int | str | None, kind: str, process: Process) -> dict[str, Any]:
+    """As `rtsep.io.portaudio.find`, in the process that will open the device."""
+    return process.find(query, kind)
+
+
 def open_device(
-    device: str, output: str | None, channels: int, block: int, buffer_ms: float
+    device: str, output: str | None, channels: int, block: int, buffer_ms: float, process: Process
 ) -> Device:
     """Open what the options name.
 
@@ -32,6 +41,8 @@ def open_device(
         Samples per device block.
     buffer_ms
         Headroom of the worker, rounded to whole blocks.
+    process
+        Opens a sound card.
 
     Raises
     ------
@@ -41,22 +52,16 @@ def open_device(
     if device == "demo" or Path(device).suffix:
         path = DEMO if device == "demo" else Path(device)
         if path.exists() or device == "demo":
-            return _play(path, output, block, buffer_ms)
+            return _play(path, output, block, buffer_ms, process)
     query = None if device == DEFAULT else device
-    microphone = find(query, "input")
+    microphone = find(query, "input", process)
     if output is None and query is not None and microphone["max_output_channels"]:
         output = str(microphone["index"])
-    speaker = find(output, "output")
-    rate = round(microphone["default_samplerate"])
-    return Duplex(
-        microphone["index"],
-        speaker["index"],
-        rate,
-        channels,
-        min(max(2, channels), speaker["max_output_channels"]),
-        block,
-        _headroom(buffer_ms, rate, block),
-    )
+    speaker = find(output, "output", process)
+    rate = round(speaker["default_samplerate"])
+    wide = min(max(2, channels), speaker["max_output_channels"])
+    headroom = _headroom(buffer_ms, rate, block)
+    return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
 
 
 def _headroom(buffer_ms: float, rate: int, block: int) -> int:
@@ -64,14 +69,14 @@ def _headroom(buffer_ms: float, rate: int, block: int) -> int:
     return max(1, round(buffer_ms / 1000 * rate / block)) * block
 
 
-def _play(path: Path, output: str | None, block: int, buffer_ms: float) -> Device:
+def _play(path: Path, output: str | None, block: int, buffer_ms: float, process: Process) -> Device:
     """Open a file as the input, heard where there is an output device."""
     source, rate = read_all(path)
     if len(source) > MAX_SOURCE_S * rate:
         raise AudioFileError(f"{path} is longer than an hour: rtsep separate takes any length")
     channels = source.shape[1]
     try:
-        speaker = find(output, "output")
+        speaker = find(output, "output", process)
     except DeviceError:
         if output is not None:
             raise
@@ -79,11 +84,11 @@ def _play(path: Path, output: str | None, block: int, buffer_ms: float) -> Devic
     wide = min(max(2, channels), speaker["max_output_channels"])
     try:
         headroom = _headroom(buffer_ms, rate, block)
-        return Duplex(None, speaker["index"], rate, channels, wide, block, headroom, source)
+        return Hosted(process, None, speaker, rate, channels, wide, block, headroom, source)
     except DeviceError:  # the device has a rate of its own
         import soxr
 
         own = round(speaker["default_samplerate"])
         source = np.ascontiguousarray(soxr.resample(source, rate, own), np.float32)
         headroom = _headroom(buffer_ms, own, block)
-        return Duplex(None, speaker["index"], own, channels, wide, block, headroom, source)
+        return Hosted(process, None, speaker, own, channels, wide, block, headroom, source)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rtsep import __version__
 from rtsep.bundle import Bundle
+from rtsep.cli.comeback import Comeback
 from rtsep.live import Live
 
 METER_CELLS = 8
@@ -23,6 +24,8 @@ class Report:
         The model.
     live
         The stream.
+    comeback
+        Its device's absences.
 
     Attributes
     ----------
@@ -30,9 +33,10 @@ class Report:
         Whether the stream ended because it was to end.
     """
 
-    def __init__(self, bundle: Bundle, live: Live) -> None:
+    def __init__(self, bundle: Bundle, live: Live, comeback: Comeback) -> None:
         self.bundle = bundle
         self.live = live
+        self.comeback = comeback
         self.completed = False
         self._latency_start = self.latency_ms()
 
@@ -52,7 +56,7 @@ class Report:
 
     def latency_ms(self) -> float:
         """All terms, and what the stream is off them now."""
-        off = self.live.device.stats().debt / self.live.device.sample_rate
+        off = self.live.device.stats().late / self.live.device.sample_rate
         return sum(self.latency_terms_ms().values()) + 1000 * off
 
     def latency_line(self) -> str:
@@ -65,7 +69,7 @@ class Report:
     def real_time_factor(self) -> float:
         """Share of real time the worker was busy."""
         live = self.live
-        return live.busy_s / max(live.processed / live.device.sample_rate, 1e-9)
+        return live.busy_s / max(live.separated_s, 1e-9)
 
     def status(self, elapsed_s: float) -> str:
         """One line: levels, load, faults, latency."""
@@ -83,8 +87,8 @@ class Report:
             + ("  NOT RECORDING" if self.live.recorder and self.live.recorder.error else "")
         )
 
-    def summary(self, elapsed_s: float) -> dict[str, Any]:
-        """Everything measured, ready for JSON."""
+    def summary(self, elapsed_s: float, not_recorded: int) -> dict[str, Any]:
+        """Everything measured, and the samples that a slow disk has cost, ready for JSON."""
         live = self.live
         device = live.device
         stats = device.stats()
@@ -98,7 +102,7 @@ class Report:
             "sample_rate_hz": device.sample_rate,
             "block": device.block,
             "seconds": round(elapsed_s, 3),
-            "separated_seconds": live.processed / device.sample_rate,
+            "separated_seconds": live.separated_s,
             "completed": self.completed,
             "latency_ms": round(self.latency_ms(), 3),
             "latency_at_start_ms": round(self._latency_start, 3),
@@ -112,10 +116,14 @@ class Report:
             "missed_callbacks": stats.missed,
             "deadline_misses": stats.starvations,
             "starved_samples": stats.starved_samples,
-            "input_overruns": stats.input_overruns,
-            "nonfinite_in": live.engine.nonfinite_in,
-            "nonfinite_out": live.engine.nonfinite_out,
-            "not_recorded_samples": live.recorder.lost if live.recorder else 0,
+            "longest_starvation": stats.longest_starvation,
+            "input_overruns": live.drops,
+            "dropped_samples": live.dropped,
+            "nonfinite_in": stats.nonfinite + live.nonfinite[0],
+            "nonfinite_out": live.nonfinite[1],
+            "device_losses": self.comeback.losses,
+            "device_away_s": round(self.comeback.away_s, 3),
+            "not_recorded_samples": not_recorded,
         }
 
     def text(self, summary: dict[str, Any]) -> str:
@@ -131,6 +139,18 @@ class Report:
             self.latency_line()
             + ("" if summary["latency_ms"] == summary["latency_at_start_ms"] else ", not as begun"),
         ]
+        if summary["deadline_misses"]:
+            longest_ms = 1000 * summary["longest_starvation"] / summary["sample_rate_hz"]
+            lines.append(
+                f"late answers were replaced for {summary['starved_samples']} samples, at most "
+                f"{longest_ms:.0f} ms at once; {summary['dropped_samples']} samples of backlog "
+                "were left out"
+            )
+        if summary["device_losses"]:
+            lines.append(
+                f"the device went {summary['device_losses']} times and was away for "
+                f"{summary['device_away_s']:.1f} s, which are not recorded"
+            )
         if summary["nonfinite_in"] or summary["nonfinite_out"]:
             lines.append(
                 f"NaN or Inf: {summary['nonfinite_in']} samples from the device, "

@@ -5,30 +5,31 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 import numpy as np
 import soundfile
 from rich.console import Console
-from rich.live import Live as Screen
-from rich.text import Text
 
 from rtsep import weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
+from rtsep.cli.comeback import Comeback
 from rtsep.cli.opening import DEFAULT, open_device
 from rtsep.cli.report import Report
+from rtsep.cli.watch import watch
 from rtsep.engine import Engine
 from rtsep.io.device import DeviceError, listing
 from rtsep.io.files import AudioFileError
+from rtsep.io.process import Process
 from rtsep.live import Live
 from rtsep.measure import TimedStep
+from rtsep.realtime import HINT
 from rtsep.recorder import Recorder
-from rtsep.resample import around
+from rtsep.resample import Processor, Resampled, around
 from rtsep.separator import Separator
 from rtsep.spec import Float32
 
@@ -87,6 +88,35 @@ class OptionError(ValueError):
     metavar="MS",
     help="Time the worker may take for a block, part of the latency; 10.",
 )
+@click.option(
+    "--on-late",
+    type=click.Choice(["dry", "mute"]),
+    default="dry",
+    help="Hear the mixture (dry) or silence (mute) while the worker is late; dry.",
+)
+@click.option(
+    "--limit",
+    type=click.FloatRange(-60.0, 0.0),
+    metavar="dBFS",
+    help="Play nothing louder than this; off by default.",
+)
+@click.option(
+    "--reconnect/--no-reconnect",
+    default=True,
+    help="Wait for a device that goes away, and go on with it; on.",
+)
+@click.option(
+    "--give-up",
+    type=click.FloatRange(min=0.0),
+    metavar="S",
+    help="End after so long without the device, with exit code 3; never by default.",
+)
+@click.option(
+    "--realtime",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    help="Ask the system for real-time scheduling and locked memory; on.",
+)
 def run(
     device: str,
     output: str | None,
@@ -99,6 +129,11 @@ def run(
     channels: int,
     block: int,
     buffer: float,
+    on_late: Literal["dry", "mute"],
+    limit: float | None,
+    reconnect: bool,
+    give_up: float | None,
+    realtime: Literal["on", "off"],
 ) -> None:
     """Separate a live microphone and hear one source of it.
 
@@ -112,42 +147,68 @@ def run(
       rtsep run --device USB --output 4           by part of the name, by index
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
     """  # noqa: D301
+    process = Process()  # it starts while the model is loaded
+    click.get_current_context().call_on_close(process.close)
     bundle = weights.find(model)
     gains = _gains(bundle, listen, gain)
     try:
-        stream = open_device(device, output, channels, block, buffer)
+        stream = open_device(device, output, channels, block, buffer, process)
     except DeviceError as error:
         fail(error)
         with suppress(DeviceError):  # PortAudio itself is missing, as the sentence above says
             click.echo(f"\nThe devices are:\n{listing()}", err=True)
         click.get_current_context().exit(2)
-    rate, spec, channels = stream.sample_rate, bundle.spec, stream.input.width
+    spec, channels = bundle.spec, stream.input.width
     step = TimedStep(Separator(bundle, spec.streams(channels)))
-    engine = around(
-        lambda block: Engine(step, spec, channels, block), rate, spec.sample_rate, block
+
+    def make_engine(rate: int) -> Processor | Resampled:
+        return around(
+            lambda block: Engine(step, spec, channels, block), rate, spec.sample_rate, block
+        )
+
+    recordings: list[Recorder] = []
+
+    def make_recorder(rate: int, latency: int) -> Recorder | None:
+        """One per sample rate: those after the first go to folders in the first one's."""
+        if record is None:
+            return None
+        folder = record / str(len(recordings) + 1) if recordings else record
+        recordings.append(Recorder(folder, spec.sources, rate, channels, latency))
+        return recordings[-1]
+
+    engine = make_engine(stream.sample_rate)
+    live = Live(
+        stream, engine, step, gains, on_late=on_late, ask_realtime=realtime == "on", limit_db=limit
     )
-    live = Live(stream, engine, step, gains)
-    report = Report(bundle, live)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    comeback = Comeback(live, console, make_engine, make_recorder, give_up)
+    report = Report(bundle, live, comeback)
     if json_path is not None:
         _make_folder(json_path)
-    if record is not None:
-        live.recorder = Recorder(record, spec.sources, rate, channels, engine.latency_samples)
-    console.print(f"{bundle.metadata['name']} on {stream.name}, {rate} Hz; Ctrl-C stops")
+    live.recorder = make_recorder(stream.sample_rate, engine.latency_samples)
+    console.print(
+        f"{bundle.metadata['name']} on {stream.name}, {stream.sample_rate} Hz; Ctrl-C stops"
+    )
     console.print(report.latency_line())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's Ctrl-C
     started = time.monotonic()
     try:
         live.start()
-        _watch(live, report, console, seconds)
+        if realtime == "on" and not live.realtime:
+            console.print(HINT)
+        watch(live, report, console, seconds, comeback if reconnect else None)
     except KeyboardInterrupt:
         report.completed = True
         console.print()
     finally:
         unwritten = _stop(live)
-    _finish(report, console, time.monotonic() - started, json_path)
-    if unwritten is not None:
-        raise unwritten
+    _finish(report, console, time.monotonic() - started, recordings, json_path)
+    for problem in (live.error, comeback.unwritten, unwritten):
+        if problem is not None:
+            raise problem
+    if not report.completed:
+        fail(f"{live.device.name} has gone")
+        click.get_current_context().exit(3)
 
 
 def _stop(live: Live) -> AudioFileError | None:
@@ -155,7 +216,6 @@ def _stop(live: Live) -> AudioFileError | None:
     try:
         live.stop()
     except AudioFileError as error:
-        live.recorder = None
         return error
     return None
 
@@ -164,13 +224,15 @@ def _finish(
     report: Report,
     console: Console,
     elapsed_s: float,
+    recordings: list[Recorder],
     json_path: Path | None,
 ) -> None:
     """Say how it went, and draw it."""
-    recorder = report.live.recorder
-    summary = report.summary(elapsed_s)
+    summary = report.summary(elapsed_s, sum(recorder.lost for recorder in recordings))
     console.print(report.text(summary))
-    if recorder is not None:
+    for recorder in recordings:
+        if recorder.error is not None:
+            continue
         for path in recorder.paths:
             console.print(f"wrote {path}", soft_wrap=True)
         if recorder.lost:
@@ -188,10 +250,6 @@ def _finish(
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-    if report.live.error is not None:
-        raise report.live.error
-    if not summary["completed"]:
-        raise DeviceError(f"{report.live.device.name} stopped by itself")
 
 
 def _make_folder(path: Path) -> None:
@@ -238,34 +296,3 @@ def _gains(bundle: Bundle, listen: str | None, gain: tuple[str, ...]) -> Float32
             raise OptionError(f"--gain {setting} is not a gain of at most 24 dB")
         gains[index(name)] = 10 ** (level_db / 20)
     return gains
-
-
-def _watch(live: Live, report: Report, console: Console, seconds: float | None) -> None:
-    """Show the meter until it is time to stop."""
-    started = shown = time.monotonic()
-    drained: float | None = None
-    with _screen(console) as show:
-        while live.running:
-            now = time.monotonic()
-            if seconds is not None and now - started >= seconds:
-                report.completed = True
-                return
-            if drained is None and live.device.finished:
-                drained = now + report.latency_ms() / 1000 + 0.1  # the end of the file is heard
-            if drained is not None and now >= drained:
-                report.completed = True
-                return
-            if now - shown >= (0.1 if console.is_terminal else 1.0):
-                shown = now
-                show(report.status(now - started))
-            time.sleep(0.02)
-
-
-@contextmanager
-def _screen(console: Console) -> Iterator[Any]:
-    """Give a function that shows one status line: in place on a terminal, else below the last."""
-    if console.is_terminal:
-        with Screen(console=console, refresh_per_second=10, transient=True) as screen:
-            yield lambda line: screen.update(Text(line, no_wrap=True, overflow="ellipsis"))
-    else:
-        yield console.print

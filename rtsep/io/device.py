@@ -1,41 +1,30 @@
-"""The sound card: find it, and exchange its blocks with two rings from a native callback."""
+"""The sound card: its blocks are exchanged with two timelines by a native callback."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
-import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 
-from rtsep.io.callback import callback
-from rtsep.io.exchange import Exchange, Stats
-from rtsep.ring import Float32, Ring
+from rtsep.io.errors import DeviceError
+from rtsep.io.exchange import Exchange
+from rtsep.io.portaudio import Stream, close, find, listing
+from rtsep.io.record import Stats
+from rtsep.ring import Float32
+from rtsep.timeline import Timeline
 
-Kind = Literal["input", "output"]
-
-_PATIENCE = 2.0
-"""Seconds a stream may take to close: with a sound server that died, PortAudio waits minutes."""
-_abandoned: list[Any] = []
-
-
-class DeviceError(ValueError):
-    """A device that cannot be used as asked; the message is one sentence with what was asked."""
+__all__ = ["Device", "DeviceError", "Duplex", "find", "listing"]
 
 
 class Device(Protocol):
-    """What a worker needs of a device; `Duplex` and `rtsep.io.clock.Clock` are two."""
+    """What a worker needs of a device, such as `rtsep.io.hosted.Hosted`."""
 
     name: str
     sample_rate: int
     block: int
     headroom: int
-    input: Ring
-    output: Ring
+    input: Timeline
+    output: Timeline
 
     @property
     def active(self) -> bool:
@@ -48,8 +37,32 @@ class Device(Protocol):
     def start(self) -> None:
         """Begin to exchange blocks; once in the life of a device."""
 
+    def reopen(self) -> bool:
+        """Try once to go on with a device that was lost; tell whether it is back.
+
+        Raises
+        ------
+        RateError
+            It is back, and no longer works at this rate.
+        """
+
+    def at_rate(self, rate: int) -> Device:
+        """Make a device for the same stream at another rate, in Hz; to be started."""
+
     def stop(self) -> None:
         """End it, and close what was opened; may be repeated."""
+
+    def inherit(self, counters: Stats) -> None:
+        """Go on counting from there."""
+
+    def replace_late(self, latency: int) -> None:
+        """Play the mixture, as late, where answers of this latency are missing."""
+
+    def limit(self, level: float) -> None:
+        """Play no magnitude above ``level`` (linear, 1 is full scale)."""
+
+    def leave_out(self, n: int, latency: int) -> None:
+        """Give up the next ``n`` answers, whose latency is given."""
 
     def stats(self) -> Stats:
         """Read the counters."""
@@ -72,114 +85,8 @@ class Device(Protocol):
         """Stop."""
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Discard what native code prints: ALSA and JACK complain about what they merely try."""
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    try:
-        saved = os.dup(2)
-    except OSError:  # no standard error to protect
-        yield
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
-
-
-def _portaudio() -> Any:
-    """Import sounddevice, which initialises PortAudio; only what needs a device does."""
-    if "sounddevice" in sys.modules:
-        return sys.modules["sounddevice"]
-    try:
-        with _quiet():
-            import sounddevice
-    except OSError as error:
-        raise DeviceError(
-            "the PortAudio library is missing: install it (Debian, Ubuntu: apt install "
-            "libportaudio2)"
-        ) from error
-    except Exception as error:
-        raise DeviceError(f"PortAudio did not start: {error}") from error
-    return sounddevice
-
-
-def find(query: int | str | None, kind: Kind) -> dict[str, Any]:
-    """Find one device.
-
-    Parameters
-    ----------
-    query
-        PortAudio's index (a number or its digits), or a part of ``"name, host API"`` in any case,
-        or None for the system's default.
-    kind
-        What it must be able to do.
-
-    Returns
-    -------
-    dict
-        PortAudio's description: ``index``, ``name``, ``max_input_channels``,
-        ``default_samplerate`` (Hz) and so on.
-
-    Raises
-    ------
-    DeviceError
-        If there is none or more than one.
-    """
-    sounddevice = _portaudio()
-    if isinstance(query, str) and query.strip().isdecimal():
-        query = int(query)
-    try:
-        found: dict[str, Any] = sounddevice.query_devices(query, kind)
-    except ValueError as error:  # its first line says which devices do not or doubly match
-        raise DeviceError(str(error).splitlines()[0].rstrip(":")) from error
-    except sounddevice.PortAudioError as error:
-        asked = f"there is no default {kind} device" if query is None else f"no device {query!r}"
-        raise DeviceError(asked) from error
-    if found[f"max_{kind}_channels"] < 1:
-        raise DeviceError(f"device {query!r} ({found['name']}) has no {kind}")
-    return found
-
-
-def listing() -> str:
-    """List the devices, one per line; ``>`` marks the default input and ``<`` the output."""
-    return str(_portaudio().query_devices()) or "no audio devices"
-
-
-def _checked(device: dict[str, Any], kind: Kind, channels: int, sample_rate: int) -> int:
-    """Refuse what the device cannot do; return its index."""
-    sounddevice = _portaudio()
-    most = device[f"max_{kind}_channels"]
-    if channels > most:
-        raise DeviceError(f"{device['name']} has {most} {kind} channels, not {channels}")
-    check = getattr(sounddevice, f"check_{kind}_settings")
-    try:
-        check(device["index"], channels, "float32", samplerate=sample_rate)
-    except sounddevice.PortAudioError as error:
-        raise DeviceError(
-            f"{device['name']} has no {kind} of {channels} channels at {sample_rate} Hz: {error}"
-        ) from error
-    index: int = device["index"]
-    return index
-
-
-def _close(stream: Any, memory: Any) -> None:
-    """Close a stream, or leave it and what its callback writes to alone if it cannot be closed."""
-    closing = threading.Thread(target=stream.close, name="rtsep close", daemon=True)
-    closing.start()
-    closing.join(_PATIENCE)
-    if closing.is_alive():
-        _abandoned.append(memory)
-        atexit.unregister(_portaudio()._exit_handler)  # it would wait for the same stream
-
-
 class Duplex(Exchange):
-    """A PortAudio stream between two rings, by a native callback.
+    """A PortAudio stream between two timelines, in this process.
 
     Parameters
     ----------
@@ -192,12 +99,11 @@ class Duplex(Exchange):
     block
         Samples per callback.
     headroom
-        Samples of silence in the output ring at the start: the time the worker has for a block,
-        and exactly the latency the rings add.
+        Samples by which the worker's answers are played later than their input came.
     source
         (n, in_channels) float32 that is played once in place of the input, then silence.
     passthrough
-        Copy input to output in the callback and leave the rings alone: the machine's own floor.
+        Copy input to output in the callback and leave the rest alone: the machine's own floor.
     latency
         What to ask of the device's own buffers: ``"low"``, ``"high"`` or seconds.
 
@@ -231,50 +137,30 @@ class Duplex(Exchange):
             microphone=source is None,
             passthrough=passthrough,
         )
-        sounddevice = _portaudio()
-        speaker = find(output, "output")
-        device: Any = _checked(speaker, "output", out_channels, sample_rate)
-        channels: Any = out_channels
-        self.name = str(speaker["name"])
-        if source is None:
-            microphone = find(input, "input")
-            device = _checked(microphone, "input", in_channels, sample_rate), device
-            channels = in_channels, out_channels
-            self.name = f"{microphone['name']} → {self.name}"
-        try:
-            # The only class of sounddevice that takes a native callback.
-            self._stream = sounddevice._StreamBase(
-                "output" if source is not None else "duplex",
-                samplerate=sample_rate,
-                blocksize=block,
-                device=device,
-                channels=channels,
-                dtype="float32",
-                latency=latency,
-                callback=sounddevice._ffi.cast("PaStreamCallback*", callback.address),
-                userdata=sounddevice._ffi.cast("void*", self.userdata),
-            )
-        except sounddevice.PortAudioError as error:
-            raise DeviceError(
-                f"{self.name} cannot be opened at {sample_rate} Hz in blocks of {block}: {error}"
-            ) from error
-        # The stream holds addresses into these: whatever happens, it is closed before they go.
-        memory = self.input, self.output, self._control, self._source
-        self._close = weakref.finalize(self, _close, self._stream, memory)
+        self._stream = Stream(
+            input,
+            output,
+            sample_rate,
+            in_channels,
+            out_channels,
+            block,
+            self.userdata,
+            microphone=source is None,
+            latency=latency,
+        )
+        self.name = self._stream.name
+        # The stream holds an address into this: whatever happens, it is closed before that goes.
+        self._close = weakref.finalize(self, close, self._stream, self._control)
         self._close.atexit = False  # sounddevice closes what is open then; no thread can start
 
     @property
     def active(self) -> bool:
         """Whether blocks are being exchanged; false once the device has gone away."""
-        return self._close.alive and bool(self._stream.active)
+        return self._close.alive and self._stream.active
 
     def start(self) -> None:
         """Begin to exchange blocks; once in the life of a stream."""
-        sounddevice = _portaudio()
-        try:
-            self._stream.start()
-        except sounddevice.PortAudioError as error:
-            raise DeviceError(f"{self.name} does not start: {error}") from error
+        self._stream.start()
 
     def stop(self) -> None:
         """Drop what is not yet played and close the stream; may be repeated."""
@@ -282,8 +168,7 @@ class Duplex(Exchange):
 
     def latency_terms(self) -> dict[str, int]:
         """Latency between input and output, in samples, by its terms, as PortAudio tells it."""
-        told = self._stream.latency
-        heard, played = (0.0, told) if self._has_source else told
+        heard, played = self._stream.latency_s
         return {
             "device input": round(heard * self.sample_rate),
             "headroom": self.headroom,

@@ -1,64 +1,26 @@
-"""What a stream is made of, whoever drives it: two rings, one record, the counters."""
+"""What a stream is made of, whoever drives it: two timelines, one record, the counters."""
 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
-from rtsep.io.callback import CONTROL, COUNTERS, callback
-from rtsep.ring import Float32, Ring
+from rtsep.io import clocks
+from rtsep.io.callback import callback, listen
+from rtsep.io.record import CONTROL, COUNTERS, Stats, layout
+from rtsep.ring import Float32
+from rtsep.timeline import Timeline
+
+FADE_S = 0.005
+"""Duration of the fade between the worker's answer and its replacement."""
+RELEASE_S = 0.1
+"""Time constant with which the limiter lets go."""
 
 
-@dataclass(frozen=True)
-class Stats:
-    """What the callback has counted since the stream was opened.
-
-    Attributes
-    ----------
-    callbacks
-        Blocks exchanged.
-    missed
-        Blocks the device should have asked for and did not, by its own clock.
-    input_underflows, input_overflows, output_underflows, output_overflows
-        Callbacks that PortAudio flagged.
-    input_overruns, overrun_samples
-        Callbacks whose input did not fit into the input ring, and the samples dropped.
-    starvations, starved_samples
-        Runs of callbacks that found too little in the output ring, and the samples of silence
-        played instead.
-    resyncs, debt
-        Times the latency came back to its start value after that, and the samples it is off now
-        (positive: later than at the start).
-    """
-
-    callbacks: int
-    missed: int
-    input_underflows: int
-    input_overflows: int
-    output_underflows: int
-    output_overflows: int
-    input_overruns: int
-    overrun_samples: int
-    starvations: int
-    starved_samples: int
-    resyncs: int
-    debt: int
-
-    @property
-    def xruns(self) -> int:
-        """Under- and overflows the device itself has told of."""
-        return (
-            self.input_underflows
-            + self.input_overflows
-            + self.output_underflows
-            + self.output_overflows
-        )
-
-
-_TICK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
+_CALLBACK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
     ctypes.c_int,
     ctypes.c_void_p,
     ctypes.c_void_p,
@@ -66,11 +28,12 @@ _TICK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
     ctypes.c_void_p,
     ctypes.c_ulong,
     ctypes.c_void_p,
-)(callback.address or 0)
+)
+_TICK, _LISTEN = _CALLBACK(callback.address or 0), _CALLBACK(listen.address or 0)
 
 
 class Exchange:
-    """Two rings and the record of one stream; what opens and drives the stream builds on it.
+    """Two timelines and the record of one stream; what opens and drives it builds on it.
 
     Parameters
     ----------
@@ -81,20 +44,25 @@ class Exchange:
     block
         Samples per callback.
     headroom
-        Samples of silence in the output ring at the start: the time the worker has for a block,
-        and exactly the latency the rings add.
+        Samples by which the worker's answers are played later than their input came: the time it
+        has for a block, and exactly the latency that is added here.
     source
         (n, in_channels) float32 that is played once in place of a microphone, then silence.
     microphone
         True where the callback is given input; otherwise the source, or silence, is the input.
     passthrough
-        Copy input to output in the callback and leave the rings alone. A missing channel is the
+        Copy input to output in the callback and leave the rest alone. A missing channel is the
         last one there is.
+    own_clock_hz
+        Rate of a microphone that has another clock than the output, see `listen`; 0 if it has not.
+    allocate
+        Makes the memory, zeroed, of a number of bytes; the process's own if not given.
 
     Attributes
     ----------
     input, output
-        Rings of ``in_channels`` and ``out_channels``: the worker reads the one, writes the other.
+        Timelines of ``in_channels`` and ``out_channels``: the worker reads the one, writes the
+        other, ``headroom`` samples ahead.
     """
 
     def __init__(
@@ -108,6 +76,8 @@ class Exchange:
         *,
         microphone: bool = False,
         passthrough: bool = False,
+        own_clock_hz: int = 0,
+        allocate: Callable[[int], Any] = bytearray,
     ) -> None:
         if min(sample_rate, in_channels, out_channels, block) < 1 or headroom < 0:
             raise ValueError(
@@ -117,29 +87,101 @@ class Exchange:
         if source is not None and (source.ndim != 2 or source.shape[1] != in_channels):
             raise ValueError(f"the source must be (n, {in_channels}), not {source.shape}")
         self.sample_rate, self.block, self.headroom = sample_rate, block, headroom
-        # Bounded, so that a worker that fell behind has little to catch up with.
-        capacity = 4 * headroom + 16 * block
-        self.input = Ring(capacity, in_channels)
-        self.output = Ring(capacity, out_channels)
-        self.output.write(np.zeros((headroom, out_channels), np.float32))
         self._has_source = source is not None
         length = 0 if source is None else len(source)
-        self._source = np.zeros((length + block, in_channels), np.float32)
+        rows = np.zeros((1, 0), np.float32)
+        if own_clock_hz:
+            rows = clocks.table(own_clock_hz, sample_rate)
+        kind = layout(sample_rate, in_channels, out_channels, block, length, rows.shape[1])
+        # One line of the cache more than needed: the record begins at the start of one.
+        memory = np.frombuffer(allocate(kind.itemsize + 64), np.uint8)
+        first = -memory.ctypes.data % 64
+        parts: Any = memory[first : first + kind.itemsize].view(kind)[0]
+        self._control: Any = parts["control"]
+        for name in ("input", "output", "feed"):
+            self._control[f"{name}_capacity"] = len(parts[f"{name}_data"])
+        self._control["input_width"], self._control["output_width"] = in_channels, out_channels
+        assert kind.fields is not None
+        for name in kind.fields.keys() - {"control"}:
+            self._control[name] = kind.fields[name][1]
+        self.input = Timeline(parts["input_data"], parts["input_cursors"])
+        self.output = Timeline(parts["output_data"], parts["output_cursors"])
+        self._last = parts["last"]
+        self.output.leave_out(headroom)
+        self._source = parts["source"][:length]
         if source is not None:
-            self._source[:length] = source
-        self._control: Any = np.zeros((), CONTROL)
-        for name, used in (("input", self.input), ("output", self.output)):
-            self._control[f"{name}_data"] = used.data.ctypes.data
-            self._control[f"{name}_cursors"] = used.cursors.ctypes.data
-            self._control[f"{name}_capacity"] = used.capacity
-            self._control[f"{name}_width"] = used.width
-        self._control["source"] = self._source.ctypes.data
+            self._source[:] = source
         self._control["source_length"] = length
         self._control["microphone"] = microphone
         self._control["passthrough"] = passthrough
+        self._control["dry"] = -1
+        self._control["fade"] = self._control["wet"] = max(1, round(FADE_S * sample_rate))
+        self.own_clock_hz = own_clock_hz
+        if own_clock_hz:
+            parts["table"][:] = rows
+            self._control["two_clocks"] = 1
+            self._control["taps"] = rows.shape[1]
+            self._control["feed_rate"] = own_clock_hz
+            self._control["feed_ratio"] = own_clock_hz / sample_rate
+            self._control["reserve"] = clocks.reserve(block, own_clock_hz)
         self._control["period"] = block / sample_rate
-        self.userdata: int = self._control.ctypes.data
-        """Address of the record, for PortAudio."""
+        self._control["limit"], self._control["limiter"] = np.inf, 1.0
+        self._control["release"] = 1.0 - np.exp(-1.0 / (RELEASE_S * sample_rate))
+        self._time = np.zeros(3)
+        self.record = first
+        """Where the record begins in the memory, in bytes."""
+        self.userdata: int = memory.ctypes.data + first
+        """Its address, for PortAudio."""
+
+    @staticmethod
+    def offset(field: str) -> int:
+        """Where a field lies in the record, in bytes."""
+        assert CONTROL.fields is not None
+        return int(CONTROL.fields[field][1])
+
+    def replace_late(self, latency: int) -> None:
+        """Play the mixture, as late as it should have been, where the worker's answer is missing.
+
+        Parameters
+        ----------
+        latency
+            Of the worker's answers, in samples, beside ``headroom``.
+
+        Raises
+        ------
+        ValueError
+            If the mixture is not kept for so long.
+        """
+        delay = latency + self.headroom
+        if delay + self.block > self.input.capacity:
+            raise ValueError(
+                f"the mixture is kept for {self.input.capacity} samples, not for a latency of "
+                f"{delay}"
+            )
+        self._control["dry"] = delay
+
+    def limit(self, level: float) -> None:
+        """Play no magnitude above ``level`` (linear, 1 is full scale)."""
+        self._control["limit"] = level
+
+    def leave_out(self, n: int, latency: int) -> None:
+        """Give up the next ``n`` answers, and those that are a mixture with what comes after.
+
+        Parameters
+        ----------
+        n
+            Samples of the input that the worker has dropped.
+        latency
+            Of its answers, in samples, beside ``headroom``.
+        """
+        self._control["valid_from"] = self.output.written + n + latency
+        self.output.leave_out(n)
+
+    def resume(self) -> None:
+        """Begin from silence, whatever was played last: the device was away."""
+        self._last[:] = 0.0
+        self._control["due"] = 0.0
+        self._control["resumed"] = 1
 
     @property
     def finished(self) -> bool:
@@ -148,9 +190,26 @@ class Exchange:
             self._control["source_position"] >= self._control["source_length"]
         )
 
+    @property
+    def correction(self) -> float:
+        """By how much the microphone's clock is faster than its rate, as far as is known now."""
+        return float(self._control["correction"])
+
+    @property
+    def fading(self) -> bool:
+        """Whether anything but the worker's answer, as it is, is heard now."""
+        whole = self._control["wet"] == self._control["fade"]
+        return not whole or bool(self._control["tail_left"])
+
     def stats(self) -> Stats:
         """Read the counters, while the stream runs or after."""
-        return Stats(**{name: int(self._control[name]) for name in COUNTERS})
+        late = max(-self.output.readable, 0)
+        return Stats(**{name: int(self._control[name]) for name in COUNTERS}, late=late)
+
+    def inherit(self, counters: Stats) -> None:
+        """Go on counting from there: this stream takes the place of another."""
+        for name in COUNTERS:
+            self._control[name] = getattr(counters, name)
 
     def peaks(self) -> tuple[float, float]:
         """Largest absolute input and output value since the last call."""
@@ -160,7 +219,14 @@ class Exchange:
 
     def latency_terms(self) -> dict[str, int]:
         """Latency between input and output, in samples, by its terms."""
-        return {"headroom": self.headroom}
+        return {**self.clock_terms(), "headroom": self.headroom}
+
+    def clock_terms(self) -> dict[str, int]:
+        """Latency that a microphone's own clock adds, in samples."""
+        if not self.own_clock_hz:
+            return {}
+        inside = self._control["reserve"] + self._control["taps"] / 2
+        return {"two clocks": round(inside / self._control["feed_ratio"])}
 
     def tick(self, block: Float32, out: Float32, now: float, flags: int = 0) -> None:
         """Call the callback as PortAudio would, from Python.
@@ -176,18 +242,42 @@ class Exchange:
         flags
             PortAudio's status flags.
         """
-        time = np.full(3, now)
+        self._time[:] = now
         _TICK(
             block.ctypes.data,
             out.ctypes.data,
-            self.block,
-            time.ctypes.data,
+            len(out),
+            self._time.ctypes.data,
             flags,
             self.userdata,
         )
 
+    def listen(self, block: Float32, now: float, flags: int = 0) -> None:
+        """Call the callback of a microphone with a clock of its own, from Python.
+
+        Parameters
+        ----------
+        block
+            (n, in_channels) float32, C-contiguous.
+        now
+            Time of the clock that `tick` is told, in seconds.
+        flags
+            PortAudio's status flags.
+        """
+        self._time[:] = now
+        address = self._time.ctypes.data
+        _LISTEN(block.ctypes.data, None, len(block), address, flags, self.userdata)
+
     def start(self) -> None:
         """Begin to exchange blocks; once in the life of a device."""
+        raise NotImplementedError
+
+    def reopen(self) -> bool:
+        """Try once to go on with a device that was lost; tell whether it is back."""
+        return False
+
+    def at_rate(self, rate: int) -> Self:
+        """Make a device for the same stream at another rate, in Hz; to be started."""
         raise NotImplementedError
 
     def stop(self) -> None:

@@ -1,0 +1,97 @@
+"""What `rtsep run` does when its device goes away: say so, wait, and go on when it is back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+
+from rtsep.io.errors import DeviceError, RateError
+from rtsep.io.files import AudioFileError
+from rtsep.live import Live
+from rtsep.recorder import Recorder
+from rtsep.resample import Processor, Resampled
+
+RETRY_S = 0.2
+"""Pause between two looks for a lost device, in seconds."""
+
+
+class Comeback:
+    """Waits for a lost device.
+
+    Parameters
+    ----------
+    live
+        The stream.
+    console
+        Where it is said.
+    engine
+        Makes an engine for another sample rate, in Hz, around the same model.
+    record
+        Makes a recorder for such an engine and rate, if there is to be one; a file has one rate.
+    give_up_s
+        After how long away, in seconds; never if None.
+
+    Attributes
+    ----------
+    losses, away_s
+        How often the device went, and how long it was away in all, in seconds.
+    unwritten
+        A recording that ended with the device's rate and could not be written.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        console: Console,
+        engine: Callable[[int], Processor | Resampled],
+        record: Callable[[int, int], Recorder | None],
+        give_up_s: float | None,
+    ) -> None:
+        self._live, self._console = live, console
+        self._engine, self._record = engine, record
+        self._give_up_s = give_up_s
+        self.losses, self.away_s = 0, 0.0
+        self.unwritten: AudioFileError | None = None
+
+    def wait(self, enough: Callable[[], bool]) -> bool:
+        """Wait until the device is back, or it is ``enough``; false if it was given up."""
+        name = self._live.device.name
+        self._console.print(f"{name} has gone; waiting for it")
+        start, before = time.monotonic(), self.away_s
+        self.losses += 1
+        while not self._back():
+            self.away_s = before + time.monotonic() - start
+            if enough():
+                return True
+            if self._give_up_s is not None and self.away_s - before >= self._give_up_s:
+                return False
+            time.sleep(RETRY_S)
+        self.away_s = before + time.monotonic() - start
+        self._console.print(
+            f"{self._live.device.name} is back after {self.away_s - before:.1f} s, "
+            f"{self._live.device.sample_rate} Hz"
+        )
+        return True
+
+    def _back(self) -> bool:
+        try:
+            return self._live.device.reopen()
+        except RateError as error:
+            return self._move(error.rate)
+
+    def _move(self, rate: int) -> bool:
+        """Go on at another rate: the model keeps its state, the recording begins a new folder."""
+        live = self._live
+        try:
+            device = live.device.at_rate(rate)
+        except DeviceError:  # gone again
+            return False
+        try:
+            live.end_recording(keep_state=True)
+        except AudioFileError as error:
+            self.unwritten = error
+        engine = self._engine(rate)
+        live.move(device, engine, self._record(rate, engine.latency_samples))
+        return True

@@ -1,0 +1,112 @@
+"""The process that hosts PortAudio: ``python -m rtsep.io.host KEY``.
+
+Where a sound server has died, PortAudio can neither be closed nor started again, and may even abort
+its process; only ending that helps. So it has one of its own, which runs the callback on memory
+that it shares with the process of the worker. Requests come as lines of JSON on standard input, one
+answer each goes to standard output. At the end of the input it ends: when its parent does, however
+that happens.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from rtsep.io.memory import attach
+
+_WATCH_S = 0.05
+"""How often is looked whether the device is still there."""
+
+
+class Host:
+    """Carries the requests out.
+
+    Parameters
+    ----------
+    key
+        Of the shared memory.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._stream: Any = None
+        self._memory: Any = None
+
+    def find(self, query: int | str | None, kind: Any) -> dict[str, Any]:
+        """As `rtsep.io.portaudio.find`; ``full_name`` finds the same device again."""
+        from rtsep.io import portaudio
+
+        found = portaudio.find(query, kind)
+        return {**found, "full_name": portaudio.full_name(found)}
+
+    def refresh(self) -> None:
+        """As `rtsep.io.portaudio.refresh`."""
+        from rtsep.io import portaudio
+
+        portaudio.refresh()
+
+    def open(self, size: int, record: int, **options: Any) -> dict[str, Any]:
+        """Open the stream over a record at an offset in memory of that size, in bytes."""
+        from rtsep.io.portaudio import Stream
+
+        self._memory = np.frombuffer(attach(self._key, size), np.uint8)
+        userdata = self._memory.ctypes.data + record
+        self._stream = Stream(userdata=userdata, **options)
+        return {"name": self._stream.name, "latency_s": self._stream.latency_s}
+
+    def start(self, lost: int) -> None:
+        """Start the stream; when the device goes away, set the int64 at that offset."""
+        self._stream.start()
+        flag = self._memory[lost : lost + 8].view(np.int64)
+        threading.Thread(target=self._watch, args=(flag,), daemon=True).start()
+
+    def _watch(self, flag: Any) -> None:
+        while self._stream.active:
+            time.sleep(_WATCH_S)
+        flag[0] = 1
+
+    def close(self) -> None:
+        """Close the stream, if that can be done."""
+        if self._stream is not None:
+            from rtsep.io import portaudio
+
+            portaudio.close(self._stream, self._memory)
+            self._stream = None
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    # The parent is who is told to stop, by Ctrl-C or by a service manager.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
+    # Compiled code takes a second to load: meanwhile, devices can be found.
+    threading.Thread(target=importlib.import_module, args=("rtsep.io.callback",)).start()
+    host = Host(sys.argv[1])
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            answer = {"value": getattr(host, name)(**arguments)}
+        except ValueError as error:  # among them each of our own
+            answer = {"error": str(error)}
+        try:
+            print(json.dumps(answer), file=answers, flush=True)
+        except BrokenPipeError:
+            break
+    with suppress(Exception):
+        host.close()
+    os._exit(0)  # PortAudio's own end may hang
+
+
+if __name__ == "__main__":
+    main()
