@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rtsep"
 
 MAY_IMPORT = {
+    "atomic": set(),
     "spec": set(),
     "ring": set(),
     "fft": set(),
@@ -31,17 +32,17 @@ MAY_IMPORT = {
         *("bss_eval", "bundle", "io", "metrics", "offline", "resample", "separator", "spec"),
         *("weights", ""),
     },
-    "picture": {"spec"},
-    "io": {"ring"},
+    "picture": {"atomic", "spec"},
+    "io": {"atomic", "ring"},
     "recorder": {"io", "ring", "spec"},
     "live": {"io", "recorder", "measure", "resample", "ring", "spec"},
     "weights": {"bundle"},
-    "nn": {"bundle", "separator", "windows", "spec", ""},
-    "models": {"nn", "spec"},
+    "nn": {"atomic", "bundle", "separator", "windows", "spec", ""},
+    "models": {"atomic", "nn", "spec"},
     "train": {"models", "nn", "spec"},
     "cli": {
-        *("bundle", "engine", "evaluate", "io", "latency", "live", "measure", "models", "nn"),
-        *("offline", "picture", "recorder", "resample", "roofline", "separator", "spec"),
+        *("atomic", "bundle", "engine", "evaluate", "io", "latency", "live", "measure", "models"),
+        *("nn", "offline", "picture", "recorder", "resample", "roofline", "separator", "spec"),
         *("train", "weights", ""),
     },
     "__main__": {"cli"},

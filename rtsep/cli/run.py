@@ -66,7 +66,8 @@ class OptionError(ValueError):
     "--record",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write mixture.wav, one WAV per source and spectrograms.png there.",
+    help="Write mixture.wav, one WAV per source and spectrograms.png there; with a number where "
+    "there are such files.",
 )
 @click.option("-s", "--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Then stop.")
 @click.option(
@@ -155,7 +156,6 @@ def _stop(live: Live) -> AudioFileError | None:
     try:
         live.stop()
     except AudioFileError as error:
-        live.recorder = None
         return error
     return None
 
@@ -174,7 +174,9 @@ def _finish(
         for path in recorder.paths:
             console.print(f"wrote {path}", soft_wrap=True)
         if recorder.lost:
-            console.print(f"the disk was too slow: {recorder.lost} samples are not recorded")
+            console.print(
+                f"the disk was too slow or full: {recorder.lost} samples are not recorded"
+            )
         picture = draw(recorder.paths, f"{report.bundle.metadata['name']}, live")
         if picture is not None:
             console.print(f"wrote {picture}", soft_wrap=True)
@@ -211,8 +213,12 @@ def draw(paths: list[Path], title: str) -> Path | None:
     rate = soundfile.info(paths[0]).samplerate
     most = round(PICTURE_S * rate)
     signals = {path.stem: soundfile.read(path, most, dtype="float32")[0] for path in paths}
-    picture = paths[0].with_name("spectrograms.png")
-    spectrograms(picture, signals, rate, title)
+    picture = paths[0].with_name(paths[0].stem.replace("mixture", "spectrograms") + ".png")
+    try:
+        spectrograms(picture, signals, rate, title)
+    except OSError as error:
+        fail(f"cannot write {picture}: {error.strerror}")
+        return None
     return picture
 
 
