@@ -247,9 +247,7 @@ def test_a_fault_while_running_is_no_success(
 
 
 @pytest.mark.parametrize("command", ["run", "separate"])
-def test_a_full_disk_costs_what_it_cannot_hold_and_nothing_else(
-    command: str, tmp_path: Path
-) -> None:
+def test_a_full_disk_costs_what_it_cannot_hold(command: str, tmp_path: Path) -> None:
     """Files may grow to 100 kB only; what a full disk answers is an error of the same kind."""
 
     def limit() -> None:

@@ -174,12 +174,11 @@ def _finish(
         for path in recorder.paths:
             console.print(f"wrote {path}", soft_wrap=True)
         if recorder.lost:
-            console.print(
-                f"the disk was too slow or full: {recorder.lost} samples are not recorded"
-            )
-        picture = draw(recorder.paths, f"{report.bundle.metadata['name']}, live")
-        if picture is not None:
-            console.print(f"wrote {picture}", soft_wrap=True)
+            console.print(f"the disk did not keep up: {recorder.lost} samples are not recorded")
+        if recorder.error is None:
+            picture = draw(recorder.paths, f"{report.bundle.metadata['name']}, live")
+            if picture is not None:
+                console.print(f"wrote {picture}", soft_wrap=True)
     if json_path is not None:
         part = json_path.with_name(json_path.name + ".part")
         try:
