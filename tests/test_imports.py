@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "latency": {"spec"},
     "stft": {"windows", "kernels", "fft", "spec"},
     "cost": set(),
-    "bundle": {"cost", "windows", "spec"},
+    "bundle": {"cost", "fft", "windows", "spec"},
     "engine": {"stft", "latency", "kernels", "spec"},
     "resample": {"polyphase", "latency", "spec"},
     "separator": {"bundle", "spec"},

@@ -54,7 +54,7 @@ def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
                     )
                 _separate(path, output, bundle, progress)
             except (AudioFileError, SpecError) as error:
-                fail(error)
+                fail(error if isinstance(error, AudioFileError) else f"{path}: {error}")
                 failed += 1
                 if done.get(path.stem) is path:
                     del done[path.stem]

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 MAX_CHANNELS = 64
+RATES_HZ = 1000, 768_000
+"""Lowest and highest sample rate; what is below is no sound, and would be stretched for hours."""
 _PIPED = 0x7FFFF000  # sizes from here on mean "unknown": written into a pipe, not cut off
 _PROMISE = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
@@ -131,6 +133,9 @@ def _flaw(file: soundfile.SoundFile) -> str:
         return "holds no sound: 0 samples"
     if file.channels > MAX_CHANNELS:
         return f"has {file.channels} channels, more than {MAX_CHANNELS}"
+    lowest, highest = RATES_HZ
+    if not lowest <= file.samplerate <= highest:
+        return f"has {file.samplerate} samples per second; {lowest} to {highest} are possible"
     return ""
 
 
