@@ -80,6 +80,13 @@ def test_too_many_channels(tmp_path):
     assert info(path).channels == 64
 
 
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 2_000_000_000])
+def test_rates_that_are_no_sound(tmp_path, rate):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(9, 1), rate)
+    assert f"has {rate} samples per second; 1000 to 768000 are possible" in refused(path)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_sample_that_is_not_finite(tmp_path, bad):
     path = tmp_path / "a.wav"
