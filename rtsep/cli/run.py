@@ -25,6 +25,8 @@ from rtsep.cli.report import Report
 from rtsep.engine import Engine
 from rtsep.io.device import DeviceError, listing
 from rtsep.io.files import AudioFileError
+from rtsep.io.virtual_mic import DEFAULT as VIRTUAL_MIC
+from rtsep.io.virtual_mic import virtual_mic as opened_virtual_mic
 from rtsep.live import Live
 from rtsep.measure import TimedStep
 from rtsep.recorder import Recorder
@@ -52,6 +54,13 @@ class OptionError(ValueError):
     "is played at real-time pace. The system's default without a value.",
 )
 @click.option("-o", "--output", metavar="OUT", help="Output device, like --device.")
+@click.option(
+    "--virtual-mic",
+    is_flag=False,
+    flag_value=VIRTUAL_MIC,
+    metavar="[NAME]",
+    help="Play into a microphone of this name, which other programs can choose; rtsep.",
+)
 @click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
 @click.option("-l", "--listen", metavar="SOURCE", help="Source to hear; the first by default.")
 @click.option(
@@ -91,6 +100,7 @@ class OptionError(ValueError):
 def run(
     device: str,
     output: str | None,
+    virtual_mic: str | None,
     model: str | None,
     listen: str | None,
     gain: tuple[str, ...],
@@ -112,7 +122,12 @@ def run(
       rtsep run --device demo --record out/       a built-in mixture; needs no sound card
       rtsep run --device USB --output 4           by part of the name, by index
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
+      rtsep run --virtual-mic                     other programs hear it as microphone "rtsep"
     """  # noqa: D301
+    if virtual_mic is not None:
+        if output is not None:
+            raise OptionError("--virtual-mic is an output itself: leave --output out")
+        output = click.get_current_context().with_resource(opened_virtual_mic(virtual_mic))
     bundle = weights.find(model)
     gains = _gains(bundle, listen, gain)
     try:
