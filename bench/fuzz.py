@@ -41,7 +41,7 @@ from rtsep.io.device import DeviceError
 
 CPU_S = 5.0
 """Longest a command may work; time on the clock would be the machine's."""
-CLOCK_S = 60
+CLOCK_S = 120
 """Longest a command may take at all before it is killed."""
 MEMORY_MB = 1000.0
 """Most memory of the process, what it had before the case (about 250 MB) included."""
@@ -277,10 +277,13 @@ def _warm_up() -> None:
 
 def _job(kind: str, first: int, count: int, name: str) -> None:
     """Hunt, and say every now and then how far it is."""
-    shown = time.monotonic()
+    shown, seen = time.monotonic(), 0
 
     def say(tally: Tally) -> None:
-        nonlocal shown
+        nonlocal shown, seen
+        if len(tally.faults) > seen:
+            seen = len(tally.faults)
+            click.echo(f"{name}: case %d: %s" % tally.faults[-1], err=True)
         if time.monotonic() - shown > 30:
             shown = time.monotonic()
             click.echo(f"{name}: {tally.cases} of {count}, {len(tally.faults)} faults", err=True)

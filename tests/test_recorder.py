@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from rtsep import recorder as recorders
 from rtsep.io.files import AudioFileError, read_all
 from rtsep.io.stems import Take
 from rtsep.recorder import Recorder
+from tests.test_run import start
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -184,19 +183,8 @@ def test_a_recording_that_fails_is_told_and_what_was_written_is_kept(
         np.testing.assert_array_equal(x[:, 0], gain * np.arange(1, length + 1))
 
 
-_NO_CARD = """
-import sys
-from rtsep.cli import main, opening
-def find(query, kind):
-    raise opening.DeviceError("there is no sound card")
-opening.find = find
-main(sys.argv[1:])
-"""
-
-
 def test_a_killed_program_leaves_all_but_the_last_half_second(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _NO_CARD, "run", "-d", "demo", "--record", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = start("-d", "demo", "--record", tmp_path)
     assert process.stdout is not None
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()
