@@ -41,8 +41,8 @@ from rtsep.io.device import DeviceError
 
 CPU_S = 5.0
 """Longest a command may work; time on the clock would be the machine's."""
-CLOCK_S = 120
-"""Longest a command may take at all before it is killed."""
+CLOCK_S = 600
+"""Longest a case may take at all before its process is killed, or six times `CPU_S` of work."""
 MEMORY_MB = 1000.0
 """Most memory of the process, what it had before the case (about 250 MB) included."""
 _CASES = 200  # by one process
@@ -219,7 +219,8 @@ def _child(
         resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
         _prepare(folder)
         for number, given in cases:
-            signal.alarm(CLOCK_S)  # ends the process, whatever it is doing
+            signal.alarm(CLOCK_S)  # both end the process, whatever it is doing
+            signal.setitimer(signal.ITIMER_PROF, 6 * CPU_S)
             suffix, content = given or made(kind, number)
             told = run_commands(kind, suffix, content, folder)
             os.write(writing, (json.dumps(told) + "\n").encode())
