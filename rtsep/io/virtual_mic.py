@@ -50,12 +50,13 @@ def virtual_mic(name: str = DEFAULT) -> Iterator[str]:
     if sys.platform in DRIVERS:
         query, driver = DRIVERS[sys.platform]
         try:
-            yield str(find(query, "output")["index"])
+            found = find(query, "output")
         except DeviceError as error:
             raise DeviceError(
                 f"a virtual microphone needs {driver}: install it, and choose it as the microphone "
                 "of the other program"
             ) from error
+        yield str(found["index"])
         return
     if not re.fullmatch(r"[\w.-]{1,60}", name, re.ASCII):
         raise DeviceError(
