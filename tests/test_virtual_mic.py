@@ -196,7 +196,7 @@ def test_a_driver_is_found_or_named(
     monkeypatch.setattr(module, "find", find)
     with virtual_mic() as output:
         assert output in ("3", "5")
-    with pytest.raises(DeviceError, match="^gone$"), virtual_mic():
+    with pytest.raises(DeviceError, match=r"^gone$"), virtual_mic():
         raise DeviceError("gone")
     devices.clear()
     with pytest.raises(DeviceError, match=f"needs {how} .*: install it, and choose it"):
