@@ -10,6 +10,7 @@ graph.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +20,21 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from rtsep import cost
+from rtsep.fft import factorise
 from rtsep.spec import Spec, SpecError
 from rtsep.windows import pair
 
 FORMAT = "rtsep.bundle.1"
 MAX_BYTES = 1 << 29
 """Larger files are refused unread."""
-MAX_VALUES = 1 << 26
+MAX_VALUES = 1 << 24
 """Most numbers in all states of one stream together, or in the frames of one call."""
 MAX_CALLS = 1023
 """Most calls a state may reach back."""
 MAX_INPUTS = 256
 """Most states."""
+MAX_WORK = 10**11
+"""Most multiply-accumulates of one call of one stream, or on weights alone: seconds of a core."""
 MAX_LATENCY_S = 60.0
 """Overlap, chunk and lookahead together; the engine keeps that much sound."""
 
@@ -116,19 +120,10 @@ class Bundle:
         return 4 * sum(state.values for state in self.states.values())
 
     def cost(self) -> tuple[int, int]:
-        """Count weights, and multiply-accumulates per second of audio of one stream.
-
-        Raises
-        ------
-        BundleError
-            The graph is malformed.
-        """
+        """Count weights, and multiply-accumulates per second of audio of one stream."""
         model = onnx.load_model_from_string(self.graph)
         weights = cost.weights(model)
-        try:
-            per_call = cost.multiply_accumulates(model)
-        except Exception:  # shape inference raises several unrelated types
-            raise BundleError("its graph is malformed: its cost can't be counted") from None
+        per_call, _ = cost.multiply_accumulates(model)
         return weights, round(per_call * self.spec.sample_rate / self.spec.step_length)
 
 
@@ -155,7 +150,8 @@ def load(path: Path | str) -> Bundle:
     try:
         return parse(data, path)
     except BundleError as error:
-        raise BundleError(f"{path} is no bundle that can be run: {error}") from None
+        reason = textwrap.shorten(str(error), 400)  # it may quote any text of the file
+        raise BundleError(f"{path} is no bundle that can be run: {reason}") from None
 
 
 def parse(data: bytes, path: Path | None = None) -> Bundle:
@@ -175,7 +171,9 @@ def parse(data: bytes, path: Path | None = None) -> Bundle:
         raise BundleError(f"its metadata lacks rtsep.{missing[0]}")
     spec = _spec(metadata)
     _check_weights(model)
-    return Bundle(spec, _states(model, spec), metadata, data, path)
+    states = _states(model, spec)
+    _check_cost(model)
+    return Bundle(spec, states, metadata, data, path)
 
 
 def describe(spec: Spec, texts: Mapping[str, str]) -> dict[str, str]:
@@ -219,6 +217,8 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
             synthesis_length=number("synthesis_length"),
         )
         pair(spec.window, spec.window_length, spec.hop_length, spec.synthesis_length)
+        if spec.frontend == "stft":
+            factorise(spec.window_length)
         for source in spec.sources:
             if not _SOURCE.fullmatch(source) or source == "mixture":
                 raise BundleError(f"{source!r} is not a name for a source: it names files")
@@ -255,7 +255,9 @@ def _check_weights(model: onnx.ModelProto) -> None:
                 if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
                     raise BundleError("it holds sparse weights, which are not supported")
                 if not np.all(np.isfinite((attribute.f, *attribute.floats))):
-                    raise BundleError(f"{attribute.name!r} of a {node.op_type} node is NaN or Inf")
+                    raise BundleError(
+                        f"{attribute.name!r} of a {node.op_type!r} node is NaN or Inf"
+                    )
 
     def check(tensor: TensorProto) -> None:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
@@ -268,9 +270,21 @@ def _check_weights(model: onnx.ModelProto) -> None:
             if not finite:
                 raise BundleError(f"weight {tensor.name!r} holds NaN or Inf")
 
+    if model.functions:  # a few that call each other are a graph without an end
+        raise BundleError("it holds functions of its own, which are not supported: inline them")
     walk(model.graph)
-    for function in model.functions:
-        walk_nodes(function.node)
+
+
+def _check_cost(model: onnx.ModelProto) -> None:
+    """Refuse a graph whose single nodes could run for longer than anyone waits; changes it."""
+    try:
+        work = max(cost.multiply_accumulates(model))
+    except Exception:  # shape inference raises several unrelated types
+        raise BundleError("its graph is malformed: its cost can't be counted") from None
+    if work > MAX_WORK:
+        raise BundleError(
+            f"it would take {work:.0e} multiply-accumulates; {MAX_WORK:.0e} is the limit"
+        )
 
 
 def _shapes(values: object) -> dict[str, tuple[int | None, ...]]:

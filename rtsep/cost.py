@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import onnx
 from onnx import TensorProto
 
@@ -12,17 +13,21 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 def weights(model: onnx.ModelProto) -> int:
     """Count the weights. Single numbers, such as an epsilon or an exponent, are none."""
     return sum(
-        int(np.prod(tensor.dims))
+        math.prod(tensor.dims)
         for tensor in model.graph.initializer
         if tensor.dims and tensor.data_type in FLOATS
     )
 
 
-def multiply_accumulates(model: onnx.ModelProto) -> int:
-    """Multiply-accumulates of matrix products and convolutions, for one stream and one call.
+def multiply_accumulates(model: onnx.ModelProto) -> tuple[int, int]:
+    """Multiply-accumulates of matrix products and convolutions, for one stream.
 
-    What depends on weights alone is computed once, when the graph is loaded, and not counted.
     Changes ``model``: its free sizes become 1.
+
+    Returns
+    -------
+    tuple of int
+        Of one call; and those on weights alone, which are done once, when the graph is loaded.
     """
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
@@ -33,21 +38,21 @@ def multiply_accumulates(model: onnx.ModelProto) -> int:
     sizes: dict[str, list[int]] = {t.name: list(t.dims) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         sizes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
-    total = 0
+    total = [0, 0]
     constant = {tensor.name for tensor in graph.initializer} | {""}
     for node in graph.node:
-        if constant.issuperset(node.input):
+        once = constant.issuperset(node.input)
+        if once:
             constant.update(node.output)
-            continue
         left = sizes.get(node.input[0], []) if node.input else []
-        out = int(np.prod(sizes.get(node.output[0], [0])))
+        out = math.prod(sizes.get(node.output[0], [0]))
         if node.op_type == "MatMul" and left:
-            total += out * left[-1]
+            total[once] += out * left[-1]
         elif node.op_type == "Gemm" and left:
             transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            total += out * left[0 if transposed else -1]
+            total[once] += out * left[0 if transposed else -1]
         elif node.op_type in ("Conv", "ConvTranspose"):
             kernel = sizes.get(node.input[1], [0])
-            count = out if node.op_type == "Conv" else int(np.prod(left))
-            total += count * int(np.prod(kernel[1:]))
-    return total
+            count = out if node.op_type == "Conv" else math.prod(left)
+            total[once] += count * math.prod(kernel[1:])
+    return total[0], total[1]

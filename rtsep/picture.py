@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsep.atomic import replacing
 from rtsep.spec import Float32
 
 WINDOW_S = 0.04
@@ -88,17 +87,8 @@ def spectrograms(
     bar.outline.set_visible(False)
     figure.suptitle(title, fontsize=12, fontweight="bold")
 
-    target = Path(path_png)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            figure.savefig(file, format="png")
-        part.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with replacing(Path(path_png)) as part:
+        figure.savefig(part, format="png")
 
 
 def _mel(hz: float | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,13 +14,14 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from rtsep.kernels import LIMIT
-from rtsep.spec import Float32
+from rtsep.spec import Float32, SpecError
 
 PASSBAND = 0.9
 """Flat up to this fraction of the lower Nyquist frequency; dark above ``2 - PASSBAND`` of it."""
 ATTENUATION_DB = 80.0
 """Of images and aliases beyond the transition band."""
 _MAX_TAPS = 1 << 23  # 32 MiB: 44.1 kHz to 16 kHz needs 36,000, only near-coprime rates need more
+_AT_ONCE = 1 << 18  # taps computed together: the intermediate results are larger than the table
 
 _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
@@ -109,19 +110,22 @@ def filter_table(in_period: int, out_period: int) -> Float32:
     half = half_width(in_period, out_period)
     taps = 2 * half // in_period + 1
     if in_period * taps > _MAX_TAPS:
-        raise ValueError(
+        raise SpecError(
             f"rates in the ratio {out_period}:{in_period} need a filter of {in_period} x {taps} "
             f"taps, more than {_MAX_TAPS}"
         )
-    phase = np.arange(in_period)[:, None]
-    distance = phase - half + in_period * np.arange(taps)[None, ::-1]
-    beta = 0.1102 * (ATTENUATION_DB - 8.7)
-    inside = np.sqrt(np.maximum(0.0, 1.0 - (distance / half) ** 2))
-    window: NDArray[np.float64] = np.where(np.abs(distance) <= half, np.i0(beta * inside), 0.0)
-    table = np.sinc(distance / max(in_period, out_period)) * window
-    # Each phase passes a constant unchanged, so a constant makes no image at the sample rate.
-    table /= table.sum(axis=1, keepdims=True)
-    return np.ascontiguousarray(table, np.float32)
+    result = np.empty((in_period, taps), np.float32)
+    rows = max(1, _AT_ONCE // taps)
+    for first in range(0, in_period, rows):
+        phase = np.arange(first, min(first + rows, in_period))[:, None]
+        distance = phase - half + in_period * np.arange(taps)[None, ::-1]
+        beta = 0.1102 * (ATTENUATION_DB - 8.7)
+        inside = np.sqrt(np.maximum(0.0, 1.0 - (distance / half) ** 2))
+        window: NDArray[np.float64] = np.where(np.abs(distance) <= half, np.i0(beta * inside), 0.0)
+        table = np.sinc(distance / max(in_period, out_period)) * window
+        # Each phase passes a constant unchanged, so a constant makes no image at the sample rate.
+        result[first : first + rows] = table / table.sum(axis=1, keepdims=True)
+    return result
 
 
 class Polyphase:

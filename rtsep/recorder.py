@@ -4,24 +4,72 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 
-from rtsep.io.files import StemWriter
+from rtsep.io.files import AudioFileError
+from rtsep.io.stems import Take
 from rtsep.ring import Float32, Ring
 
 DISK_LAG_S = 4.0
 """Audio a slow disk may lag behind before a recording loses samples."""
+POLL_S = 0.02
+"""Between two looks of the recorder's thread for new sound."""
+_ROWS = 1 << 13  # samples written at once
+
+
+class _Track:
+    """A ring of sound, and the silence that takes the place of what did not go through it.
+
+    A track's time counts what was put into the ring and what was lost; not the time away, which is
+    no part of the stream. The producer notes silence before the sound that follows it, so the
+    consumer, who looks at the ring first, never reads past one.
+    """
+
+    def __init__(self, capacity: int, width: int) -> None:
+        self.ring = Ring(capacity, width)
+        self.lost: deque[tuple[int, int]] = deque()
+        self.away: deque[tuple[int, int]] = deque()
+        self._time = 0
+        self._silence = 0
+
+    def ready(self) -> int:
+        """Samples of sound, or of silence, that come next without a change between them."""
+        if not self._silence:
+            sound = self.ring.readable
+            if self.away and self.away[0][0] <= self._time:
+                self._silence = self.away.popleft()[1]
+            elif self.lost and self.lost[0][0] == self._time:
+                self._silence = self.lost.popleft()[1]
+                self._time += self._silence
+            else:
+                changes = [notes[0][0] - self._time for notes in (self.away, self.lost) if notes]
+                return min(sound, *changes) if changes else sound
+        return self._silence
+
+    def read(self, out: Float32) -> None:
+        """Fill ``out`` (n, width), n at most what is `ready`."""
+        if self._silence:
+            out[:] = 0.0
+            self._silence -= len(out)
+        else:
+            self._time += self.ring.read(out)
 
 
 class Recorder:
     """Writes mixture and stems, aligned and of one length, from a thread of its own.
 
+    The files have their names from the start and are valid at any moment: see
+    :class:`rtsep.io.stems.Take`. Whatever the disk does, time in them is the time of the stream:
+    what is missing is silence.
+
     Parameters
     ----------
     folder
-        Gets ``mixture.wav`` and ``<source>.wav``, all together at :meth:`close`.
+        Gets ``mixture.wav`` and ``<source>.wav``, or ``mixture-2.wav`` and so on where there are
+        such files.
     sources
         Names of the stems.
     rate_hz, channels
@@ -34,8 +82,7 @@ class Recorder:
     paths
         Of the files.
     lost
-        Samples that were not recorded because the disk was too slow. Around such a gap, stems are
-        as late as they were made.
+        Samples that were not recorded because the disk was too slow, silence in the files, or full.
     error
         What ended the recording early, if anything did.
 
@@ -48,18 +95,22 @@ class Recorder:
     def __init__(
         self, folder: Path, sources: tuple[str, ...], rate_hz: int, channels: int, latency: int
     ) -> None:
-        self.paths = [folder / f"{name}.wav" for name in ("mixture", *sources)]
         self.lost = 0
-        self._late = latency
-        capacity = latency + int(DISK_LAG_S * rate_hz)
-        self._mixture = Ring(capacity, channels)
-        self._stems = Ring(capacity, len(sources) * channels)
-        self._rows = np.zeros((1 << 13, len(self.paths), channels), np.float32)
-        self._parts = [
-            np.zeros((1 << 13, ring.width), np.float32) for ring in (self._mixture, self._stems)
-        ]
-        self._writer = StemWriter(self.paths, rate_hz, channels)
         self.error: Exception | None = None
+        self._rate = rate_hz
+        self._latency = self._late = latency
+        self._time = 0
+        self._missing = self._unwritten = 0
+        capacity = latency + int(DISK_LAG_S * rate_hz)
+        self._mixture = _Track(capacity, channels)
+        self._stems = _Track(capacity, len(sources) * channels)
+        self._block = np.zeros((_ROWS, 1 + len(sources), channels), np.float32)
+        self._parts = [
+            np.zeros((_ROWS, track.ring.width), np.float32)
+            for track in (self._mixture, self._stems)
+        ]
+        self._take = Take(folder, ("mixture", *sources), rate_hz, channels)
+        self.paths = list(self._take.paths)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep recorder", daemon=True)
         self._thread.start()
@@ -67,52 +118,87 @@ class Recorder:
     def put(self, mixture: Float32, stems: Float32) -> None:
         """Hand over a block, (n, channels) and (n, sources, channels); never waits."""
         n = len(mixture)
-        if min(self._mixture.writable, self._stems.writable) < n:
+        rings = self._mixture.ring, self._stems.ring
+        if self.error is not None or min(ring.writable for ring in rings) < n:
             self.lost += n
-            return
-        self._mixture.write(mixture)
-        self._stems.write(stems.reshape(n, self._stems.width))
+            self._missing += n
+        else:
+            self._note_lost()
+            rings[0].write(mixture)
+            rings[1].write(stems.reshape(n, rings[1].width))
+        self._time += n
+
+    def gap(self, samples: int) -> None:
+        """Let so much time pass, silent in all files: the device was away, the model waited.
+
+        For the thread that calls `put`. Stems still on their way are kept, and come out before
+        their silence.
+        """
+        if samples > 0:
+            self._mixture.away.append((self._time, samples))
+            self._stems.away.append((self._time + self._latency, samples))
 
     def close(self, tail: Float32) -> None:
-        """Append the stems' tail (latency, sources, channels), complete and name the files.
+        """Append the stems' tail (latency, sources, channels) and complete the files.
 
         Raises
         ------
         AudioFileError
-            If the recording could not be written; nothing is left of it then.
+            The recording ended early. What was written until then is there, aligned and valid.
         """
-        rest = tail.reshape(len(tail), self._stems.width)
+        self._note_lost()
+        ring = self._stems.ring
+        rest = tail.reshape(len(tail), ring.width)
         while len(rest) and self._thread.is_alive():
-            rest = rest[self._stems.write(rest) :]
+            rest = rest[ring.write(rest) :]
             time.sleep(0.01)
         self._closing.set()
         self._thread.join()
         if self.error is not None:
+            self.lost += self._unwritten + self._mixture.ring.readable
             raise self.error
+
+    def _note_lost(self) -> None:
+        """Have silence where samples are missing, from the side that puts them."""
+        if self._missing:
+            for track in (self._mixture, self._stems):
+                track.lost.append((self._time - self._missing, self._missing))
+            self._missing = 0
 
     def _run(self) -> None:
         try:
-            with self._writer:
+            try:
                 while True:
                     closing = self._closing.is_set()
                     if not self._write():
                         if closing:
                             return
-                        time.sleep(0.02)
+                        time.sleep(POLL_S)
+            finally:
+                self._take.close()
+        except AudioFileError as error:
+            seconds = self._take.length / self._rate
+            self.error = AudioFileError(f"{error}; the first {seconds:.1f} s are kept")
         except Exception as error:  # close raises it
             self.error = error
 
     def _write(self) -> bool:
         """Write the samples whose mixture and stems both are here; tell whether there were any."""
-        self._late -= self._stems.skip(self._late)
-        n = min(self._mixture.readable, self._stems.readable, len(self._rows))
-        if self._late or not n:
-            return False
-        rows = self._rows[:n]
         mixture, stems = self._parts
+        if self._late:
+            n = min(self._late, self._stems.ready(), _ROWS)
+            self._stems.read(stems[:n])
+            self._late -= n
+            return n > 0
+        n = min(self._mixture.ready(), self._stems.ready(), _ROWS)
+        if not n:
+            return False
         self._mixture.read(mixture[:n])
         self._stems.read(stems[:n])
-        rows[:, 0] = mixture[:n]
-        rows[:, 1:] = stems[:n].reshape(n, -1, rows.shape[2])
-        self._writer.write(rows)
+        block = self._block[:n]
+        block[:, 0] = mixture[:n]
+        block[:, 1:] = stems[:n].reshape(n, -1, block.shape[2])
+        self._unwritten = n
+        self._take.write(block)
+        self._unwritten = 0
         return True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +13,22 @@ import onnxruntime
 from rtsep.bundle import Bundle, BundleError
 from rtsep.spec import Float32
 
+MAX_MEMORY = 1 << 29
+"""Bytes that the graphs of this process may work with, and those of each one's state and frames."""
+MAX_START_S = 4.0
+"""Longest that the first three calls of a graph may take together."""
+
 onnxruntime.set_default_logger_severity(4)  # what goes wrong is an exception, said once
+# A graph of a few lines can ask for any amount of memory: only ONNX Runtime sees it coming.
+onnxruntime.create_and_register_allocator(
+    onnxruntime.OrtMemoryInfo(
+        "Cpu",
+        onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,
+        0,
+        onnxruntime.OrtMemType.DEFAULT,
+    ),
+    onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY}),
+)
 
 
 class Separator:
@@ -35,8 +53,8 @@ class Separator:
     Raises
     ------
     BundleError
-        ONNX Runtime refuses the graph, a provider is not there, or silence or noise in does not
-        give finite frames out.
+        ONNX Runtime refuses the graph, a provider is not there, silence or noise in does not give
+        finite frames out, or that takes too long or too much memory.
     """
 
     def __init__(
@@ -53,6 +71,10 @@ class Separator:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.add_session_config_entry(
+            "optimization.constant_folding_max_output_size_in_bytes", str(MAX_MEMORY >> 3)
+        )
         options.add_free_dimension_override_by_name("streams", streams)
         name = bundle.path or bundle.metadata["name"]
         if providers[0] not in onnxruntime.get_available_providers():
@@ -68,18 +90,24 @@ class Separator:
             raise BundleError(f"{name}: ONNX Runtime refuses the graph: {_reason(error)}") from None
         if self._session.get_providers()[0] != providers[0]:
             raise BundleError(f"{providers[0]} is not available here; leave providers at the CPU")
-        self.mixture: Float32 = np.zeros(
-            (streams, spec.chunk, spec.channels, *spec.frame_shape), np.float32
-        )
-        self.sources: Float32 = np.zeros(
-            (streams, spec.chunk, len(spec.sources), spec.channels, *spec.frame_shape), np.float32
-        )
+        frame = (spec.channels, *spec.frame_shape)
+        shapes = {
+            "mixture": (streams, spec.chunk, *frame),
+            "sources": (streams, spec.chunk, len(spec.sources), *frame),
+        }
         # Powers of two, so that all rings come round together; longer than the oldest call that is
         # still read, so that no call writes where it reads.
-        self._rings: dict[str, Float32] = {
-            key: np.zeros((1 << max(state.inputs).bit_length(), streams, *state.shape), np.float32)
-            for key, state in bundle.states.items()
-        }
+        for key, state in bundle.states.items():
+            shapes[key] = (1 << max(state.inputs).bit_length(), streams, *state.shape)
+        if (size := 4 * sum(map(math.prod, shapes.values()))) > MAX_MEMORY:
+            raise BundleError(
+                f"{name}: state and frames of {streams} streams would take {size >> 20} MiB, more "
+                f"than {MAX_MEMORY >> 20}"
+            )
+        arrays = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+        self.mixture: Float32 = arrays.pop("mixture")
+        self.sources: Float32 = arrays.pop("sources")
+        self._rings: dict[str, Float32] = arrays
         self._turn = 0
         self._oldest = max((max(state.inputs) for state in bundle.states.values()), default=0)
         self._known = 0  # calls since the reset
@@ -106,13 +134,27 @@ class Separator:
 
     def _check(self, name: object) -> None:
         """First calls: they warm the graph up and show whether it gives what it promises."""
-        noise = np.random.default_rng(0).standard_normal(self.mixture.shape).astype(np.float32)
-        for frame in (np.zeros_like(noise), noise, noise):
-            self.mixture[:] = frame
-            self.sources[:] = np.nan
-            self()
-            if not np.all(np.isfinite(self.sources)):
-                raise BundleError(f"{name}: the graph gives NaN or Inf for ordinary input")
+        noise = np.random.default_rng(0).standard_normal(self.mixture.shape, np.float32)
+        watched = onnxruntime.RunOptions()
+        clock = threading.Timer(MAX_START_S, setattr, (watched, "terminate", True))
+        clock.daemon = True
+        clock.start()
+        try:
+            for turn, gain in enumerate((0.0, 1.0, 1.0)):
+                np.multiply(noise, gain, out=self.mixture)
+                self.sources[:] = np.nan
+                binding = self._bindings[turn % len(self._bindings)]
+                self._session.run_with_iobinding(binding, watched)
+                if not np.all(np.isfinite(self.sources)):
+                    raise BundleError(f"{name}: the graph gives NaN or Inf for ordinary input")
+        except RuntimeError:
+            if not watched.terminate:
+                raise
+            raise BundleError(
+                f"{name}: three calls of the graph take longer than {MAX_START_S:.0f} s"
+            ) from None
+        finally:
+            clock.cancel()
         self.mixture[:] = 0.0
         self.reset()
 
@@ -141,5 +183,11 @@ class Separator:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what ONNX Runtime says."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """Return the first line of what ONNX Runtime says, without places in its program.
+
+    It quotes names from the graph, which may hold what a terminal would obey.
+    """
+    line = next(iter(str(error).splitlines()), "")
+    line = re.sub(r"\S*onnxruntime_src\S*:\d+ (\S.*?\) )?", "", line)
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", line)
+    return "".join(c if c.isprintable() else "?" for c in line)[:300] or type(error).__name__

@@ -234,6 +234,7 @@ def test_every_key_is_needed(tmp_path: Path, name: str) -> None:
         ("lookahead", "-1", "lookahead must be"),
         ("lookahead", "65000", "260 s late"),
         ("frontend", "mel", "frontend must be"),
+        ("window", "x" * 100_000, "[...]"),
         ("window", "kaiser", "unknown window 'kaiser'"),
         ("window", "hann", "does not reconstruct"),  # its zero is never covered by another frame
         ("sources", "", "not a name for a source"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from rtsep import separator as separators
 from rtsep.bundle import BundleError, parse
 from rtsep.cli.show import facts
 from rtsep.separator import Separator
@@ -134,8 +136,8 @@ def other_shape(model: onnx.ModelProto) -> None:
     [
         (nan_for_silence, "NaN or Inf for ordinary input"),
         (replace_mul("NoSuchOperator"), "ONNX Runtime refuses the graph"),
-        (replace_mul("Mul", domain="org.example"), "ONNX Runtime refuses the graph"),
-        (replace_mul("LeakyRelu", alpha=float("nan")), "of a LeakyRelu node is NaN or Inf"),
+        (replace_mul("Mul", domain="org.example"), "its graph is malformed"),
+        (replace_mul("LeakyRelu", alpha=float("nan")), "of a 'LeakyRelu' node is NaN or Inf"),
         (other_shape, "the graph"),
         (lambda m: setattr(m.opset_import[0], "version", 9999), "ONNX Runtime refuses the graph"),
     ],
@@ -145,6 +147,93 @@ def test_graphs_that_do_not_run(
 ) -> None:
     assert reason in refused_after(tmp_path, change)
     assert capfd.readouterr() == ("", ""), "said once, by the exception"
+
+
+def making(op: str, **constants: object) -> Change:
+    """Let the graph make something out of constants, and add its maximum to the sources."""
+
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node[1].output[0] = "had"
+        for name, value in constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        model.graph.node.append(helper.make_node(op, list(constants), ["more"]))
+        model.graph.node.append(helper.make_node("ReduceMax", ["more"], ["most"], keepdims=0))
+        model.graph.node.append(helper.make_node("Add", ["had", "most"], ["sources"]))
+
+    return change
+
+
+@pytest.mark.parametrize("size", [1 << 28, 1 << 40])
+@pytest.mark.parametrize("op", ["ConstantOfShape", "Range"])
+def test_a_graph_that_asks_for_too_much_memory(tmp_path: Path, op: str, size: int) -> None:
+    given = {"size": np.array([size])}
+    if op == "Range":
+        given = {"from": np.float32(0), "to": np.float32(size), "by": np.float32(1)}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sentence = refused_after(tmp_path, making(op, **given))
+    assert "ONNX Runtime refuses the graph" in sentence or "the graph does not run" in sentence
+    assert "onnxruntime_src" not in sentence
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700_000, "in kB"
+
+
+def test_a_graph_that_takes_too_much_work(tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        making("MatMul", left=1, right=1)(model)
+        del model.graph.initializer[-2:]
+        size = numpy_helper.from_array(np.array([1 << 14, 1 << 14]), "size")
+        model.graph.initializer.append(size)
+        for name in ("left", "right"):
+            node = helper.make_node("ConstantOfShape", ["size"], [name])
+            model.graph.node.insert(0, node)
+
+    assert "it would take 4e+12 multiply-accumulates" in refused_after(tmp_path, change)
+
+
+def test_a_graph_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(separators, "MAX_START_S", 0.3)
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", [a], [b]) for a, b in (("go", "goes"), ("x", "y"))],
+        "body",
+        [
+            value("i", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("x", TensorProto.FLOAT, None),
+        ],
+        [value("goes", TensorProto.BOOL, []), value("y", TensorProto.FLOAT, None)],
+    )
+
+    def change(model: onnx.ModelProto) -> None:
+        making("Loop", turns=np.array(1 << 62), forth=np.array(True))(model)
+        loop = model.graph.node[2 + 1]
+        loop.input.append("had")
+        loop.attribute.append(helper.make_attribute("body", body))
+
+    assert "three calls of the graph take longer than" in refused_after(tmp_path, change)
+
+
+def test_a_state_too_large_for_so_many_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(separators, "MAX_MEMORY", 1 << 20)
+    Separator(models.bundle(), streams=100)
+    with pytest.raises(BundleError, match="frames of 2000 streams would take 2 MiB, more than 1"):
+        Separator(models.bundle(), streams=2000)
+
+
+def test_functions(tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        node = helper.make_node("Identity", ["x"], ["y"])
+        opsets = [helper.make_opsetid("", 18)]
+        model.functions.append(helper.make_function("a", "f", ["x"], ["y"], [node], opsets))
+
+    assert "functions of its own, which are not supported" in refused_after(tmp_path, change)
+
+
+def test_names_that_a_terminal_would_obey(tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node[1].name = "\x1b[31m"
+        model.graph.node[1].op_type = "\x1b[31m"
+
+    assert refused_after(tmp_path, change).isprintable()
 
 
 def test_a_provider_that_is_not_there() -> None:

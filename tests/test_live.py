@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -14,11 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep import recorder as recorders
 from rtsep.engine import Engine
 from rtsep.io.clock import Clock
 from rtsep.io.exchange import Exchange
-from rtsep.io.files import AudioFileError, StemWriter, read_all
+from rtsep.io.files import read_all
 from rtsep.live import Live, mix_down
 from rtsep.measure import Durations, TimedStep
 from rtsep.recorder import Recorder
@@ -190,71 +188,6 @@ def test_a_stream_that_never_started_can_be_stopped(tmp_path: Path) -> None:
     live = stream(device, (1, 1), Recorder(tmp_path, SPEC.sources, 16000, 1, 64))
     live.stop()
     assert not list(tmp_path.glob(".*")), "nothing half-written"
-
-
-@settings(max_examples=12)
-@given(
-    sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=12),
-    latency=st.integers(0, 5000),
-    channels=st.integers(1, 2),
-)
-def test_a_recording_is_complete_and_aligned(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], latency: int, channels: int
-) -> None:
-    folder = tmp_path_factory.mktemp("r") / "new"
-    x = noise(sum(sizes), channels)
-    scale = np.array([1, 2], np.float32)[:, None]
-    stems = np.concatenate([np.zeros((latency, 2, channels), np.float32), x[:, None] * scale])
-    recorder = Recorder(folder, ("a", "b"), 16000, channels, latency)
-    start = 0
-    for size in sizes:
-        recorder.put(x[start : start + size], stems[start : start + size])
-        start += size
-    assert not list(folder.glob("*.wav"))
-    recorder.close(stems[start:])
-    assert recorder.lost == 0
-    for name, wanted in (("mixture", x), ("a", x), ("b", 2 * x)):
-        np.testing.assert_array_equal(read_all(folder / f"{name}.wav")[0], wanted)
-    assert len(list(folder.iterdir())) == 3
-
-
-def test_what_a_slow_disk_loses_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk, write = threading.Event(), StemWriter.write
-
-    def slow(self: StemWriter, stems: Any) -> None:
-        assert disk.wait(60)
-        write(self, stems)
-
-    monkeypatch.setattr(StemWriter, "write", slow)
-    monkeypatch.setattr(recorders, "DISK_LAG_S", 0.25)
-    recorder = Recorder(tmp_path, ("a",), 16000, 1, 100)
-    x = noise(500)
-    put = 40
-    for _ in range(put):
-        start = time.perf_counter()
-        recorder.put(x, x[:, None])
-        assert time.perf_counter() - start < 5.0, "it waits for no disk"
-    assert 0 < recorder.lost < put * 500
-    disk.set()
-    recorder.close(np.zeros((100, 1, 1), np.float32))
-    lengths = {len(read_all(tmp_path / f"{name}.wav")[0]) for name in ("mixture", "a")}
-    assert lengths == {put * 500 - recorder.lost}
-
-
-@pytest.mark.parametrize("fault", [AudioFileError("the disk is full"), ZeroDivisionError("fault")])
-def test_a_recording_that_fails_is_told_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
-) -> None:
-    def fail(*_: object) -> None:
-        raise fault
-
-    monkeypatch.setattr(StemWriter, "write", fail)
-    recorder = Recorder(tmp_path, ("a",), 16000, 1, 0)
-    recorder.put(noise(500), noise(500)[:, None])
-    with pytest.raises(type(fault)) as caught:
-        recorder.close(np.zeros((0, 1, 1), np.float32))
-    assert caught.value is fault
-    assert not list(tmp_path.iterdir())
 
 
 @given(

@@ -251,7 +251,7 @@ def test_a_fault_while_running_is_no_success(
 
 
 @pytest.mark.parametrize("command", ["run", "separate"])
-def test_a_full_disk_costs_the_files_and_nothing_else(command: str, tmp_path: Path) -> None:
+def test_a_full_disk_costs_what_it_cannot_hold(command: str, tmp_path: Path) -> None:
     """Files may grow to 100 kB only; what a full disk answers is an error of the same kind."""
 
     def limit() -> None:
@@ -270,7 +270,26 @@ def test_a_full_disk_costs_the_files_and_nothing_else(command: str, tmp_path: Pa
     assert process.returncode == 2
     (sentence,) = process.stderr.splitlines()
     assert sentence.startswith(f"rtsep: cannot write {tmp_path}")
-    assert not list(tmp_path.iterdir())
-    if command == "run":
-        assert "s separated, RTF" in process.stdout  # the audio went on
-        assert "NOT RECORDING" in process.stdout
+    if command == "separate":
+        assert not list(tmp_path.iterdir())
+        return
+    assert "s separated, RTF" in process.stdout  # the audio went on
+    assert "NOT RECORDING" in process.stdout
+    assert "samples are not recorded" in process.stdout
+    kept = stems(tmp_path)
+    assert len({len(stem) for stem in kept.values()}) == 1 and len(kept) == 3
+    assert f"the first {len(kept['mixture']) / 16000:.1f} s are kept" in sentence
+    demo = soundfile.read(opening.DEMO, always_2d=True)[0]
+    length = len(kept["mixture"])
+    np.testing.assert_allclose(kept["mixture"], demo[:length], atol=1e-4)
+
+
+def test_a_second_take_leaves_the_first_alone(tmp_path: Path, no_card: None) -> None:
+    for _ in range(2):
+        assert rtsep("run", "-d", "demo", "-s", 0.5, "--record", tmp_path).exit_code == 0
+    names = {"mixture", *weights.find().spec.sources}
+    wanted = {f"{name}{tail}.wav" for name in names for tail in ("", "-2")}
+    assert {p.name for p in tmp_path.iterdir()} == wanted | {
+        "spectrograms.png",
+        "spectrograms-2.png",
+    }

@@ -15,6 +15,7 @@ _COMMANDS = {
     "separate": "separate",
     "eval": "evaluate",
     "devices": "show",
+    "loopback": "loopback",
     "models": "show",
     "info": "show",
     "train": "train",

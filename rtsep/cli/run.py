@@ -25,6 +25,8 @@ from rtsep.engine import Engine
 from rtsep.io.device import DeviceError, listing
 from rtsep.io.files import AudioFileError
 from rtsep.io.process import Process
+from rtsep.io.virtual_mic import DEFAULT as VIRTUAL_MIC
+from rtsep.io.virtual_mic import virtual_mic as opened_virtual_mic
 from rtsep.live import Live
 from rtsep.measure import TimedStep
 from rtsep.realtime import HINT
@@ -53,6 +55,13 @@ class OptionError(ValueError):
     "is played at real-time pace. The system's default without a value.",
 )
 @click.option("-o", "--output", metavar="OUT", help="Output device, like --device.")
+@click.option(
+    "--virtual-mic",
+    is_flag=False,
+    flag_value=VIRTUAL_MIC,
+    metavar="[NAME]",
+    help="Play into a microphone of this name, which other programs can choose; rtsep.",
+)
 @click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
 @click.option("-l", "--listen", metavar="SOURCE", help="Source to hear; the first by default.")
 @click.option(
@@ -67,7 +76,8 @@ class OptionError(ValueError):
     "--record",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write mixture.wav, one WAV per source and spectrograms.png there.",
+    help="Write mixture.wav, one WAV per source and spectrograms.png there; with a number where "
+    "there are such files.",
 )
 @click.option("-s", "--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Then stop.")
 @click.option(
@@ -120,6 +130,7 @@ class OptionError(ValueError):
 def run(
     device: str,
     output: str | None,
+    virtual_mic: str | None,
     model: str | None,
     listen: str | None,
     gain: tuple[str, ...],
@@ -146,7 +157,12 @@ def run(
       rtsep run --device demo --record out/       a built-in mixture; needs no sound card
       rtsep run --device USB --output 4           by part of the name, by index
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
+      rtsep run --virtual-mic                     other programs hear it as microphone "rtsep"
     """  # noqa: D301
+    if virtual_mic is not None:
+        if output is not None:
+            raise OptionError("--virtual-mic is an output itself: leave --output out")
+        output = click.get_current_context().with_resource(opened_virtual_mic(virtual_mic))
     process = Process()  # it starts while the model is loaded
     click.get_current_context().call_on_close(process.close)
     bundle = weights.find(model)
@@ -236,10 +252,11 @@ def _finish(
         for path in recorder.paths:
             console.print(f"wrote {path}", soft_wrap=True)
         if recorder.lost:
-            console.print(f"the disk was too slow: {recorder.lost} samples are not recorded")
-        picture = draw(recorder.paths, f"{report.bundle.metadata['name']}, live")
-        if picture is not None:
-            console.print(f"wrote {picture}", soft_wrap=True)
+            console.print(f"the disk did not keep up: {recorder.lost} samples are not recorded")
+        if recorder.error is None:
+            picture = draw(recorder.paths, f"{report.bundle.metadata['name']}, live")
+            if picture is not None:
+                console.print(f"wrote {picture}", soft_wrap=True)
     if json_path is not None:
         part = json_path.with_name(json_path.name + ".part")
         try:
@@ -269,8 +286,12 @@ def draw(paths: list[Path], title: str) -> Path | None:
     rate = soundfile.info(paths[0]).samplerate
     most = round(PICTURE_S * rate)
     signals = {path.stem: soundfile.read(path, most, dtype="float32")[0] for path in paths}
-    picture = paths[0].with_name("spectrograms.png")
-    spectrograms(picture, signals, rate, title)
+    picture = paths[0].with_name(paths[0].stem.replace("mixture", "spectrograms") + ".png")
+    try:
+        spectrograms(picture, signals, rate, title)
+    except OSError as error:
+        fail(f"cannot write {picture}: {error.strerror}")
+        return None
     return picture
 
 

@@ -12,7 +12,8 @@ from rich.progress import Progress
 from rtsep import weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
-from rtsep.io.files import AudioFileError, StemWriter, blocks, info, stem_path
+from rtsep.io.files import AudioFileError, blocks, info, stem_path
+from rtsep.io.stems import StemWriter
 from rtsep.offline import BLOCK, aligned, engine_for
 from rtsep.separator import Separator
 from rtsep.spec import Float32, SpecError
@@ -53,7 +54,7 @@ def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
                     )
                 _separate(path, output, bundle, progress)
             except (AudioFileError, SpecError) as error:
-                fail(error)
+                fail(error if isinstance(error, AudioFileError) else f"{path}: {error}")
                 failed += 1
                 if done.get(path.stem) is path:
                     del done[path.stem]

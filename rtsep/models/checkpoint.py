@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rtsep.atomic import replacing
 from rtsep.models import PAPERS, build
 from rtsep.nn.streaming import Streaming
 from rtsep.spec import Spec, SpecError
@@ -88,11 +89,9 @@ class Description:
 
 def save(path: Path, description: Description, tensors: dict[str, Tensor]) -> None:
     """Write atomically: the file at ``path`` is always a whole one."""
-    temporary = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"rtsep": json.dumps(asdict(description))}
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, header)
-    temporary.replace(path)
+    with replacing(path) as part:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part, header)
 
 
 def read(path: Path) -> tuple[Description, dict[str, Tensor]]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rtsep import __version__
+from rtsep.atomic import replacing
 from rtsep.bundle import Bundle, describe, parse
 from rtsep.nn.checks import ContractError, check_contract
 from rtsep.nn.streaming import Line, Streaming, flatten, reads, unflatten
@@ -151,13 +152,8 @@ def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
 
 def write(bundle: Bundle, path: Path) -> None:
     """Write the bundle's file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(bundle.graph)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part:
+        part.write_bytes(bundle.graph)
 
 
 @torch.no_grad()

@@ -1,0 +1,117 @@
+"""``rtsep loopback``: how late the sound card really is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rtsep import __version__
+from rtsep.atomic import replacing
+from rtsep.cli import fail
+from rtsep.cli.opening import DEFAULT, open_device
+from rtsep.io.device import DeviceError
+from rtsep.io.files import AudioFileError
+from rtsep.io.loopback import SWEEPS, measure
+from rtsep.io.process import Process
+
+
+@click.command()
+@click.option(
+    "-d",
+    "--device",
+    default=DEFAULT,
+    metavar="IN",
+    help="Input: an index or part of a name (see `rtsep devices`); the system's default.",
+)
+@click.option("-o", "--output", metavar="OUT", help="Output device, like --device.")
+@click.option("--channels", type=click.IntRange(1, 64), default=1, help="Input channels; 1.")
+@click.option(
+    "--block", type=click.IntRange(16, 8192), default=128, help="Samples per device block; 128."
+)
+@click.option(
+    "--buffer",
+    type=click.FloatRange(0.0, 500.0),
+    default=10.0,
+    metavar="MS",
+    help="As of `rtsep run`, part of the round trip; 10.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the figures there.",
+)
+def loopback(
+    device: str,
+    output: str | None,
+    channels: int,
+    block: int,
+    buffer: float,
+    json_path: Path | None,
+) -> None:
+    """Measure the round trip of a sound card, beside what it declares.
+
+    Connect an output to an input by a cable, or put a microphone beside the loudspeaker (a metre of
+    air adds 2.9 ms); sweeps are played at -20 dB for five seconds. `rtsep run` adds its model's
+    terms to what is measured here. The exit code is 1 if nothing came back.
+
+    \b
+    Examples:
+      rtsep loopback
+      rtsep loopback --device USB --json loopback.json
+    """  # noqa: D301
+    if device == "demo" or Path(device).is_file():
+        raise DeviceError(f"{device} is no sound card: a round trip needs an input and an output")
+    process = Process()
+    click.get_current_context().call_on_close(process.close)
+    stream = open_device(device, output, channels, block, buffer, process)
+    click.echo(f"{SWEEPS} sweeps on {stream.name}, {stream.sample_rate} Hz, blocks of {block}")
+    found = measure(stream)
+    if found is None:
+        fail(
+            "no sweep came back: connect an output to an input, turn both up, and name them with "
+            "--output and --device"
+        )
+        click.get_current_context().exit(1)
+    ms = 1000 / stream.sample_rate
+    terms = {name: round(ms * n, 3) for name, n in stream.latency_terms().items()}
+    declared, measured = sum(terms.values()), ms * found.samples
+    stats = stream.stats()
+    summary: dict[str, Any] = {
+        "rtsep": __version__,
+        "device": stream.name,
+        "sample_rate_hz": stream.sample_rate,
+        "block": block,
+        "measured_ms": round(measured, 3),
+        "declared_ms": round(declared, 3),
+        "difference_ms": round(measured - declared, 3),
+        "declared_terms_ms": terms,
+        "sweeps_played": SWEEPS,
+        "sweeps_heard": len(found.delays),
+        "spread_ms": round(ms * found.spread, 3),
+        "xruns": stats.xruns,
+        "missed_callbacks": stats.missed,
+        "deadline_misses": stats.starvations,
+    }
+    click.echo(
+        f"measured {measured:.1f} ms ({len(found.delays)} of {SWEEPS} sweeps heard, "
+        f"{ms * found.spread:.2f} ms apart)\n"
+        f"declared {declared:.1f} ms = "
+        + " + ".join(f"{name} {value:.1f}" for name, value in terms.items())
+        + f"\ndifference {measured - declared:+.1f} ms"
+    )
+    if found.spread > block:
+        click.echo(
+            f"the sweeps disagree: xruns {stats.xruns}, missed callbacks {stats.missed}, deadline "
+            f"misses {stats.starvations}; measure again on a quieter machine or with more --buffer"
+        )
+    if json_path is not None:
+        try:
+            with replacing(json_path) as part:
+                part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise AudioFileError(f"cannot write {json_path}: {error.strerror}") from None
