@@ -1,6 +1,6 @@
 """Make a shipped bundle: train, export, evaluate, write the card.
 
-python -m export chandna-speech --data ../shared/data [--steps N]
+python -m export speech --data ../shared/data [--steps N]
 
 Training goes on where ``runs/NAME`` left off; its best weights are kept as
 ``export/NAME.safetensors``. ``--steps 0`` trains nothing and makes the bundle from those.

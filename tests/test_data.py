@@ -292,7 +292,9 @@ def test_every_mixer_keeps_the_rules(mixer: Mixer) -> None:
         assert np.isfinite(targets).all()
         np.testing.assert_allclose(targets.sum(axis=2), mixture, atol=1e-6)
         level_db = 20 * np.log10(np.sqrt(np.mean(mixture**2, axis=(1, 2))))
-        np.testing.assert_allclose(level_db, -30.0, atol=0.1)
+        full = np.max(np.abs(mixture), axis=(1, 2)) > 0.98  # a burst can't be that loud on average
+        np.testing.assert_allclose(level_db[~full], -30.0, atol=0.1)
+        assert np.all(level_db < -29.9)
     # Processes that share a batch see together what one would.
     parts = [replace(mixer, part=(rank, 2))[5][1] for rank in (0, 1)]
     np.testing.assert_array_equal(mixer[5][1][0::2], parts[0])
@@ -322,7 +324,7 @@ def test_some_mixtures_are_clipped_but_never_their_sources() -> None:
 
 
 def test_noise_may_be_a_crowd() -> None:
-    mixer = replace(MIXERS[0], babble=0.85, snr_db=(0.0, 0.0))
+    mixer = replace(MIXERS[0], babble=0.85, semitones=0.0, snr_db=(0.0, 0.0))
     assert isinstance(mixer, SpeechInNoise)
     rng, loudest = np.random.default_rng(0), []
     for _ in range(10):

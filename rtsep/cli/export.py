@@ -21,7 +21,7 @@ def export(checkpoint: Path, output: Path) -> None:
 
     \b
     Example:
-      rtsep export runs/chandna-speech/best.safetensors -o my-model.onnx
+      rtsep export runs/speech/best.safetensors -o my-model.onnx
     """  # noqa: D301
     try:
         from rtsep.models.checkpoint import load

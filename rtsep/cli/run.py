@@ -247,8 +247,6 @@ def _finish(
     summary = report.summary(elapsed_s, sum(recorder.lost for recorder in recordings))
     console.print(report.text(summary))
     for recorder in recordings:
-        if recorder.error is not None:
-            continue
         for path in recorder.paths:
             console.print(f"wrote {path}", soft_wrap=True)
         if recorder.lost:

@@ -102,6 +102,15 @@ class Mixer:
         gain = 10 ** (rng.uniform(*self.level_db) / 20) / (rms(mixture) + 1e-6)
         return sources * min(gain, 0.99 / (float(np.max(np.abs(mixture))) + 1e-6))
 
+    def _voice(self, speaker: str, rng: Generator, semitones: float) -> Float32:
+        """Sentences of one speaker, (samples,), by up to so much higher and faster or lower."""
+        ratio = 2 ** (rng.uniform(-1, 1) * semitones / 12)
+        return faster(self._said(speaker, rng, self._needed(ratio)), ratio)[: self.samples]
+
+    def _needed(self, ratio: float) -> int:
+        """Samples that are enough, played ``ratio`` times as fast."""
+        return int(self.samples * max(ratio, 1.0)) + 2
+
     def _said(self, speaker: str, rng: Generator, samples: int) -> Float32:
         """Sentences of one speaker with pauses; a segment starts anywhere in a sentence."""
         rate, clips = self.corpus.sample_rate, self.corpus.clips["speech"][speaker]
@@ -141,11 +150,15 @@ class SpeechInNoise(Mixer):
         Range of the speech-to-noise ratio, uniform.
     babble, clipped
         Chances that a noise is a crowd of voices, and that the mixture is clipped.
+    semitones, noise_semitones
+        Pitch, and with it tempo, of speech and of noise is changed by at most this.
     """
 
     snr_db: tuple[float, float] = (-6.0, 16.0)
     babble: float = 0.08
     clipped: float = 0.02
+    semitones: float = 2.0
+    noise_semitones: float = 9.0
 
     roles: ClassVar[tuple[str, ...]] = ("speech", "noise", "room")
     judged: ClassVar[int | None] = 1
@@ -163,7 +176,8 @@ class SpeechInNoise(Mixer):
     def example(self, rng: Generator) -> Float32:
         """One pair of sources (samples, 2): speech, noise."""
         speaker = self._speakers[rng.choice(len(self._speakers), p=self._weights)]
-        speech = coloured(self._in_a_room(self._said(speaker, rng, self.samples), rng), rng, 4.0)
+        voice = self._voice(speaker, rng, self.semitones)
+        speech = coloured(self._in_a_room(voice, rng), rng, 4.0)
         noise = self._noise(rng)
         gain = 10 ** (-rng.uniform(*self.snr_db) / 20) * active_rms(speech) / (rms(noise) + 1e-6)
         noise *= min(gain, 1e3)
@@ -189,7 +203,9 @@ class SpeechInNoise(Mixer):
             else:
                 category = self._categories[rng.integers(len(self._categories))]
                 clips = self.corpus.clips["noise"][category]
-                part = fill(clips[rng.integers(len(clips))], self.samples, rng)
+                ratio = 2 ** (rng.uniform(-1, 1) * self.noise_semitones / 12)
+                part = fill(clips[rng.integers(len(clips))], self._needed(ratio), rng)
+                part = faster(part, ratio)[: self.samples]
             out += part * (10 ** (rng.uniform(-6, 6) / 20) / (rms(part) + 1e-6))
         if rng.random() < 0.1:  # the noise comes or goes
             ramp = np.linspace(rng.uniform(-20, 6), rng.uniform(-20, 6), self.samples)
@@ -215,9 +231,12 @@ class Speakers(Mixer):
     ----------
     range_db
         Each speaker's level differs from the first one's by at most this, uniform.
+    semitones
+        Pitch, and with it tempo, of each voice is changed by at most this.
     """
 
     range_db: float = 5.0
+    semitones: float = 1.5
 
     roles: ClassVar[tuple[str, ...]] = ("speech", "room")
     exchangeable: ClassVar[bool] = True
@@ -247,7 +266,7 @@ class Speakers(Mixer):
         """One set of speakers (samples, sources)."""
         voices = []
         for index, speaker in enumerate(self.speakers(rng)):
-            voice = self._in_a_room(self._said(speaker, rng, self.samples), rng)
+            voice = self._in_a_room(self._voice(speaker, rng, self.semitones), rng)
             voice = coloured(voice, rng, 3.0)
             level_db = rng.uniform(-self.range_db, self.range_db) if index else 0.0
             voices.append(voice * (0.1 * 10 ** (level_db / 20) / (active_rms(voice) + 1e-4)))
@@ -325,7 +344,7 @@ class Music(Mixer):
         return self._cut(clips[rng.integers(len(clips))], own, rng.random())
 
     def _cut(self, clip: Int16, ratio: float, place: float) -> Float32:
-        needed = int(self.samples * ratio) + 2
+        needed = self._needed(ratio)
         start = int(place * max(len(clip) - needed, 0))
         out = faster(clip[start : start + needed], ratio)[: self.samples]
         return np.pad(out, (0, self.samples - len(out))).astype(np.float32) / np.float32(32768)

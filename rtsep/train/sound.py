@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import soxr
 from numpy.random import Generator
 
 from rtsep.spec import Float32
 from rtsep.train.corpus import Int16, direct
+
+Sound = TypeVar("Sound", Int16, Float32)
 
 ORDER = 12
 """Most reflections of a sound in a simulated room."""
@@ -92,8 +96,8 @@ def clipped(x: Float32, rng: Generator) -> Float32:
     return np.clip(x, -limit, limit)
 
 
-def faster(clip: Int16, ratio: float) -> Int16:
-    """Play ``clip`` ``ratio`` times as fast, and so as high: by resampling."""
+def faster(x: Sound, ratio: float) -> Sound:
+    """Play ``x`` ``ratio`` times as fast, and so as high: by resampling."""
     if abs(ratio - 1) < 1e-3:
-        return clip
-    return np.asarray(soxr.resample(clip, ratio, 1.0, "LQ"))
+        return x
+    return np.asarray(soxr.resample(x, ratio, 1.0, "LQ"), x.dtype)

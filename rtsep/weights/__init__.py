@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rtsep.bundle import Bundle, BundleError, load
 
-DEFAULT = "chandna-speech"
+DEFAULT = "speech"
 """What runs when no model is named."""
 
 _FOLDER = Path(__file__).parent
