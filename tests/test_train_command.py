@@ -61,6 +61,8 @@ seed = 1
 batch_size = 4
 seconds = 1.0
 snr_db = [0.0, 0.0]
+semitones = 0.0
+noise_semitones = 0.0
 """
 
 
@@ -254,7 +256,9 @@ def test_what_cannot_be_trained_is_one_sentence(data: Path, tmp_path: Path) -> N
     assert "mixtures are mono" in sentence(("channels = 1", "channels = 2"))
     assert "batch_size must be more than 0" in sentence(("batch_size = 4", "batch_size = 0"))
     assert "there is no stem 'high'" in sentence(
-        ("seed = 1", 'seed = 1\nkind = "music"'), ("snr_db = [0.0, 0.0]", "")
+        ("seed = 1", 'seed = 1\nkind = "music"'),
+        ("snr_db = [0.0, 0.0]\n", ""),
+        ("noise_semitones = 0.0\n", ""),
     )
     assert "no layout that is known" in sentence(where=tmp_path)
     assert "there is no such folder" in sentence(where=tmp_path / "none")
