@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "bss_eval": set(),
     "offline": {"engine", "resample", "spec"},
     "evaluate": {
-        *("bss_eval", "bundle", "io", "metrics", "offline", "resample", "separator", "spec"),
-        *("weights", ""),
+        *("atomic", "bss_eval", "bundle", "io", "metrics", "offline", "resample"),
+        *("separator", "spec", "weights", ""),
     },
     "picture": {"atomic", "spec"},
     "io": {"atomic", "polyphase", "ring", "timeline"},
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "weights": {"bundle"},
     "nn": {"atomic", "bundle", "separator", "windows", "spec", ""},
     "models": {"atomic", "nn", "spec"},
-    "train": {"models", "nn", "spec"},
+    "train": {"atomic", "models", "nn", "spec"},
     "cli": {
         *("atomic", "bundle", "engine", "evaluate", "feedback", "io", "latency", "live"),
         *("measure", "models", "nn", "offline", "picture", "realtime", "recorder", "resample"),

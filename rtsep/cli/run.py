@@ -15,6 +15,7 @@ import soundfile
 from rich.console import Console
 
 from rtsep import weights
+from rtsep.atomic import replacing
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
 from rtsep.cli.comeback import Comeback
@@ -256,15 +257,11 @@ def _finish(
             if picture is not None:
                 console.print(f"wrote {picture}", soft_wrap=True)
     if json_path is not None:
-        part = json_path.with_name(json_path.name + ".part")
         try:
-            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-            part.replace(json_path)
+            with replacing(json_path) as part:
+                part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise AudioFileError(f"cannot write {json_path}: {error.strerror}") from None
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def _make_folder(path: Path) -> None:

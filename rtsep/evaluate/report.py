@@ -8,7 +8,6 @@ import json
 import math
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 from rich.table import Table
 
 from rtsep import __version__
+from rtsep.atomic import replacing
 from rtsep.evaluate.evaluation import Evaluation
 from rtsep.evaluate.folder import EvaluationError
 from rtsep.evaluate.score import LABELS
@@ -146,16 +146,11 @@ def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
     EvaluationError
         It can't be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             put(file)
-        part.replace(path)
     except OSError as error:
         raise EvaluationError(f"{path} can't be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _plain(scores: dict[str, Any]) -> dict[str, Any]:

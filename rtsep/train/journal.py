@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rtsep.atomic import replacing
+
 COLUMNS = ("step", "si_sdr_improvement_db", "loss")
 
 
@@ -124,6 +126,5 @@ def draw(path_csv: Path) -> None:
         panel.set_ylabel(label)
         panel.grid(alpha=0.3)
     figure.axes[-1].set_xlabel("step")
-    part = path_csv.with_suffix(".png.part")
-    figure.savefig(part, format="png")
-    part.replace(path_csv.with_suffix(".png"))
+    with replacing(path_csv.with_suffix(".png")) as part:
+        figure.savefig(part, format="png")
