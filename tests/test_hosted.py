@@ -145,6 +145,10 @@ def server(name: str) -> Iterator[list[subprocess.Popen[bytes]]]:
     try:
         yield running
     finally:
+        if running[-1].poll() is not None:
+            # JACK's registry in shared memory has eight places: a server that was killed keeps its
+            # own until it is started again under its name, and ends in order.
+            restart(running, name)
         for each in running:
             stop_server(each)
 
