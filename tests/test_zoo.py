@@ -35,6 +35,7 @@ SPECS = {
         "full": Spec(8000, 1, "waveform", "rectangular", 16, 8, 64, 0, VOICES),
         "half": Spec(16000, 1, "waveform", "rectangular", 32, 16, 64, 0, VOICES),
         "small": Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256),
+        "spectra": Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256),
     },
     "dilated": {
         "full": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),

@@ -135,7 +135,7 @@ def recall(past: Tensor | Line, x: Tensor, delays: Sequence[int]) -> tuple[list[
     """
     if isinstance(past, Line):
         return past.read(x, delays), x
-    seen = _reads.get()
+    seen = None if torch.compiler.is_compiling() else _reads.get()  # opaque to the compiler
     if seen is not None:
         seen[id(past)] = tuple(delays)
     window, following = extend(past, x)

@@ -49,7 +49,7 @@ class Mixer:
     roles
         What of a corpus is mixed.
     judged
-        By how many sources, from the first, a validation is scored; all if None.
+        By how many sources, from the first, training and validation judge; by all if None.
     exchangeable
         Whether the order of the targets means nothing.
 
@@ -205,7 +205,7 @@ class SpeechInNoise(Mixer):
                 clips = self.corpus.clips["noise"][category]
                 ratio = 2 ** (rng.uniform(-1, 1) * self.noise_semitones / 12)
                 part = fill(clips[rng.integers(len(clips))], self._needed(ratio), rng)
-                part = faster(part, ratio)[: self.samples]
+                part = faster(part, ratio)[: self.samples][:: rng.choice([1, 1, 1, -1])]
             out += part * (10 ** (rng.uniform(-6, 6) / 20) / (rms(part) + 1e-6))
         if rng.random() < 0.1:  # the noise comes or goes
             ramp = np.linspace(rng.uniform(-20, 6), rng.uniform(-20, 6), self.samples)
