@@ -4,13 +4,16 @@ python -m bench.device --device "system, JACK Audio Connection Kit" [--seconds 6
 
 The pass-through shows the machine's own floor: callbacks that come late or not at all whatever the
 program does. With ``--burn`` (the default) a Python thread of this process keeps the interpreter
-busy all the while. See tests/conftest.py for a virtual sound card that needs no hardware.
+busy all the while, and another process of normal priority a core. See tests/conftest.py for a
+virtual sound card that needs no hardware.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -45,12 +48,12 @@ def passthrough(device: str, seconds: float, block: int) -> dict[str, Any]:
     }
 
 
-def separation(device: str, seconds: float, block: int, model: str | None) -> dict[str, Any]:
+def separation(device: str, seconds: float, block: int, options: list[str]) -> dict[str, Any]:
     """`rtsep run` in this process; its own summary."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.json"
         command = ["run", "--device", device, "--seconds", str(seconds), "--block", str(block)]
-        command += ["--json", str(path)] + (["--model", model] if model else [])
+        command += ["--json", str(path), *options]
         main(command, standalone_mode=False)
         result: dict[str, Any] = json.loads(path.read_text())
     return result
@@ -63,17 +66,24 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--block", type=int, default=128)
     parser.add_argument("--model")
+    parser.add_argument("--realtime", choices=["on", "off"], default="on")
     parser.add_argument("--burn", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
+    options = ["--realtime", arguments.realtime]
+    options += ["--model", arguments.model] if arguments.model else []
     stopping = threading.Event()
+    burner = None
     if arguments.burn:
         threading.Thread(target=burn, args=(stopping,), daemon=True).start()
+        burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     rows = []
     for _ in range(arguments.rounds):
         floor = passthrough(arguments.device, arguments.seconds, arguments.block)
-        run = separation(arguments.device, arguments.seconds, arguments.block, arguments.model)
+        run = separation(arguments.device, arguments.seconds, arguments.block, options)
         rows.append((floor, run))
     stopping.set()
+    if burner is not None:
+        burner.kill()
     for floor, run in rows:
         print("pass-through", floor)
         print("rtsep run   ", {name: run[name] for name in FIELDS})
