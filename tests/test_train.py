@@ -92,7 +92,7 @@ def test_a_few_seconds_of_training_separate_unseen_mixtures(
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))
     assert [row["step"] for row in rows] == ["60", "120"]
-    assert float(rows[-1]["si_sdr_improvement_db"]) >= improvement_db
+    assert float(rows[-1]["improvement_db"]) >= improvement_db
     description, _ = load(best)
     assert description.training["steps"].endswith("of 120")
 

@@ -303,7 +303,7 @@ def test_a_board_gets_what_the_curve_gets(tmp_path: Path, monkeypatch: pytest.Mo
     board = types.ModuleType("torch.utils.tensorboard")
     board.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
-    with Journal(tmp_path, "x", 0.0) as journal:
+    with Journal(tmp_path, "x", 0.0, "SI-SDRi") as journal:
         journal.step(20, 0.5, 1.5, 3.0, 1e-3)
         journal.validation(20, 4.0)
     assert written == [

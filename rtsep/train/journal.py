@@ -19,7 +19,7 @@ from rich.progress import (
 
 from rtsep.atomic import replacing
 
-COLUMNS = ("step", "si_sdr_improvement_db", "loss")
+COLUMNS = ("step", "improvement_db", "loss")
 
 
 class Journal:
@@ -33,10 +33,12 @@ class Journal:
         Before the bar.
     done
         The share of the run that is done, 0 to 1.
+    measure
+        What a validation tells, in dB.
     """
 
-    def __init__(self, folder: Path | None, name: str, done: float) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None, name: str, done: float, measure: str) -> None:
+        self._folder, self._measure = folder, measure
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -81,7 +83,7 @@ class Journal:
         """Note a validation."""
         if self._folder is None:
             return
-        self._score = f", SI-SDRi {score_db:.2f} dB"
+        self._score = f", {self._measure} {score_db:.2f} dB"
         self._progress.update(self._bar, note=self._note(step))
         self._progress.console.print(self._note(step))
         path = self._folder / "curve.csv"
@@ -91,9 +93,9 @@ class Journal:
             if new:
                 rows.writerow(COLUMNS)
             rows.writerow([step, f"{score_db:.3f}", f"{self._loss:.4f}"])
-        draw(path)
+        draw(path, self._measure)
         if self._board is not None:
-            self._board.add_scalar("SI-SDRi in dB", score_db, step)
+            self._board.add_scalar(f"{self._measure} in dB", score_db, step)
 
     def _note(self, step: int) -> str:
         """Say how far, how fast (seconds of audio per second), how well."""
@@ -109,8 +111,8 @@ def _board(folder: Path) -> Any:
         return None
 
 
-def draw(path_csv: Path) -> None:
-    """Draw a ``curve.csv`` as PNG beside it."""
+def draw(path_csv: Path, measure: str) -> None:
+    """Draw a ``curve.csv`` of some measure as PNG beside it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -119,8 +121,9 @@ def draw(path_csv: Path) -> None:
     steps, scores, losses = zip(*rows, strict=True)
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
+    labels = f"{measure}, dB", "loss"
     for panel, values, label in zip(
-        figure.subplots(2, 1, sharex=True), (scores, losses), ("SI-SDRi, dB", "loss"), strict=True
+        figure.subplots(2, 1, sharex=True), (scores, losses), labels, strict=True
     ):
         panel.plot(steps, values, ".-")
         panel.set_ylabel(label)

@@ -29,7 +29,7 @@ from rtsep.train.state import Run
 
 VALIDATION_BATCHES = 8
 LIMIT_DB = 20.0
-"""Largest improvement, or loss, that a validation believes."""
+"""Largest improvement, or worsening, that a validation believes."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def train(
     Returns
     -------
     Path
-        The best checkpoint by validation SI-SDR improvement.
+        The best checkpoint by validation.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def train(
     checks = [validation[i] for i in range(VALIDATION_BATCHES)] if group.rank == 0 else []
     mixing = _loader(training, run.step, schedule, workers)
     before, started = run.seconds, time.monotonic()
-    journal = Journal(folder if group.rank == 0 else None, description.name, over)
+    journal = Journal(folder if group.rank == 0 else None, description.name, over, training.measure)
     with journal, _interrupts() as interrupted:
         for mixture, target in mixing:
             rate = schedule.rate(run.step, run.seconds)
@@ -257,19 +257,24 @@ def _keep_freed_memory() -> None:
             libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
-def si_sdr_improvement(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
-    """SI-SDR (Le Roux et al. 2019) over the mixture's in the first channel.
+def improvement(estimate: Tensor, target: Tensor, mixture: Tensor, measure: str) -> Tensor:
+    """Improvement over the mixture in the first channel, in dB, (streams, sources).
 
-    In dB, (streams, sources), of (streams, samples, sources, channels), the mixture without the
-    sources.
+    Parameters
+    ----------
+    estimate, target, mixture
+        (streams, samples, sources, channels), the mixture without the sources.
+    measure
+        ``"SI-SDRi"`` of Le Roux et al. 2019, or ``"SNRi"``, which minds the level.
     """
 
-    def si_sdr(x: Tensor, s: Tensor) -> Tensor:
-        s = s * ((x * s).sum(1, keepdim=True) / (s.square().sum(1, keepdim=True) + 1e-9))
+    def score(x: Tensor, s: Tensor) -> Tensor:
+        if measure == "SI-SDRi":
+            s = s * ((x * s).sum(1, keepdim=True) / (s.square().sum(1, keepdim=True) + 1e-9))
         return 10 * torch.log10(s.square().sum(1) / ((x - s).square().sum(1) + 1e-9) + 1e-9)
 
     first = target[..., 0]
-    return si_sdr(estimate[..., 0], first) - si_sdr(mixture[:, :, :1], first)
+    return score(estimate[..., 0], first) - score(mixture[:, :, :1], first)
 
 
 @torch.no_grad()
@@ -289,6 +294,6 @@ def validate(
         power = s.square().mean(dim=(1, 3))
         heard = (power > 1e-10) & (power.sum(dim=1, keepdim=True) - power > 1e-10)
         # A source that is not found at all counts, but does not outweigh all others.
-        improvement = si_sdr_improvement(y, s, x)[:, : mixer.judged].clamp(-LIMIT_DB, LIMIT_DB)
-        scores.append(improvement[heard[:, : mixer.judged]])
+        better = improvement(y, s, x, mixer.measure)[:, : mixer.judged].clamp(-LIMIT_DB, LIMIT_DB)
+        scores.append(better[heard[:, : mixer.judged]])
     return float(torch.cat(scores).mean())

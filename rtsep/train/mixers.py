@@ -52,6 +52,8 @@ class Mixer:
         By how many sources, from the first, training and validation judge; by all if None.
     exchangeable
         Whether the order of the targets means nothing.
+    measure
+        What a validation tells: ``"SI-SDRi"``, or ``"SNRi"`` where levels matter.
 
     Raises
     ------
@@ -70,6 +72,7 @@ class Mixer:
     roles: ClassVar[tuple[str, ...]]
     judged: ClassVar[int | None] = None
     exchangeable: ClassVar[bool] = False
+    measure: ClassVar[str] = "SI-SDRi"
 
     def __post_init__(self) -> None:
         """Look whether there is enough to mix, and fix its order."""
@@ -297,6 +300,7 @@ class Music(Mixer):
     semitones: float = 2.0
 
     roles: ClassVar[tuple[str, ...]] = (*STEMS, *(f"{stem} piece" for stem in STEMS))
+    measure: ClassVar[str] = "SNRi"  # a stem that hardly plays is to be hardly heard
 
     def __post_init__(self) -> None:
         """Fix the order of the songs."""
