@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from rtsep import __version__
-from rtsep.atomic import replacing
 from rtsep.cli import fail
-from rtsep.cli.opening import DEFAULT, open_device
+from rtsep.cli.opening import DEFAULT, device_options, open_device
+from rtsep.cli.report import write_json
 from rtsep.io.device import DeviceError
-from rtsep.io.files import AudioFileError
 from rtsep.io.loopback import SWEEPS, measure
 from rtsep.io.process import Process
 
@@ -26,18 +24,7 @@ from rtsep.io.process import Process
     metavar="IN",
     help="Input: an index or part of a name (see `rtsep devices`); the system's default.",
 )
-@click.option("-o", "--output", metavar="OUT", help="Output device, like --device.")
-@click.option("--channels", type=click.IntRange(1, 64), default=1, help="Input channels; 1.")
-@click.option(
-    "--block", type=click.IntRange(16, 8192), default=128, help="Samples per device block; 128."
-)
-@click.option(
-    "--buffer",
-    type=click.FloatRange(0.0, 500.0),
-    default=10.0,
-    metavar="MS",
-    help="As of `rtsep run`, part of the round trip; 10.",
-)
+@device_options
 @click.option(
     "--json",
     "json_path",
@@ -110,8 +97,4 @@ def loopback(
             f"misses {stats.starvations}; measure again on a quieter machine or with more --buffer"
         )
     if json_path is not None:
-        try:
-            with replacing(json_path) as part:
-                part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise AudioFileError(f"cannot write {json_path}: {error.strerror}") from None
+        write_json(json_path, summary)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from rtsep.io.clock import Clock
@@ -19,6 +22,27 @@ DEFAULT = "default"
 DEMO = Path(__file__).parents[1] / "demo.flac"
 MAX_SOURCE_S = 3600.0
 """Files played as a device are held in memory; longer ones are for `rtsep separate`."""
+
+
+_OPTIONS = (
+    click.option("-o", "--output", metavar="OUT", help="Output device, like --device."),
+    click.option("--channels", type=click.IntRange(1, 64), default=1, help="Input channels; 1."),
+    click.option(
+        "--block", type=click.IntRange(16, 8192), default=128, help="Samples per device block; 128."
+    ),
+    click.option(
+        "--buffer",
+        type=click.FloatRange(0.0, 500.0),
+        default=10.0,
+        metavar="MS",
+        help="Time the worker may take for a block, part of the latency; 10.",
+    ),
+)
+
+
+def device_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that, with --device, say how a device is opened."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
 
 
 def find(query: int | str | None, kind: str, process: Process) -> dict[str, Any]:

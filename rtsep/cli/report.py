@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
+from pathlib import Path
 from typing import Any
 
 from rtsep import __version__
+from rtsep.atomic import replacing
 from rtsep.bundle import Bundle
 from rtsep.cli.comeback import Comeback
+from rtsep.io.files import AudioFileError
 from rtsep.live import Live
 
 METER_CELLS = 8
@@ -164,3 +168,18 @@ def _meter(peak: float) -> str:
     level_db = 20 * math.log10(max(peak, 1e-9))
     filled = round(METER_CELLS * (1 - max(min(level_db, 0.0), FLOOR_DB) / FLOOR_DB))
     return f"{'█' * filled}{'░' * (METER_CELLS - filled)} {max(level_db, FLOOR_DB):4.0f}"
+
+
+def write_json(path: Path, summary: dict[str, Any]) -> None:
+    """Write a summary.
+
+    Raises
+    ------
+    AudioFileError
+        It can't be written.
+    """
+    try:
+        with replacing(path) as part:
+            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise AudioFileError(f"cannot write {path}: {error.strerror}") from None

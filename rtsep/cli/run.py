@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from contextlib import suppress
@@ -15,12 +14,11 @@ import soundfile
 from rich.console import Console
 
 from rtsep import weights
-from rtsep.atomic import replacing
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
 from rtsep.cli.comeback import Comeback
-from rtsep.cli.opening import DEFAULT, open_device
-from rtsep.cli.report import Report
+from rtsep.cli.opening import DEFAULT, device_options, open_device
+from rtsep.cli.report import Report, write_json
 from rtsep.cli.watch import watch
 from rtsep.engine import Engine
 from rtsep.io.device import DeviceError, listing
@@ -55,7 +53,7 @@ class OptionError(ValueError):
     help="Input: an index or part of a name (see `rtsep devices`), 'demo', or an audio file that "
     "is played at real-time pace. The system's default without a value.",
 )
-@click.option("-o", "--output", metavar="OUT", help="Output device, like --device.")
+@device_options
 @click.option(
     "--virtual-mic",
     is_flag=False,
@@ -87,17 +85,6 @@ class OptionError(ValueError):
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write the summary there.",
-)
-@click.option("--channels", type=click.IntRange(1, 64), default=1, help="Input channels; 1.")
-@click.option(
-    "--block", type=click.IntRange(16, 8192), default=128, help="Samples per device block; 128."
-)
-@click.option(
-    "--buffer",
-    type=click.FloatRange(0.0, 500.0),
-    default=10.0,
-    metavar="MS",
-    help="Time the worker may take for a block, part of the latency; 10.",
 )
 @click.option(
     "--on-late",
@@ -257,11 +244,7 @@ def _finish(
             if picture is not None:
                 console.print(f"wrote {picture}", soft_wrap=True)
     if json_path is not None:
-        try:
-            with replacing(json_path) as part:
-                part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise AudioFileError(f"cannot write {json_path}: {error.strerror}") from None
+        write_json(json_path, summary)
 
 
 def _make_folder(path: Path) -> None:
