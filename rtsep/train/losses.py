@@ -185,7 +185,7 @@ def _heard(estimate: Tensor, target: Tensor, weight: float, judged: int | None) 
     loss = _negative_snr(estimate, target)[:, :judged].mean()
     if not weight:
         return loss
-    return loss + weight * compressed_spectrum(estimate, target, judged=judged)
+    return loss + weight * compressed_spectrum(estimate, target)
 
 
 def _snr(
