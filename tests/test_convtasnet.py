@@ -114,6 +114,24 @@ def test_masks_of_spectra_are_complex_factors_that_add_up_to_one() -> None:
     np.testing.assert_allclose(y.sum(dim=2).numpy(), x.numpy(), atol=1e-5)
 
 
+def test_a_floor_leaves_a_share_of_the_mixture_but_for_training() -> None:
+    described = spectra()
+    plain, floored = make(described, **TINY), make(described, **TINY, floor=0.25)
+    x, masks = torch.randn(1, 3, 1, 2, 257), torch.randn(1, 3, 2 * 257)
+    y = plain.domain.separate(masks, x, x)
+    assert torch.equal(floored.train().domain.separate(masks, x, x), y)
+    less = floored.eval().domain.separate(masks, x, x)
+    torch.testing.assert_close(less[:, :, 0], 0.75 * y[:, :, 0] + 0.25 * x)
+    torch.testing.assert_close(less.sum(dim=2), x)
+    assert export(floored, described, TEXTS).spec == described
+    with pytest.raises(ValueError, match="from 0 to below 1"):
+        make(described, **TINY, floor=1.0)
+    with pytest.raises(ValueError, match="for spectra"):
+        make(spec(), **TINY, floor=0.1)
+    with pytest.raises(ValueError, match="no norm 'batch'"):
+        make(spec(), **TINY, norm="batch")
+
+
 def norm(x: torch.Tensor, memory: float, state: tuple[torch.Tensor, torch.Tensor]) -> Any:
     matrices, weight = Averages(memory)(x.shape[1], state[1])
     y, running = cumulative_norm(x, state[0], matrices)

@@ -78,11 +78,15 @@ class ConvTasNet(Streaming):
         Time constant of the normalisation's statistics, in frames.
     norm
         One of `NORMS`.
+    floor
+        Share of the mixture, 0 to 1, that each source of spectra keeps, but for the last one: it
+        covers what masks leave of noise, which is worse to hear. Not in training, which would undo
+        it.
 
     Raises
     ------
     ValueError
-        There is no such norm.
+        There is no such norm, or no such share.
     """
 
     def __init__(
@@ -99,17 +103,22 @@ class ConvTasNet(Streaming):
         repeats: int = 3,
         memory: float = 30000.0,
         norm: str = "cumulative",
+        floor: float = 0.0,
     ) -> None:
         if norm not in NORMS:
             raise ValueError(f"there is no norm {norm!r}; there are: {', '.join(NORMS)}")
+        if not 0.0 <= floor < 1.0:
+            raise ValueError(f"the floor must be a share from 0 to below 1, not {floor}")
         super().__init__()
         self.skip, self.norm = skip, norm
         self.averages = Averages(memory)
         self.domain: _Filterbank | _Spectra
         if len(frame_shape) == 1:
+            if floor:
+                raise ValueError("a floor is for spectra")
             self.domain = _Filterbank(frame_shape[0], channels, sources, filters)
         else:
-            self.domain = _Spectra(frame_shape[1], channels, sources)
+            self.domain = _Spectra(frame_shape[1], channels, sources, floor)
         self.bottleneck = _NormLinear(self.domain.features, bottleneck)
         self.blocks = nn.ModuleList()
         for i in range(blocks * repeats):
@@ -188,9 +197,9 @@ class _Spectra(nn.Module):
     The last source is what the others leave of the mixture.
     """
 
-    def __init__(self, bins: int, channels: int, sources: int) -> None:
+    def __init__(self, bins: int, channels: int, sources: int, floor: float) -> None:
         super().__init__()
-        self.channels, self.sources = channels, sources
+        self.channels, self.sources, self.floor = channels, sources, floor
         self.features, self.masks = 3 * channels * bins, 2 * (sources - 1) * channels * bins
 
     def forward(self, x: Tensor) -> Tensor:
@@ -204,6 +213,8 @@ class _Spectra(nn.Module):
         x = x.unsqueeze(2)
         turned = torch.cat([-x[:, :, :, :, 1:], x[:, :, :, :, :1]], dim=4)
         y = real * x + imaginary * turned
+        if self.floor and not self.training:
+            y = y + self.floor * (x - y)
         return torch.cat([y, x - y.sum(dim=2, keepdim=True)], dim=2)
 
 
