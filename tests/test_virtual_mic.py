@@ -19,6 +19,7 @@ import pytest
 import soundfile
 
 from rtsep.cli import run as command
+from rtsep.cli.opening import DEMO
 from rtsep.io import virtual_mic as module
 from rtsep.io.device import DeviceError
 from rtsep.io.virtual_mic import virtual_mic
@@ -100,14 +101,20 @@ def wait_for(env: Env, name: str, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.device
 def test_another_program_hears_the_separated_sound(server: Env, tmp_path: Path) -> None:
-    process = start(server, "--virtual-mic", "talk", "--record", tmp_path)
+    demo, rate = soundfile.read(DEMO, dtype="float32")
+    soundfile.write(tmp_path / "long.wav", np.tile(demo, 5), rate)
+    voice = tmp_path / "long.wav"
+    process = start(server, "--virtual-mic", "talk", "--record", tmp_path, "--device", voice)
     wait_for(server, "talk", process)
     assert pactl(server, "get-default-sink") == "speaker\n"
     heard_path = tmp_path / "heard.raw"
     recorder = ["parec", "-d", "talk", "--rate=16000", "--channels=1", "--format=float32le"]
     with heard_path.open("wb") as file:
         other = subprocess.Popen(recorder, env=server, stdout=file)
-        time.sleep(5)
+        # PulseAudio may stand still for seconds before it plays a low-latency stream.
+        deadline = time.monotonic() + 45
+        while time.monotonic() < deadline and np.sum(audible(heard_path)) < 3 * rate:
+            time.sleep(0.5)
         other.terminate()
         other.wait(20)
     process.send_signal(signal.SIGINT)
@@ -115,7 +122,7 @@ def test_another_program_hears_the_separated_sound(server: Env, tmp_path: Path) 
     assert (process.returncode, complaints) == (0, "")
     assert not modules(server, "talk"), "it goes with the program"
 
-    heard = np.fromfile(heard_path, np.float32)
+    heard = samples(heard_path)
     speech, rate = soundfile.read(tmp_path / "speech.wav", dtype="float32")
     assert rate == 16000 and len(heard) > rate
     alike = [
@@ -125,6 +132,19 @@ def test_another_program_hears_the_separated_sound(server: Env, tmp_path: Path) 
     ]
     # A null sink's timing is rough: pieces in which it skips can't match.
     assert len(alike) >= 4 and np.median(alike) > 0.9
+
+
+def samples(raw: Path) -> np.ndarray[Any, Any]:
+    """Read what has been recorded so far."""
+    whole = raw.stat().st_size // 4
+    return np.fromfile(raw, np.float32, whole)
+
+
+def audible(raw: Path) -> np.ndarray[Any, Any]:
+    """Which of the recorded samples are of a quarter second that is no silence."""
+    pieces = samples(raw)
+    pieces = pieces[: len(pieces) // 4000 * 4000].reshape(-1, 4000)
+    return np.repeat(np.abs(pieces).max(axis=1, initial=0.0) >= 1e-3, 4000)
 
 
 def likeness(piece: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> float | None:
