@@ -145,7 +145,7 @@ def train(
     torch.manual_seed(training.seed)
     model = description.build().to(group.device)
     frontend = Frontend(description.spec).to(group.device)
-    compute = named(schedule.loss, schedule.compressed, training.judged)
+    compute = named(schedule.loss, schedule.compressed)
     compiled = schedule.compiled and _compiler()
     if compiled:
         model.compile()

@@ -58,20 +58,15 @@ def matched(estimate: Tensor, target: Tensor) -> Tensor:
 
 
 def compressed_spectrum(
-    estimate: Tensor,
-    target: Tensor,
-    window: int = 512,
-    exponent: float = 0.3,
-    judged: int | None = None,
+    estimate: Tensor, target: Tensor, window: int = 512, exponent: float = 0.3
 ) -> Tensor:
     """Squared error of power-compressed magnitudes and of the compressed complex spectra.
 
     After Braun and Tashev, "A consolidated view of loss functions for supervised deep
     learning-based speech enhancement", 2021; levels are normalised by the mixture's. The hop is
-    half a window. Only the first ``judged`` sources count, if given.
+    half a window.
     """
     level = _level(target)
-    estimate, target = estimate[:, :, :judged], target[:, :, :judged]
 
     def compressed(x: Tensor) -> tuple[Tensor, Tensor]:
         spectra = _spectra(x / level, window, window // 2)
@@ -181,33 +176,21 @@ A single number; the model is run in there.
 """
 
 
-def _heard(estimate: Tensor, target: Tensor, weight: float, judged: int | None) -> Tensor:
-    loss = _negative_snr(estimate, target)[:, :judged].mean()
-    if not weight:
-        return loss
-    return loss + weight * compressed_spectrum(estimate, target)
+def _heard(estimate: Tensor, target: Tensor, weight: float) -> Tensor:
+    loss = negative_snr(estimate, target)
+    return loss + weight * compressed_spectrum(estimate, target) if weight else loss
 
 
 def _snr(
-    model: Streaming,
-    frontend: Frontend,
-    mixture: Tensor,
-    target: Tensor,
-    weight: float,
-    judged: int | None,
+    model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor, weight: float
 ) -> Tensor:
-    return _heard(separate(model, frontend, mixture), target, weight, judged)
+    return _heard(separate(model, frontend, mixture), target, weight)
 
 
 def _pit(
-    model: Streaming,
-    frontend: Frontend,
-    mixture: Tensor,
-    target: Tensor,
-    weight: float,
-    judged: int | None,
+    model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor, weight: float
 ) -> Tensor:
-    return _heard(matched(separate(model, frontend, mixture), target), target, weight, judged)
+    return _heard(matched(separate(model, frontend, mixture), target), target, weight)
 
 
 def _compressed(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
@@ -243,7 +226,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 """What a recipe can name; "snr" and "pit" take a weight for the compressed spectrum besides."""
 
 
-def named(name: str, compressed: float = 0.0, judged: int | None = None) -> Loss:
+def named(name: str, compressed: float = 0.0) -> Loss:
     """Look a loss up.
 
     Parameters
@@ -252,8 +235,6 @@ def named(name: str, compressed: float = 0.0, judged: int | None = None) -> Loss
         One of `LOSSES`.
     compressed
         Weight of :func:`compressed_spectrum` beside the SNR, for "snr" and "pit".
-    judged
-        How many sources count for those two, from the first; all if None.
 
     Raises
     ------
@@ -263,5 +244,5 @@ def named(name: str, compressed: float = 0.0, judged: int | None = None) -> Loss
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; there are: {', '.join(LOSSES)}")
     if name in ("snr", "pit"):
-        return partial(LOSSES[name], weight=compressed, judged=judged)
+        return partial(LOSSES[name], weight=compressed)
     return LOSSES[name]

@@ -49,7 +49,7 @@ class Mixer:
     roles
         What of a corpus is mixed.
     judged
-        By how many sources, from the first, training and validation judge; by all if None.
+        By how many sources, from the first, a validation is scored; all if None.
     exchangeable
         Whether the order of the targets means nothing.
     measure
