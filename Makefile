@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
-TEST_EXTRAS := train,musdb,test$(shell command -v cc >/dev/null && echo ,pesq)
+TEST_EXTRAS := train,musdb,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
 
 # Numba's cache does not see an edit, or a pull, of what was compiled into another file's kernels.
-KERNELS := $(addprefix rtsep/,fft.py kernels.py polyphase.py ring.py timeline.py realtime.py live.py io/callback.py io/clocks.py)
+KERNELS := $(addprefix rtsep/,fft.py kernels.py polyphase.py ring.py timeline.py realtime.py worker.py io/callback.py io/clocks.py)
 
-.PHONY: run test check clean
+.PHONY: run test docs check clean
 
 run: .venv/runtime
 	@.ci/portaudio
@@ -18,6 +18,9 @@ test: .venv/tests check
 	@.ci/portaudio
 	$(BIN)/python -m pytest -m "not device" --numprocesses logical --dist loadfile
 	$(BIN)/python -m pytest -m device
+
+docs: .venv/tests
+	$(BIN)/mkdocs build --strict
 
 check: .venv/tests
 	$(BIN)/ruff check
@@ -40,5 +43,5 @@ check: .venv/tests
 	@touch $@
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv out site
 	find . -name __pycache__ -exec rm -rf {} +

@@ -36,7 +36,8 @@ from click.testing import CliRunner
 
 from bench import mutate
 from rtsep import realtime, roofline
-from rtsep.cli import main, opening, show
+from rtsep.cli import main, show
+from rtsep.io import opening
 from rtsep.io.device import DeviceError
 
 CPU_S = 5.0

@@ -23,10 +23,10 @@ from rich.console import Console
 from rtsep.cli.comeback import Comeback
 from rtsep.io.fake import Away, Bad, Blocks, Event, FakeDevice, Hold, Rate
 from rtsep.latency import Latency
-from rtsep.live import Live
 from rtsep.measure import TimedStep
 from rtsep.recorder import Recorder
 from rtsep.spec import Float32, Spec
+from rtsep.worker import Live
 
 RATE = 48_000
 SPEC = Spec(RATE, 1, "waveform", "rectangular", 64, 64, 1, 0, ("all",))

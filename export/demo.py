@@ -1,6 +1,7 @@
 """Make ``rtsep/demo.flac``: synthetic voices in synthetic noise, free of anyone's rights.
 
-``python -m export.demo`` rewrites it. The voices are espeak-ng's, everything else is arithmetic.
+``python -m export.demo`` rewrites it, and the voices alone as ``rtsep/demo-speech.flac``, by which
+a separation of it can be judged. The voices are espeak-ng's, everything else is arithmetic.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 
 TARGET = Path(__file__).parents[1] / "rtsep" / "demo.flac"
+SPEECH = TARGET.with_name("demo-speech.flac")
 RATE_HZ = 16000
 LENGTH_S = 12.5
 SNR_DB = 4.0
@@ -102,8 +104,8 @@ def car(rng: np.random.Generator, length: int, passing_s: float) -> Float64:
     return sound / np.sqrt(np.mean(sound**2))
 
 
-def mixture() -> Float64:
-    """Return the whole demo, (n,), peak at `PEAK_DB`."""
+def demo() -> tuple[Float64, Float64]:
+    """Return the whole demo, peak at `PEAK_DB`, and the speech in it, both (n,)."""
     rng = np.random.default_rng(SEED)
     length = round(LENGTH_S * RATE_HZ)
     speech, spoken = np.zeros(length), np.zeros(length, bool)
@@ -125,14 +127,15 @@ def mixture() -> Float64:
     fade = np.minimum(
         1.0, np.minimum(np.arange(length), np.arange(length)[::-1]) / (0.02 * RATE_HZ)
     )
-    sound *= fade
-    return sound * (10 ** (PEAK_DB / 20) / np.abs(sound).max())
+    fade *= 10 ** (PEAK_DB / 20) / np.abs(sound * fade).max()
+    return sound * fade, speech * fade
 
 
 def main() -> None:
     """Write the demo."""
-    soundfile.write(TARGET, mixture(), RATE_HZ, subtype="PCM_16")
-    print(f"{TARGET}: {LENGTH_S} s, {TARGET.stat().st_size / 1000:.0f} kB")
+    for path, sound in zip((TARGET, SPEECH), demo(), strict=True):
+        soundfile.write(path, sound, RATE_HZ, subtype="PCM_16")
+        print(f"{path}: {LENGTH_S} s, {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,25 @@
 """Real-time, low-latency audio source separation on a live microphone."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rtsep.api import Separation, load, separate
+    from rtsep.stream import LiveStream, live
+
 __version__ = "0.1.0"
+__all__ = ["LiveStream", "Separation", "live", "load", "separate"]
+
+_HOMES = {"LiveStream": "stream", "live": "stream"}
+"""Where a public name lives, if not in ``rtsep.api``; imported when it is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'rtsep' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"rtsep.{_HOMES.get(name, 'api')}"), name)
+    globals()[name] = value
+    return value

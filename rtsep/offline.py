@@ -14,8 +14,10 @@ BLOCK = 1 << 14
 """Samples worked on at once."""
 
 
-def engine_for(step: Step, spec: Spec, channels: int, rate_hz: int) -> Processor | Resampled:
-    """Build the engine that runs ``step`` on sound of any rate, in blocks of any size.
+def engine_for(
+    step: Step, spec: Spec, channels: int, rate_hz: int, block: int = 1
+) -> Processor | Resampled:
+    """Build the engine that runs ``step`` on sound of any rate.
 
     Parameters
     ----------
@@ -25,8 +27,12 @@ def engine_for(step: Step, spec: Spec, channels: int, rate_hz: int) -> Processor
         Of the sound.
     rate_hz
         Of the sound; the stems have it too.
+    block
+        Blocks are multiples of this many samples; 1 for any size.
     """
-    return around(lambda block: Engine(step, spec, channels, block), rate_hz, spec.sample_rate)
+    return around(
+        lambda inner: Engine(step, spec, channels, inner), rate_hz, spec.sample_rate, block
+    )
 
 
 def aligned(engine: Processor | Resampled, mixture: Iterable[Float32]) -> Iterator[Float32]:

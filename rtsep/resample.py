@@ -12,13 +12,14 @@ filter absorbs the fractional delay: the total is a whole number of outer sample
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from math import gcd
 from typing import Protocol
 
 import numpy as np
 
-from rtsep.latency import Latency
+from rtsep.latency import Latency, StreamLatency
 from rtsep.polyphase import Polyphase, half_width
 from rtsep.spec import Float32, Spec, check_array
 
@@ -251,3 +252,23 @@ def around(
         return build(block)
     inner = build(inner_block(outer_rate_hz, model_rate_hz, block))
     return Resampled(inner, outer_rate_hz, model_rate_hz, block)
+
+
+def stream_latency(
+    engine: Processor | Resampled, rate_hz: int, device: Mapping[str, int] | None = None
+) -> StreamLatency:
+    """Latency of a stream by its terms: the engine's, resampling, and those of a device.
+
+    Parameters
+    ----------
+    engine
+        Works on sound of ``rate_hz``.
+    rate_hz
+        Of the stream, in Hz.
+    device
+        Terms of the device it runs on, in samples of that rate; none for an engine alone.
+    """
+    ratio = rate_hz / engine.spec.sample_rate
+    inside = {name: n * ratio for name, n in asdict(engine.latency).items()}
+    terms = {**inside, "resampling": engine.resampling, **(device or {})}
+    return StreamLatency(rate_hz, terms)

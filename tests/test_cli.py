@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
+import onnxruntime
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
@@ -57,8 +62,47 @@ def recording(path: Path, length: int = 16000, channels: int = 1, rate: int = 16
     return path
 
 
-def test_version_and_help() -> None:
-    assert rtsep("--version").stdout == f"rtsep, version {__version__}\n"
+def test_version_tells_what_it_is_built_of() -> None:
+    command = [sys.executable, "-m", "rtsep", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, machine, packages, sound = done.stdout.splitlines()
+    assert first == f"rtsep, version {__version__}"
+    assert f"Python {platform.python_version()}" in machine and platform.machine() in machine
+    for package in (np, numba, onnxruntime):
+        assert f" {package.__version__}" in f" {packages}"
+    assert sound.startswith("PortAudio")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_told_how_to_complete(shell: str) -> None:
+    script = rtsep("completion", shell).stdout
+    assert f"_RTSEP_COMPLETE={shell}_complete" in script
+    assert re.search(rf"^#   .*rtsep completion {shell}", script, re.MULTILINE)
+    if shutil.which(shell):
+        done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert rtsep("completion", "tcsh").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("rtsep se", {"separate"}),
+        ("rtsep ", {*COMMANDS}),
+        ("rtsep --ver", {"--version"}),
+        ("rtsep separate --mo", {"--model"}),
+        ("rtsep completion f", {"fish"}),
+    ],
+)
+def test_commands_and_options_are_completed(typed: str, offered: set[str]) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    env = {**os.environ, **words, "_RTSEP_COMPLETE": "bash_complete"}
+    code = "import sys; from rtsep.cli import main; sys.argv[0] = 'rtsep'; main(prog_name='rtsep')"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert {line.split(",")[1] for line in done.stdout.splitlines()} == offered
+
+
+def test_help_names_all_commands() -> None:
     listed = rtsep("-h").stdout
     for name in COMMANDS:
         assert re.search(rf"^  {name}  +\w", listed, re.MULTILINE)
@@ -68,9 +112,8 @@ def test_version_and_help() -> None:
 def test_help_has_examples(command: str) -> None:
     result = rtsep(*command.split(), "--help")
     assert result.exit_code == 0
-    without = {"devices", "models"}  # nothing to choose
     examples = re.findall(r"^    rtsep ?(.*)$", result.stdout, re.MULTILINE)
-    assert (command in without) or examples
+    assert examples
     assert all(example.startswith(command) for example in examples)
 
 

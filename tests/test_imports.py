@@ -38,19 +38,35 @@ MAY_IMPORT = {
     "picture": {"atomic", "spec"},
     "io": {"atomic", "polyphase", "ring", "timeline"},
     "recorder": {"io", "ring", "spec"},
-    "live": {"io", "recorder", "measure", "realtime", "resample", "ring", "spec"},
+    "worker": {
+        *("io", "latency", "recorder", "measure", "realtime", "resample", "ring", "spec"),
+    },
+    "tap": {"latency", "resample", "ring", "spec"},
+    "api": {
+        *("bundle", "io", "latency", "offline", "resample", "separator", "spec", "weights"),
+    },
+    "stream": {
+        *("api", "io", "latency", "measure", "offline", "separator", "spec", "tap", "weights"),
+        "worker",
+    },
+    "selftest": {
+        *("io", "latency", "measure", "metrics", "offline", "ring", "separator", "tap"),
+        *("weights", "worker"),
+    },
+    "facts": {"io", ""},
+    "doctor": {"facts", "io", "realtime", "selftest", "weights"},
     "weights": {"bundle"},
     "nn": {"atomic", "bundle", "separator", "windows", "spec", ""},
     "models": {"atomic", "nn", "spec"},
     "train": {"atomic", "models", "nn", "spec"},
     "cli": {
-        *("atomic", "bundle", "engine", "evaluate", "feedback", "io", "latency", "live"),
+        *("atomic", "bundle", "engine", "evaluate", "feedback", "io", "latency", "worker"),
         *("measure", "models", "nn", "offline", "picture", "realtime", "recorder", "resample"),
-        *("roofline", "separator", "spec"),
+        *("doctor", "facts", "roofline", "separator", "spec", "stream"),
         *("train", "weights", ""),
     },
     "__main__": {"cli"},
-    "": set(),
+    "": {"api", "stream"},
 }
 """Who may import whom; rooms by their name below ``rtsep``, "" is ``rtsep`` itself."""
 

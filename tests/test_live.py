@@ -17,12 +17,12 @@ from rtsep.engine import Engine
 from rtsep.io.clock import Clock
 from rtsep.io.exchange import Exchange
 from rtsep.io.files import read_all
-from rtsep.live import Live, mix_down
 from rtsep.measure import Durations, TimedStep
 from rtsep.recorder import Recorder
 from rtsep.resample import around
 from rtsep.separator import Separator
 from rtsep.spec import Spec
+from rtsep.worker import Live, mix_down
 from tests import models
 
 SPEC = Spec(16000, 1, "stft", "hann", 64, 16, 1, 1, ("speech", "noise"))

@@ -17,8 +17,8 @@ import soundfile
 from click.testing import CliRunner
 
 from rtsep import weights
-from rtsep.cli import opening
 from rtsep.cli import run as command
+from rtsep.io import opening
 from rtsep.io.device import DeviceError
 from rtsep.separator import Separator
 from tests import models
@@ -26,7 +26,8 @@ from tests.test_cli import recording, refused, rtsep
 
 _NO_CARD = """
 import sys
-from rtsep.cli import main, opening
+from rtsep.cli import main
+from rtsep.io import opening
 def find(query, kind, process):
     raise opening.DeviceError("there is no sound card")
 opening.find = find

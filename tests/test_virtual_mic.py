@@ -19,9 +19,9 @@ import pytest
 import soundfile
 
 from rtsep.cli import run as command
-from rtsep.cli.opening import DEMO
 from rtsep.io import virtual_mic as module
 from rtsep.io.device import DeviceError
+from rtsep.io.opening import DEMO
 from rtsep.io.virtual_mic import virtual_mic
 from tests.test_cli import refused
 

@@ -7,8 +7,7 @@ import sys
 from typing import Any
 
 import click
-
-from rtsep import __version__
+from click.shell_completion import CompletionItem
 
 _COMMANDS = {
     "run": "run",
@@ -20,6 +19,8 @@ _COMMANDS = {
     "info": "show",
     "train": "train",
     "export": "export",
+    "doctor": "doctor",
+    "completion": "completion",
 }
 """Which module of this package holds which command; imported when it is called."""
 
@@ -37,6 +38,11 @@ class _Lazy(click.Group):
         command: click.Command = getattr(module, name)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands by their names alone: importing all of them would take a second."""
+        names = [CompletionItem(name) for name in _COMMANDS if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what was wrong with its input is one sentence and exit code 2."""
         try:
@@ -49,8 +55,24 @@ class _Lazy(click.Group):
             ctx.exit(2)
 
 
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from rtsep.facts import text
+
+        click.echo(text())
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "-V", "--version", prog_name="rtsep")
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version, and those of what it runs on.",
+)
 def main() -> None:
     """Separate the sources of a live stream, a few milliseconds late.
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from rtsep.io.errors import DeviceError, RateError
 from rtsep.io.files import AudioFileError
-from rtsep.live import Live
 from rtsep.recorder import Recorder
 from rtsep.resample import Processor, Resampled
+from rtsep.worker import Live
 
 RETRY_S = 0.2
 """Pause between two looks for a lost device, in seconds."""

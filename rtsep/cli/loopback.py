@@ -9,10 +9,11 @@ import click
 
 from rtsep import __version__
 from rtsep.cli import fail
-from rtsep.cli.opening import DEFAULT, device_options, open_device
+from rtsep.cli.opening import device_options
 from rtsep.cli.report import write_json
 from rtsep.io.device import DeviceError
 from rtsep.io.loopback import SWEEPS, measure
+from rtsep.io.opening import DEFAULT, open_device
 from rtsep.io.process import Process
 
 

@@ -1,28 +1,11 @@
-"""Open what --device and --output name: a sound card, the demo, or a file as a microphone."""
+"""The options that say how a device is opened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
-
-from rtsep.io.clock import Clock
-from rtsep.io.device import Device
-from rtsep.io.errors import DeviceError
-from rtsep.io.files import AudioFileError, read_all
-from rtsep.io.hosted import Hosted
-from rtsep.io.process import Process
-
-DEFAULT = "default"
-"""The system's default devices."""
-DEMO = Path(__file__).parents[1] / "demo.flac"
-MAX_SOURCE_S = 3600.0
-"""Files played as a device are held in memory; longer ones are for `rtsep separate`."""
-
 
 _OPTIONS = (
     click.option("-o", "--output", metavar="OUT", help="Output device, like --device."),
@@ -43,76 +26,3 @@ _OPTIONS = (
 def device_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that, with --device, say how a device is opened."""
     return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
-
-
-def find(query: int | str | None, kind: str, process: Process) -> dict[str, Any]:
-    """As `rtsep.io.portaudio.find`, in the process that will open the device."""
-    return process.find(query, kind)
-
-
-def open_device(
-    device: str, output: str | None, channels: int, block: int, buffer_ms: float, process: Process
-) -> Device:
-    """Open what the options name.
-
-    Parameters
-    ----------
-    device, output
-        As on the command line.
-    channels
-        Of a microphone; a file has its own.
-    block
-        Samples per device block.
-    buffer_ms
-        Headroom of the worker, rounded to whole blocks.
-    process
-        Opens a sound card.
-
-    Raises
-    ------
-    DeviceError, AudioFileError
-        There is no such device or file, or it can't be used.
-    """
-    if device == "demo" or Path(device).suffix:
-        path = DEMO if device == "demo" else Path(device)
-        if path.exists() or device == "demo":
-            return _play(path, output, block, buffer_ms, process)
-    query = None if device == DEFAULT else device
-    microphone = find(query, "input", process)
-    if output is None and query is not None and microphone["max_output_channels"]:
-        output = str(microphone["index"])
-    speaker = find(output, "output", process)
-    rate = round(speaker["default_samplerate"])
-    wide = min(max(2, channels), speaker["max_output_channels"])
-    headroom = _headroom(buffer_ms, rate, block)
-    return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
-
-
-def _headroom(buffer_ms: float, rate: int, block: int) -> int:
-    """Count the samples of the buffer: whole blocks, as the worker moves them; at least one."""
-    return max(1, round(buffer_ms / 1000 * rate / block)) * block
-
-
-def _play(path: Path, output: str | None, block: int, buffer_ms: float, process: Process) -> Device:
-    """Open a file as the input, heard where there is an output device."""
-    source, rate = read_all(path)
-    if len(source) > MAX_SOURCE_S * rate:
-        raise AudioFileError(f"{path} is longer than an hour: rtsep separate takes any length")
-    channels = source.shape[1]
-    try:
-        speaker = find(output, "output", process)
-    except DeviceError:
-        if output is not None:
-            raise
-        return Clock(rate, channels, channels, block, _headroom(buffer_ms, rate, block), source)
-    wide = min(max(2, channels), speaker["max_output_channels"])
-    try:
-        headroom = _headroom(buffer_ms, rate, block)
-        return Hosted(process, None, speaker, rate, channels, wide, block, headroom, source)
-    except DeviceError:  # the device has a rate of its own
-        import soxr
-
-        own = round(speaker["default_samplerate"])
-        source = np.ascontiguousarray(soxr.resample(source, rate, own), np.float32)
-        headroom = _headroom(buffer_ms, own, block)
-        return Hosted(process, None, speaker, own, channels, wide, block, headroom, source)

@@ -13,7 +13,7 @@ from rtsep.atomic import replacing
 from rtsep.bundle import Bundle
 from rtsep.cli.comeback import Comeback
 from rtsep.io.files import AudioFileError
-from rtsep.live import Live
+from rtsep.worker import Live
 
 METER_CELLS = 8
 FLOOR_DB = -60.0
@@ -46,17 +46,7 @@ class Report:
 
     def latency_terms_ms(self) -> dict[str, float]:
         """Latency from microphone to loudspeaker by its terms, in ms."""
-        live = self.live
-        rate, model_rate = live.device.sample_rate, self.bundle.spec.sample_rate
-        algorithm = live.engine.latency
-        terms = {
-            "overlap": algorithm.overlap / model_rate,
-            "reblocking": algorithm.reblocking / model_rate,
-            "lookahead": algorithm.lookahead / model_rate,
-            "resampling": live.engine.resampling / rate,
-        }
-        terms |= {name: n / rate for name, n in live.device.latency_terms().items()}
-        return {name: 1000 * seconds for name, seconds in terms.items()}
+        return self.live.latency.terms_ms
 
     def latency_ms(self) -> float:
         """All terms, and what the stream is off them now."""
@@ -70,11 +60,6 @@ class Report:
             f"{name} {ms:.1f}" for name, ms in terms.items()
         )
 
-    def real_time_factor(self) -> float:
-        """Share of real time the worker was busy."""
-        live = self.live
-        return live.busy_s / max(live.separated_s, 1e-9)
-
     def status(self, elapsed_s: float) -> str:
         """One line: levels, load, faults, latency."""
         names = ("in", *self.bundle.spec.sources)
@@ -85,7 +70,7 @@ class Report:
         stats = self.live.device.stats()
         return (
             f"{elapsed_s:6.1f} s  latency {self.latency_ms():.1f} ms  "
-            f"RTF {self.real_time_factor():.3f}  "
+            f"RTF {self.live.real_time_factor:.3f}  "
             f"p99 {1000 * self.live.hops.percentile_s(99):.2f} ms  "
             f"xruns {stats.xruns}  misses {stats.starvations}  {levels}"
             + ("  NOT RECORDING" if self.live.recorder and self.live.recorder.error else "")
@@ -93,9 +78,7 @@ class Report:
 
     def summary(self, elapsed_s: float, not_recorded: int) -> dict[str, Any]:
         """Everything measured, and the samples that a slow disk has cost, ready for JSON."""
-        live = self.live
-        device = live.device
-        stats = device.stats()
+        device = self.live.device
         spec = self.bundle.spec
         return {
             "rtsep": __version__,
@@ -106,25 +89,12 @@ class Report:
             "sample_rate_hz": device.sample_rate,
             "block": device.block,
             "seconds": round(elapsed_s, 3),
-            "separated_seconds": live.separated_s,
             "completed": self.completed,
             "latency_ms": round(self.latency_ms(), 3),
             "latency_at_start_ms": round(self._latency_start, 3),
             "latency_terms_ms": {k: round(v, 3) for k, v in self.latency_terms_ms().items()},
             "hop_ms": 1000 * spec.step_length / spec.sample_rate,
-            "hop_time_us": live.hops.summary_us(),
-            "real_time_factor": round(self.real_time_factor(), 5),
-            "realtime_priority": live.realtime,
-            "xruns": stats.xruns,
-            "callbacks": stats.callbacks,
-            "missed_callbacks": stats.missed,
-            "deadline_misses": stats.starvations,
-            "starved_samples": stats.starved_samples,
-            "longest_starvation": stats.longest_starvation,
-            "input_overruns": live.drops,
-            "dropped_samples": live.dropped,
-            "nonfinite_in": stats.nonfinite + live.nonfinite[0],
-            "nonfinite_out": live.nonfinite[1],
+            **self.live.figures(),
             "device_losses": self.comeback.losses,
             "device_away_s": round(self.comeback.away_s, 3),
             "not_recorded_samples": not_recorded,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import click
-import numpy as np
 import soundfile
 from rich.console import Console
 
@@ -17,22 +16,24 @@ from rtsep import weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
 from rtsep.cli.comeback import Comeback
-from rtsep.cli.opening import DEFAULT, device_options, open_device
+from rtsep.cli.opening import device_options
 from rtsep.cli.report import Report, write_json
 from rtsep.cli.watch import watch
-from rtsep.engine import Engine
 from rtsep.io.device import DeviceError, listing
 from rtsep.io.files import AudioFileError
+from rtsep.io.opening import DEFAULT, open_device
 from rtsep.io.process import Process
 from rtsep.io.virtual_mic import DEFAULT as VIRTUAL_MIC
 from rtsep.io.virtual_mic import virtual_mic as opened_virtual_mic
-from rtsep.live import Live
 from rtsep.measure import TimedStep
+from rtsep.offline import engine_for
 from rtsep.realtime import HINT
 from rtsep.recorder import Recorder
-from rtsep.resample import Processor, Resampled, around
+from rtsep.resample import Processor, Resampled
 from rtsep.separator import Separator
 from rtsep.spec import Float32
+from rtsep.stream import linear_gains
+from rtsep.worker import Live
 
 PICTURE_S = 600.0
 """The picture shows no more than the first ten minutes of a recording."""
@@ -166,9 +167,7 @@ def run(
     step = TimedStep(Separator(bundle, spec.streams(channels)))
 
     def make_engine(rate: int) -> Processor | Resampled:
-        return around(
-            lambda block: Engine(step, spec, channels, block), rate, spec.sample_rate, block
-        )
+        return engine_for(step, spec, channels, rate, block)
 
     recordings: list[Recorder] = []
 
@@ -276,22 +275,13 @@ def draw(paths: list[Path], title: str) -> Path | None:
 def _gains(bundle: Bundle, listen: str | None, gain: tuple[str, ...]) -> Float32:
     """Linear gain of each source from the options."""
     sources = bundle.spec.sources
-
-    def index(name: str) -> int:
-        if name not in sources:
-            raise OptionError(f"there is no source {name!r}; there are: {', '.join(sources)}")
-        return sources.index(name)
-
-    gains = np.zeros(len(sources), np.float32)
+    levels_db: dict[str, float] = {}
     if listen is not None or not gain:
-        gains[index(listen) if listen is not None else 0] = 1.0
+        levels_db[sources[0] if listen is None else listen] = 0.0
     for setting in gain:
         name, _, value = setting.partition("=")
         try:
-            level_db = float(value)
+            levels_db[name] = float(value)
         except ValueError:
             raise OptionError(f"--gain needs SOURCE=dB, not {setting!r}") from None
-        if not level_db <= 24.0:  # NaN too
-            raise OptionError(f"--gain {setting} is not a gain of at most 24 dB")
-        gains[index(name)] = 10 ** (level_db / 20)
-    return gains
+    return linear_gains(sources, levels_db)

@@ -18,7 +18,12 @@ def devices() -> None:
     """List the audio devices; any index or part of a name works with --device.
 
     ``>`` marks the default input, ``<`` the default output, ``*`` both.
-    """
+
+    \b
+    Examples:
+      rtsep devices
+      rtsep devices | grep -i usb
+    """  # noqa: D301
     from rtsep.io.device import listing
 
     click.echo(listing())
@@ -26,7 +31,12 @@ def devices() -> None:
 
 @click.command()
 def models() -> None:
-    """List the shipped models; the one marked * runs when none is named."""
+    """List the shipped models; the one marked * runs when none is named.
+
+    \b
+    Example:
+      rtsep models
+    """  # noqa: D301
     table = Table(box=None, pad_edge=False)
     for column in ("model", "sources", "rate", "channels", "latency", "quality"):
         table.add_column(column)

@@ -14,7 +14,7 @@ from rich.text import Text
 from rtsep.cli.comeback import Comeback
 from rtsep.cli.report import Report
 from rtsep.feedback import PIECE_S, FeedbackGuard
-from rtsep.live import Live
+from rtsep.worker import Live
 
 FEEDBACK = (
     "the microphone hears the loudspeaker, louder and louder: turn it down, or wear headphones"

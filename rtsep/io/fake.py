@@ -192,7 +192,7 @@ class FakeDevice(Exchange):
         Parameters
         ----------
         turn
-            Lets the worker do what there is to do, as `rtsep.live.Live.turn` does.
+            Lets the worker do what there is to do, as `rtsep.worker.Live.turn` does.
         seconds
             Of the device's clock. Less, where the device is lost for good.
         """

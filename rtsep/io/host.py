@@ -48,6 +48,18 @@ class Host:
         found = portaudio.find(query, kind)
         return {**found, "full_name": portaudio.full_name(found)}
 
+    def version(self) -> str:
+        """As `rtsep.io.portaudio.version`."""
+        from rtsep.io import portaudio
+
+        return portaudio.version()
+
+    def rates(self, index: int, kind: Any) -> list[int]:
+        """As `rtsep.io.portaudio.rates`, of the device of that index."""
+        from rtsep.io import portaudio
+
+        return portaudio.rates(portaudio.find(index, kind), kind)
+
     def refresh(self) -> None:
         """As `rtsep.io.portaudio.refresh`."""
         from rtsep.io import portaudio

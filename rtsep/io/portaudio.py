@@ -17,6 +17,7 @@ Kind = Literal["input", "output"]
 _PATIENCE = 2.0
 """Seconds a stream may take to close: with a sound server that died, PortAudio waits minutes."""
 _abandoned: list[Any] = []
+COMMON_RATES_HZ = 16000, 44100, 48000, 96000
 
 
 @contextmanager
@@ -118,6 +119,27 @@ def _checked(device: dict[str, Any], kind: Kind, channels: int, sample_rate: int
         ) from error
     index: int = device["index"]
     return index
+
+
+def version() -> str:
+    """PortAudio's own words of its version.
+
+    Raises
+    ------
+    DeviceError
+        It is missing.
+    """
+    return str(_portaudio().get_portaudio_version()[1])
+
+
+def rates(device: dict[str, Any], kind: Kind) -> list[int]:
+    """Which of `COMMON_RATES_HZ`, and of the device's own, one channel of it can have, in Hz."""
+    found = []
+    for rate in sorted({*COMMON_RATES_HZ, round(device["default_samplerate"])}):
+        with suppress(DeviceError), _quiet():
+            _checked(device, kind, 1, rate)
+            found.append(rate)
+    return found
 
 
 def refresh() -> None:

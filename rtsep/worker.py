@@ -14,16 +14,17 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numba import njit, types
 
 from rtsep import realtime
 from rtsep.io.device import Device
+from rtsep.latency import StreamLatency
 from rtsep.measure import Durations, TimedStep
 from rtsep.recorder import Recorder
-from rtsep.resample import Processor, Resampled
+from rtsep.resample import Processor, Resampled, stream_latency
 from rtsep.ring import Float32
 
 POLL_S = 0.002
@@ -239,6 +240,37 @@ class Live:
         """Input samples and frames of the model replaced because they were no sound."""
         heard, made = self._nonfinite
         return heard + self.engine.nonfinite_in, made + self.engine.nonfinite_out
+
+    @property
+    def latency(self) -> StreamLatency:
+        """From microphone to loudspeaker, as it is meant to be."""
+        device = self.device
+        return stream_latency(self.engine, device.sample_rate, device.latency_terms())
+
+    @property
+    def real_time_factor(self) -> float:
+        """Share of real time the worker was busy."""
+        return self.busy_s / max(self.separated_s, 1e-9)
+
+    def figures(self) -> dict[str, Any]:
+        """Everything measured and counted so far, ready for JSON."""
+        stats = self.device.stats()
+        return {
+            "separated_seconds": self.separated_s,
+            "real_time_factor": round(self.real_time_factor, 5),
+            "hop_time_us": self.hops.summary_us(),
+            "realtime_priority": self.realtime,
+            "xruns": stats.xruns,
+            "callbacks": stats.callbacks,
+            "missed_callbacks": stats.missed,
+            "deadline_misses": stats.starvations,
+            "starved_samples": stats.starved_samples,
+            "longest_starvation": stats.longest_starvation,
+            "input_overruns": self.drops,
+            "dropped_samples": self.dropped,
+            "nonfinite_in": stats.nonfinite + self.nonfinite[0],
+            "nonfinite_out": self.nonfinite[1],
+        }
 
     @property
     def working(self) -> bool:

@@ -1,0 +1,35 @@
+"""What the site takes from the project itself when it is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from click.testing import CliRunner
+from mkdocs.structure.files import File
+
+from rtsep import weights
+from rtsep.cli import main
+
+HELP = "<!-- help of all commands -->"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Make a page of every model's card."""
+    for name in weights.names():
+        card = weights.card(name)
+        files.append(File.generated(config, f"cards/{name}.md", content=card.read_text("utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put what ``--help`` says where it is wanted."""
+    return markdown.replace(HELP, commands()) if HELP in markdown else markdown
+
+
+def commands() -> str:
+    """Help of rtsep and of its commands, each below a heading."""
+    parts = []
+    for name in ("", *main.list_commands(None)):  # type: ignore[arg-type]
+        said = CliRunner().invoke(main, [*name.split(), "--help"], prog_name="rtsep")
+        parts.append(f"## rtsep {name}".rstrip() + f"\n\n```text\n{said.stdout}```\n")
+    return "\n".join(parts)
