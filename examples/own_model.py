@@ -40,12 +40,12 @@ class Masks(Streaming):
         return torch.cat([share * x, (1 - share) * x], dim=2), {"one": one, "two": two}
 
 
-data, output = Path(sys.argv[1]), Path(sys.argv[2])
-end = time.monotonic() + float(sys.argv[3] if len(sys.argv) > 3 else 60)
+data, output, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float([*sys.argv, 60][3])
 corpus = Corpus.load([row for row in table(data) if row.split == "train"], SPEC.sample_rate)
 mixer = SpeechInNoise(corpus, SPEC.sources, seed=0, batch_size=8, samples=SPEC.sample_rate)
 model, frontend = Masks(), Frontend(SPEC)
 optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+end = time.monotonic() + seconds
 for step in count(1):
     mixture, target = (torch.from_numpy(part) for part in mixer[step])
     loss = negative_snr(separate(model, frontend, mixture), target)

@@ -17,8 +17,8 @@ from rtsep.io.opening import DEMO
 from rtsep.picture import spectrograms
 
 TARGET = Path(__file__).parents[1] / "docs" / "demo.png"
-COLOURS = 64
-"""Of the picture: a quarter of the bytes, and no difference to the eye."""
+COLOURS = 128
+"""Of the picture: half the bytes, and hardly a difference to the eye."""
 
 
 def main(target: Path = TARGET) -> None:
@@ -29,7 +29,9 @@ def main(target: Path = TARGET) -> None:
     title = f"speech without its noise, {latency.ms:.0f} ms late"
     spectrograms(target, {"mixture": mixture, **stems}, rate, title)
     with Image.open(target) as picture, replacing(target) as part:
-        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(
+            COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
         few.save(part, "PNG", optimize=True)
     print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
 

@@ -83,4 +83,4 @@ def test_the_picture_is_made_by_its_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "export.picture", str(target)]
     subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     made, kept = target.stat().st_size, (ROOT / "docs/demo.png").stat().st_size
-    assert 0.7 < made / kept < 1.4 and kept < 400_000
+    assert 0.7 < made / kept < 1.4 and kept < 600_000
