@@ -40,14 +40,14 @@ class SoundError(ValueError):
 class Separation:
     """One stream: blocks in, as many samples of every source out, always the same latency later.
 
-    Made by :func:`load`. For one thread at a time; another stream is another `Separation`.
+    Made by `load`. For one thread at a time; another stream is another `Separation`.
 
     Parameters
     ----------
     bundle
         The model.
     channels, sample_rate, block
-        As of :func:`load`.
+        As of `load`.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ class Separation:
         Returns
         -------
         dict
-            As of :meth:`process`, shaped like the blocks before it.
+            As of `process`, shaped like the blocks before it.
         """
         return self._named(self._engine.flush())
 
@@ -133,12 +133,12 @@ class Separation:
         Parameters
         ----------
         blocks
-            Each as :meth:`process` takes them.
+            Each as `process` takes them.
 
         Yields
         ------
         dict
-            Stems of each block, then those of :meth:`flush`.
+            Stems of each block, then those of `flush`.
 
         Examples
         --------
@@ -217,7 +217,7 @@ def separate(samples: ArrayLike, sample_rate: int, model: str | Path | None = No
     sample_rate
         In Hz; the stems have it too.
     model
-        As of :func:`load`.
+        As of `load`.
 
     Returns
     -------

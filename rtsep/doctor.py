@@ -124,7 +124,7 @@ def sound() -> Iterator[Finding]:
     process = Process()
     try:
         try:
-            yield Finding("PortAudio", process.ask("version"))
+            yield Finding("PortAudio", process.ask("version").removeprefix("PortAudio "))
         except DeviceError as error:
             text, _, fix = str(error).partition(": ")
             again = "end the sound server (JACK, PulseAudio, PipeWire) and start it again"

@@ -57,12 +57,12 @@ def linear_gains(sources: tuple[str, ...], gains_db: Mapping[str, float]) -> Flo
 
 
 class LiveStream:
-    """A device, a model and the worker between them; made by :func:`live`.
+    """A device, a model and the worker between them; made by `live`.
 
     Parameters
     ----------
     device, model, output, gains, channels, block, buffer_ms
-        As of :func:`live`.
+        As of `live`.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ def live(
         Input: an index or a part of a name (see ``rtsep devices``), ``"demo"``, or an audio file
         that is played at real-time pace; the system's default microphone if not given.
     model
-        As of :func:`rtsep.load`.
+        As of `rtsep.load`.
     output
         Output device, like ``device``; that of the same sound card, or the system's default.
     gains
