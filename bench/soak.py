@@ -41,7 +41,7 @@ class Idle:
     def __call__(self) -> None:
         """Do nothing."""
 
-    def reset(self) -> None:
+    def reset(self, stream: int | None = None) -> None:
         """Do nothing."""
 
 

@@ -18,6 +18,7 @@ _COMMANDS = {
     "loopback": "loopback",
     "models": "show",
     "info": "show",
+    "bench": "bench",
     "train": "train",
     "export": "export",
 }
