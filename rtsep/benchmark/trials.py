@@ -294,7 +294,7 @@ def _in_worker(work: Callable[[], T], first: bool = False) -> T:
         except BaseException as error:
             errors.append(error)
 
-    with realtime.undisturbed(lock=True):
+    with realtime.undisturbed(ask=True):
         thread = threading.Thread(target=run, name="rtsep bench")
         thread.start()
         thread.join()

@@ -48,6 +48,12 @@ class Host:
         found = portaudio.find(query, kind)
         return {**found, "full_name": portaudio.full_name(found)}
 
+    def names(self, kind: Any) -> list[str]:
+        """As `rtsep.io.portaudio.names`."""
+        from rtsep.io import portaudio
+
+        return portaudio.names(kind)
+
     def refresh(self) -> None:
         """As `rtsep.io.portaudio.refresh`."""
         from rtsep.io import portaudio
