@@ -18,7 +18,6 @@ import time
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from rtsep.cli.comeback import Comeback
 from rtsep.io.fake import Away, Bad, Blocks, Event, FakeDevice, Hold, Rate
@@ -41,7 +40,7 @@ class Idle:
     def __call__(self) -> None:
         """Do nothing."""
 
-    def reset(self) -> None:
+    def reset(self, stream: int | None = None) -> None:
         """Do nothing."""
 
 
@@ -235,7 +234,7 @@ def faults(script: list[Event]) -> dict[str, int]:
     stream = live(device, 480)
     comeback = Comeback(
         stream,
-        Console(quiet=True),
+        lambda _: None,
         lambda rate: Waiting(480, block),
         lambda rate, latency: None,
         give_up_s=None,

@@ -17,16 +17,16 @@ WINDOW, HOP = 1024, 256
 class PassThrough:
     """A model that copies the mixture."""
 
-    def __init__(self, spec: Spec) -> None:
-        frame = (spec.channels, *spec.frame_shape)
-        self.mixture = np.zeros((1, spec.chunk, *frame), np.float32)
-        self.sources = np.zeros((1, spec.chunk, len(spec.sources), *frame), np.float32)
+    def __init__(self, spec: Spec, streams: int = 1) -> None:
+        outer, frame = (streams, spec.chunk), (spec.channels, *spec.frame_shape)
+        self.mixture = np.zeros((*outer, *frame), np.float32)
+        self.sources = np.zeros((*outer, len(spec.sources), *frame), np.float32)
 
     def __call__(self) -> None:
-        """Copy."""
+        """Copy, to the first source."""
         np.copyto(self.sources[:, :, 0], self.mixture)
 
-    def reset(self) -> None:
+    def reset(self, stream: int | None = None) -> None:
         """Nothing is kept."""
 
 

@@ -15,6 +15,10 @@ class Engine:
     The output is the reconstruction of the model's frames, exactly ``latency.total`` samples late,
     as long as every block is a multiple of the declared one.
 
+    Many streams share the calls of one model, and none hears of another: give a step of that many
+    streams, and ``streams * spec.channels`` channels. Where one has left, another may join at any
+    time: `reset` it, and it is as if silence had come before.
+
     Parameters
     ----------
     step
@@ -30,11 +34,14 @@ class Engine:
     ----------
     latency
         Algorithmic latency by its terms, in samples.
+    streams
+        How many the step carries; stream ``k`` has the ``spec.channels`` channels from
+        ``k * spec.channels`` on.
     nonfinite_in
         Input samples replaced by 0 since construction: NaN, Inf, or beyond `rtsep.kernels.LIMIT`.
     nonfinite_out
         Frames since construction that the model spoiled with such values: silence was put in their
-        place, in every stream and source, and the model's state was reset.
+        place, in every source of that stream, and the model's state was reset for it.
 
     Raises
     ------
@@ -53,6 +60,7 @@ class Engine:
         self.latency = Latency.of(spec, block)
         self._step = step
         self._frames = Frames(spec, step, channels, self.latency.reblocking)
+        self.streams = self._frames.streams
         self._shape = (len(spec.sources), channels)
         self._chunk = spec.step_length
         self._position = 0
@@ -120,8 +128,7 @@ class Engine:
                 self._step()
             broken = self._frames.pull(out, done, count, position)
             if broken:
-                self._nonfinite_out += broken
-                self._step.reset()
+                self._heal(broken)
             done += count
         return out
 
@@ -147,8 +154,23 @@ class Engine:
         self.reset()
         return out
 
-    def reset(self) -> None:
-        """State := zeros, the model's too, as if newly made; only the counters go on."""
-        self._step.reset()
-        self._frames.reset()
-        self._position = 0
+    def reset(self, stream: int | None = None) -> None:
+        """State := zeros, the model's too, as if newly made; only the counters go on.
+
+        Parameters
+        ----------
+        stream
+            Of this stream only: the others go on as if nothing had been.
+        """
+        self._step.reset(stream)
+        self._frames.reset(stream)
+        if stream is None:
+            self._position = 0
+
+    def _heal(self, broken: int) -> None:
+        """Count ``broken`` frames and reset the model for the streams that had them."""
+        self._nonfinite_out += broken
+        for stream in range(self.streams):
+            if self._frames.broken[stream]:
+                self._frames.broken[stream] = 0
+                self._step.reset(stream)

@@ -18,6 +18,7 @@ LIMIT = np.float32(1e30)
 
 _ZERO = np.float32(0.0)
 _int = types.int64
+_counts = types.int64[::1]
 
 
 @inner
@@ -101,7 +102,7 @@ def push(
     return replaced
 
 
-@kernel(_int, array(5), *[_int] * 4, array(1), *PLAN, array(3), array(3), array(3))
+@kernel(_int, array(5), *[_int] * 4, array(1), *PLAN, array(3), array(3), array(3), _counts)
 def pull(
     sources: Float32,
     start: int,
@@ -115,6 +116,7 @@ def pull(
     overlap: Float32,
     ready: Float32,
     out: Float32,
+    broken: Int64,
 ) -> int:
     """Hand ``count`` samples out; if they complete a chunk, overlap-add its frames before.
 
@@ -132,6 +134,8 @@ def pull(
         (reblocking + frames * hop, sources, channels), finished samples around this chunk.
     out
         (n, sources, channels).
+    broken
+        (streams,), raised by the frames of each that were left out.
 
     Returns
     -------
@@ -139,15 +143,14 @@ def pull(
         Frames left out (silence): a value was not finite, or their magnitudes sum beyond `LIMIT`.
     """
     streams, frames, names, joint = sources.shape[:4]
-    complete, broken = position + count == frames * hop, 0
+    complete, left_out = position + count == frames * hop, 0
     reblocking = ready.shape[0] - frames * hop
     if complete:
         for frame in range(frames):
-            sound = True
             for stream in range(streams):
-                sound &= _magnitude(sources[stream, frame]) <= LIMIT
-            broken += not sound
-            for stream in range(streams):
+                sound = _magnitude(sources[stream, frame]) <= LIMIT
+                broken[stream] += not sound
+                left_out += not sound
                 for name in range(names):
                     for channel in range(joint):
                         total = overlap[name, stream * joint + channel]
@@ -171,4 +174,4 @@ def pull(
         target[i] = source[i]
     if complete:
         _shift(queue, frames * hop * width, reblocking * width)
-    return broken
+    return left_out

@@ -66,6 +66,6 @@ class TimedStep:
         self._step()
         self.times.add(time.perf_counter() - start)
 
-    def reset(self) -> None:
+    def reset(self, stream: int | None = None) -> None:
         """Reset the step; the times go on."""
-        self._step.reset()
+        self._step.reset(stream)

@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
@@ -22,6 +23,10 @@ PRIORITY = 20
 HINT = "no real-time scheduling is allowed here, so other programs may delay the worker" + (
     ": see `ulimit -r` and rtprio in limits.conf" if sys.platform == "linux" else ""
 )
+NICENESS = -11
+"""Of our other threads while a stream runs, where that is allowed, as of a sound server's: one of
+them may hold the interpreter's lock just when the worker needs it, and must not wait for other
+programs meanwhile."""
 _MCL_CURRENT = 1
 _FLUSH_X86 = 0x8040
 """MXCSR: flush results to zero, take denormal operands for zero."""
@@ -90,17 +95,46 @@ def unlock_memory() -> None:
         ctypes.CDLL(None).munlockall()
 
 
+def _niceness() -> dict[int, int]:
+    """Niceness of this process's threads by their numbers, where each has its own."""
+    if sys.platform != "linux":
+        return {}
+    found = {}
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            found[int(thread.name)] = os.getpriority(os.PRIO_PROCESS, int(thread.name))
+    return found
+
+
+def _be_nice(wanted: dict[int, int]) -> None:
+    """Give threads another niceness, as far as that is allowed."""
+    for thread, niceness in wanted.items():
+        with suppress(OSError):  # it has ended, or is not allowed to
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
 @contextmanager
-def undisturbed(lock: bool) -> Iterator[None]:
-    """Keep collections, other Python threads and, where allowed, swapping from the audio path."""
+def undisturbed(ask: bool) -> Iterator[None]:
+    """Keep collections and other Python threads from the audio path.
+
+    Parameters
+    ----------
+    ask
+        Whether to ask the system for more: no swapping, and no long waits for the other threads of
+        this process.
+    """
     interval = sys.getswitchinterval()
     gc.collect()
     gc.freeze()  # a collection over all that was imported would take a hundred milliseconds
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    locked = lock and lock_memory()
+    locked = ask and lock_memory()
+    before = _niceness() if ask else {}
+    _be_nice({thread: min(niceness, NICENESS) for thread, niceness in before.items()})
     try:
         yield
     finally:
+        usual = before.get(os.getpid(), 0)  # of threads begun meanwhile, too
+        _be_nice({thread: before.get(thread, usual) for thread in (_niceness() if ask else {})})
         if locked:
             unlock_memory()
         sys.setswitchinterval(interval)

@@ -202,3 +202,31 @@ class Recorder:
         self._take.write(block)
         self._unwritten = 0
         return True
+
+
+class Takes:
+    """The recordings of one stream: each of them has one rate and one set of sources.
+
+    Parameters
+    ----------
+    folder
+        Of the first; those after it go to folders in it, 2, 3 and so on.
+
+    Attributes
+    ----------
+    recorders
+        All so far.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.recorders: list[Recorder] = []
+        self._folder = folder
+
+    def begin(
+        self, sources: tuple[str, ...], rate_hz: int, channels: int, latency: int
+    ) -> Recorder:
+        """Begin the next one; as of `Recorder`."""
+        number = len(self.recorders) + 1
+        folder = self._folder / str(number) if self.recorders else self._folder
+        self.recorders.append(Recorder(folder, sources, rate_hz, channels, latency))
+        return self.recorders[-1]

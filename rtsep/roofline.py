@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
+from numba import njit
 from onnx import TensorProto, helper, numpy_helper
 
 from rtsep.bundle import Bundle
 from rtsep.measure import TimedStep
 from rtsep.separator import Separator
+from rtsep.spec import Float32
 
 _SIDE = 512
 """Of the square matrices multiplied: 1 MB each, so that the arithmetic is all that counts."""
@@ -61,6 +63,41 @@ def core_peak(seconds: float = 0.3) -> float:
         session.run(None, {"x": left})
         best = min(best, time.perf_counter() - start)
     return 2 * _SIDE**3 / best
+
+
+def core_bandwidth(size_bytes: int = 1 << 28, seconds: float = 0.3) -> float:
+    """Measure what one core reads from memory in bytes/s: the best of repeated sums.
+
+    Parameters
+    ----------
+    size_bytes
+        Of what is read; less than a cache holds gives the bandwidth of that cache.
+    seconds
+        Spent on it.
+    """
+    values = np.ones(size_bytes // 4, np.float32)
+    total(values)
+    best, end = math.inf, time.perf_counter() + seconds
+    while math.isinf(best) or time.perf_counter() < end:
+        start = time.perf_counter()
+        total(values)
+        best = min(best, time.perf_counter() - start)
+    return values.nbytes / best
+
+
+@njit(fastmath=True, cache=True)
+def total(values: Float32) -> float:
+    """Sum in any order: no arithmetic holds up the reading."""
+    result = np.float32(0.0)
+    for value in values:
+        result += value
+    return float(result)
+
+
+def traffic(bundle: Bundle) -> int:
+    """Bytes that a call for one stream must at least read: every weight once, and its states."""
+    weights, _ = bundle.cost()
+    return 4 * (weights + sum(math.prod(s.shape) * len(s.inputs) for s in bundle.states.values()))
 
 
 def share(bundle: Bundle, call_s: float, peak: float) -> float:

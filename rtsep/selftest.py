@@ -13,11 +13,9 @@ from rtsep.io.clock import Clock
 from rtsep.io.files import read_all
 from rtsep.io.opening import DEMO, headroom_for
 from rtsep.latency import StreamLatency
-from rtsep.measure import TimedStep
+from rtsep.loaded import Loaded
 from rtsep.metrics import si_sdr_db
-from rtsep.offline import engine_for
 from rtsep.ring import Float32
-from rtsep.separator import Separator
 from rtsep.tap import Tap
 from rtsep.worker import Live
 
@@ -80,9 +78,9 @@ def selftest() -> Outcome:
     mixture, speech = mixture[:n], speech[:n]
     spec = bundle.spec
     device = _Heard(rate, headroom_for(BUFFER_MS, rate, BLOCK), mixture)
-    step = TimedStep(Separator(bundle, spec.streams(1)))
-    tap = Tap(engine_for(step, spec, 1, rate, BLOCK), rate)
-    live = Live(device, tap, step, np.ones(len(spec.sources), np.float32))
+    loaded = Loaded(bundle, 1)
+    tap = Tap(loaded.engine(rate, BLOCK), rate)
+    live = Live(device, tap, loaded.step, np.ones(len(spec.sources), np.float32))
     tap.reading = True
     wanted = n + tap.latency_samples
     parts: list[Float32] = []

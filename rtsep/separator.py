@@ -110,7 +110,8 @@ class Separator:
         self._rings: dict[str, Float32] = arrays
         self._turn = 0
         self._oldest = max((max(state.inputs) for state in bundle.states.values()), default=0)
-        self._known = 0  # calls since the reset
+        self._known = np.zeros(streams, np.int64)  # calls since the reset of each stream
+        self._settled = False  # whether all know as much as is ever read
         try:
             turns = max((len(ring) for ring in self._rings.values()), default=1)
             self._bindings = [self._bind(turn) for turn in range(turns)]
@@ -160,26 +161,30 @@ class Separator:
 
     def __call__(self) -> None:
         """Separate the chunk in ``mixture`` into ``sources`` and advance the state."""
-        if self._known < self._oldest:
+        if not self._settled:
             self._forget()
         self._session.run_with_iobinding(self._bindings[self._turn])
         self._turn = (self._turn + 1) % len(self._bindings)
 
-    def reset(self) -> None:
-        """State := zeros."""
-        self._known = 0
+    def reset(self, stream: int | None = None) -> None:
+        """State := zeros, of one stream or of all."""
+        self._known[slice(None) if stream is None else stream] = 0
+        self._settled = False
 
     def _forget(self) -> None:
-        """Clear what the next call would read from before the reset.
+        """Clear what the next call would read from before a stream's reset.
 
         No more than the call reads anyway: to clear all at once, tens of megabytes for some models,
         would be a missed deadline.
         """
-        for key, ring in self._rings.items():
-            for calls in self.bundle.states[key].inputs:
-                if calls > self._known:
-                    ring[(self._turn - calls) % len(ring)] = 0.0
-        self._known += 1
+        for stream, known in enumerate(self._known):
+            if known < self._oldest:
+                for key, ring in self._rings.items():
+                    for calls in self.bundle.states[key].inputs:
+                        if calls > known:
+                            ring[(self._turn - calls) % len(ring), stream] = 0.0
+                self._known[stream] += 1
+        self._settled = bool(np.all(self._known >= self._oldest))
 
 
 def _reason(error: Exception) -> str:

@@ -122,8 +122,8 @@ class Step(Protocol):
     def __call__(self) -> Any:
         """Advance the state by one chunk."""
 
-    def reset(self) -> None:
-        """State := zeros."""
+    def reset(self, stream: int | None = None) -> None:
+        """State := zeros, of one stream or of all."""
 
 
 def check_array(name: str, array: Float32, shape: tuple[int, ...]) -> None:

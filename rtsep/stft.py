@@ -6,7 +6,7 @@ import numpy as np
 
 from rtsep import kernels, windows
 from rtsep.fft import plan
-from rtsep.spec import Float32, Spec, Step, check_array
+from rtsep.spec import Float32, Spec, SpecError, Step, check_array
 
 
 class Frames:
@@ -28,11 +28,24 @@ class Frames:
         Audio channels.
     reblocking
         Samples of silence ahead of the first frame, see `rtsep.latency.Latency`.
+
+    Attributes
+    ----------
+    streams
+        How many ``step`` carries side by side: each has ``spec.channels`` of the channels.
+    broken
+        (streams,) int64, raised by the frames of each that were left out; free to be cleared.
     """
 
     def __init__(self, spec: Spec, step: Step, channels: int, reblocking: int) -> None:
-        streams, sources = spec.streams(channels), len(spec.sources)
-        outer = (streams, spec.chunk)
+        self.streams, sources = len(step.mixture), len(spec.sources)
+        if channels != self.streams * spec.channels:
+            raise SpecError(
+                f"the step carries {self.streams} streams of {spec.channels} channels jointly, "
+                f"not {channels} channels"
+            )
+        self.broken = np.zeros(self.streams, np.int64)
+        outer = (self.streams, spec.chunk)
         mixture = (*outer, spec.channels, *spec.frame_shape)
         separated = (*outer, sources, spec.channels, *spec.frame_shape)
         check_array("step.mixture", step.mixture, mixture)
@@ -82,7 +95,7 @@ class Frames:
         int
             Frames left out because the model's values were not finite.
         """
-        broken: int = kernels.pull(
+        left_out: int = kernels.pull(
             self._sources,
             start,
             count,
@@ -93,13 +106,17 @@ class Frames:
             self._overlap,
             self._ready,
             out,
+            self.broken,
         )
-        return broken
+        return left_out
 
-    def reset(self) -> None:
-        """Forget every sample."""
-        for state in (self._history, self._overlap, self._ready):
-            state[:] = 0.0
+    def reset(self, stream: int | None = None) -> None:
+        """Forget every sample of one stream, or of all."""
+        joint = len(self._history) // self.streams
+        own = slice(None) if stream is None else slice(stream * joint, (stream + 1) * joint)
+        self._history[own] = 0.0
+        self._overlap[:, own] = 0.0
+        self._ready[:, :, own] = 0.0
 
 
 _NO_WORK = np.zeros((3, 2, 0), np.float32)

@@ -19,9 +19,7 @@ from rtsep.api import Stems, named
 from rtsep.io.opening import DEFAULT, open_device
 from rtsep.io.process import Process
 from rtsep.latency import StreamLatency
-from rtsep.measure import TimedStep
-from rtsep.offline import engine_for
-from rtsep.separator import Separator
+from rtsep.loaded import Loaded
 from rtsep.spec import Float32
 from rtsep.tap import Tap
 from rtsep.worker import Live
@@ -99,10 +97,9 @@ class LiveStream:
             opened = open_device(str(device), speaker, channels, block, buffer_ms, self._process)
             self.name, self.sample_rate = opened.name, opened.sample_rate
             self.channels = opened.input.width
-            step = TimedStep(Separator(bundle, spec.streams(self.channels)))
-            engine = engine_for(step, spec, self.channels, self.sample_rate, block)
-            self._tap = Tap(engine, self.sample_rate)
-            self._live = Live(opened, self._tap, step, linear)
+            loaded = Loaded(bundle, self.channels)
+            self._tap = Tap(loaded.engine(self.sample_rate, block), self.sample_rate)
+            self._live = Live(opened, self._tap, loaded.step, linear)
         except BaseException:
             self._process.close()
             raise

@@ -7,6 +7,9 @@ time, and can tell. Kernels are plain functions over arrays, for Python and the 
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import numpy as np
 from numba import njit, types
 
@@ -22,6 +25,21 @@ CURSORS = (2, 16)
 _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
 _cursors = types.Array(types.int64, 2, "C")
+
+
+_external: Any = types.ExternalFunction  # numba's own annotations do not fit
+if sys.platform == "win32":  # whole milliseconds are the least there
+    _sleep: Any = _external("Sleep", types.void(types.uint32))
+    _TICK_US = 1000
+else:
+    _sleep = _external("usleep", types.int32(types.uint32))
+    _TICK_US = 1
+
+
+@njit(types.void(types.int64), cache=True, nogil=True)
+def pause(duration_us: int) -> None:
+    """Sleep for so many microseconds, a second at most."""
+    _sleep(types.uint32(max(1, duration_us // _TICK_US)))
 
 
 @njit(types.void(_samples, _cursors, _const_samples), cache=True)
@@ -51,6 +69,19 @@ def copy(data: Float32, start: int, out: Float32) -> None:
     for i in range(out.shape[0]):
         for channel in range(data.shape[1]):
             out[i, channel] = data[(start + i) & mask, channel]
+
+
+@njit(types.boolean(_cursors, types.int64, types.int64, types.int64), cache=True, nogil=True)
+def wait(cursors: Int64, n: int, pause_us: int, most: int) -> bool:
+    """Sleep until ``n`` samples are readable, at most so many pauses; tell whether they are.
+
+    Without the GIL, which whoever sleeps in Python must wait for after every pause.
+    """
+    for _ in range(most):
+        if cursors[WRITTEN, 0] - cursors[READ, 0] >= n:
+            return True
+        pause(pause_us)
+    return False
 
 
 class Timeline:
@@ -122,6 +153,10 @@ class Timeline:
         whole = self.written - start <= self.capacity
         self.skip(len(out))
         return whole
+
+    def wait(self, n: int, pause_us: int, most: int) -> bool:
+        """Sleep until ``n`` samples are readable, at most so many pauses (reader's side)."""
+        return bool(wait(self.cursors, n, pause_us, most))
 
     def skip(self, n: int) -> None:
         """Be done with the next ``n`` samples (reader's side)."""

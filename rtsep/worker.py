@@ -1,7 +1,8 @@
 """A live stream: device, engine and recorder around one worker thread.
 
 The device's callback and the worker meet in two timelines; the worker and the recorder in a ring.
-Nothing that shows, plots or writes can hold the worker up.
+Nothing that shows, plots or writes can hold the worker up. What is changed while the stream runs is
+made ready elsewhere; the worker finds it at its next turn.
 
 A worker that was held up works its backlog off, since the model hears everything then; what is too
 late is not played. A backlog that is too long, or not worked off in time, is dropped: the model
@@ -17,55 +18,25 @@ from contextlib import ExitStack
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit, types
 
 from rtsep import realtime
 from rtsep.io.device import Device
 from rtsep.latency import StreamLatency
 from rtsep.measure import Durations, TimedStep
+from rtsep.mixing import Mixer
 from rtsep.recorder import Recorder
 from rtsep.resample import Processor, Resampled, stream_latency
 from rtsep.ring import Float32
+from rtsep.voice import Takeover, Voice
 
-POLL_S = 0.002
-"""Longest sleep of an idle worker, half a block where that is less: a native callback can't wake a
-Python thread without the GIL."""
+POLL_S = 0.0005
+"""Longest sleep of an idle worker, a quarter block where that is less: the device's callback must
+not wait for a lock, so it can't wake anybody."""
+IDLE_S = 0.02
+"""After so long without a block the worker looks whether it is to stop."""
 
 PATIENCE_S = 0.5
 """A backlog that is not worked off after this time is dropped, in seconds."""
-
-_block = types.Array(types.float32, 2, "C")
-_stems = types.Array(types.float32, 3, "C")
-
-
-@njit(types.void(_block, _stems, types.float32[::1], _block, types.float32[::1]), cache=True)
-def mix_down(
-    mixture: Float32, stems: Float32, gains: Float32, out: Float32, peaks: Float32
-) -> None:
-    """Mix stems by ``gains`` into what is heard, and keep the largest absolute values.
-
-    Parameters
-    ----------
-    mixture, stems
-        (n, channels) and (n, sources, channels).
-    gains
-        (sources,), linear.
-    out
-        (n, out_channels); a channel that the stems lack repeats their last one.
-    peaks
-        (1 + sources,): of the mixture and each source; raised, never lowered.
-    """
-    sources, channels = stems.shape[1], stems.shape[2]
-    for n in range(stems.shape[0]):
-        for channel in range(channels):
-            peaks[0] = max(peaks[0], abs(mixture[n, channel]))
-            for source in range(sources):
-                peaks[1 + source] = max(peaks[1 + source], abs(stems[n, source, channel]))
-        for channel in range(out.shape[1]):
-            total = np.float32(0.0)
-            for source in range(sources):
-                total += gains[source] * stems[n, source, min(channel, channels - 1)]
-            out[n, channel] = total
 
 
 class Live:
@@ -93,8 +64,8 @@ class Live:
 
     Attributes
     ----------
-    hops
-        Time of one hop from input to output, resampling and mixing included.
+    voice
+        The model at work.
     processed, busy_s
         Samples separated on the present device, and the time all took, in seconds.
     drops, dropped
@@ -117,48 +88,45 @@ class Live:
         ask_realtime: bool = True,
         limit_db: float | None = None,
     ) -> None:
-        self.recorder = recorder
-        self._step = step
         self._on_late = on_late
         self._ask_realtime = ask_realtime
         self._limit = np.inf if limit_db is None else 10 ** (limit_db / 20)
         self.realtime = False
         self.error: BaseException | None = None
-        self._gains = np.ascontiguousarray(gains, np.float32)
-        self._peaks = np.zeros(1 + len(engine.spec.sources), np.float32)
         self._manners = ExitStack()
         self._separated_s = 0.0
         self._nonfinite = 0, 0
-        self._connect(device, engine)
-        self._warm_up()
+        self.processed, self.busy_s = 0, 0.0
+        self.drops, self.dropped = 0, 0
+        self._turns = 0
+        self._arriving: Takeover | None = None
+        self._connect(device)
+        self.voice = self.make_voice(engine, step)
+        self.voice.recorder = recorder
+        self.voice.mixer.gains[:] = gains
+        self.voice.warm_up(device.block)
+        self._replace_late()
 
-    def _connect(self, device: Device, engine: Processor | Resampled) -> None:
+    def _connect(self, device: Device) -> None:
         """Make what the worker needs for this device."""
-        self.device, self.engine = device, engine
-        sources, channels = len(engine.spec.sources), engine.channels
+        self.device = device
         self._most = (4 * device.headroom // device.block + 16) * device.block
         self._patience = round(PATIENCE_S * device.sample_rate)
         self._in_time = 0
-        self._mixture = np.zeros((self._most, channels), np.float32)
-        self._stems = np.zeros((self._most, sources, channels), np.float32)
-        self._out = np.zeros((self._most, device.output.width), np.float32)
-        self._no_tail = np.zeros((engine.latency_samples, sources, channels), np.float32)
-        self._pause = min(POLL_S, 0.5 * device.block / device.sample_rate)
+        self._mixture = np.zeros((self._most, device.input.width), np.float32)
+        self._pause_s = min(POLL_S, 0.25 * device.block / device.sample_rate)
         self._stopping, self._asked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
         device.limit(self._limit)
-        if self._on_late == "dry":
-            device.replace_late(engine.latency_samples)
 
-    def _warm_up(self) -> None:
-        """Run every path once before the stream opens, then start from nothing."""
-        for _ in range(20):
-            self._work(self._mixture[: self.device.block])
-        self.engine.reset()
-        self._step.times = Durations()
-        self.hops = Durations()
-        self.processed, self.busy_s = 0, 0.0
-        self.drops, self.dropped = 0, 0
+    def make_voice(self, engine: Processor | Resampled, step: TimedStep) -> Voice:
+        """Make a voice for the present device, of an engine for its rate and channels."""
+        device = self.device
+        return Voice(engine, step, device.sample_rate, device.output.width, self._most)
+
+    def _replace_late(self) -> None:
+        if self._on_late == "dry":
+            self.device.replace_late(self.engine.latency_samples)
 
     def start(self) -> None:
         """Start worker and device."""
@@ -180,7 +148,11 @@ class Live:
         self.end_recording()
 
     def move(
-        self, device: Device, engine: Processor | Resampled, recorder: Recorder | None
+        self,
+        device: Device,
+        engine: Processor | Resampled,
+        recorder: Recorder | None,
+        step: TimedStep | None = None,
     ) -> None:
         """Go on with another device, and an engine and a recorder for its rate.
 
@@ -189,21 +161,73 @@ class Live:
         device
             Not started yet.
         engine
-            Calls the same step, which keeps its state.
+            For the model at work, or the one on its way to take its place.
         recorder
             Takes the place of the present one, see `end_recording`.
+        step
+            What the engine calls, if that is another than before; else it keeps its state.
         """
         started = self._thread.ident is not None
         self._halt()
-        self._separated_s = self.separated_s
-        self._nonfinite = self.nonfinite
-        self.processed = 0
+        if self._arriving is not None:
+            self._arrive(self._arriving)
+        former, separated_s, nonfinite = self.voice, self.separated_s, self.nonfinite
         device.inherit(self.device.stats())
-        self._connect(device, engine)
-        self.recorder = recorder
+        self._connect(device)
+        self.voice = self.make_voice(engine, step or former.step)
+        self.voice.mixer.control_like(former.mixer)
+        self.voice.mixer.reset()
+        if step is not None:
+            self.voice.warm_up(device.block)
+        self.voice.hops = former.hops
+        self.voice.recorder = recorder
+        self._separated_s, self._nonfinite, self.processed = separated_s, nonfinite, 0
+        self._replace_late()
         if started:
             self._thread.start()
         device.start()
+
+    def switch(self, voice: Voice) -> None:
+        """Let another model take the present one's place, cross-faded; may be called any time.
+
+        Parameters
+        ----------
+        voice
+            From `make_voice`, warmed up. It records from when it has taken over.
+
+        Raises
+        ------
+        ValueError
+            The device does not keep the mixture for as long as the model is late.
+        """
+        device, latency = self.device, voice.engine.latency_samples
+        if latency + device.headroom + device.block > device.input.capacity:
+            raise ValueError(f"the mixture is not kept for a latency of {latency} samples")
+        self._arriving = Takeover(voice, device.sample_rate)
+
+    @property
+    def voices(self) -> tuple[Voice, ...]:
+        """The model at work, and the one on its way to take its place, if there is one."""
+        arriving = self._arriving
+        return (self.voice,) if arriving is None else (self.voice, arriving.voice)
+
+    @property
+    def switching(self) -> bool:
+        """Whether there are two."""
+        return self._arriving is not None
+
+    def _arrive(self, arriving: Takeover) -> None:
+        self._nonfinite = self.nonfinite
+        self.voice, self._arriving = arriving.voice, None
+        self._replace_late()
+
+    def exchange_recorder(self, recorder: Recorder | None) -> Recorder | None:
+        """Record with another recorder, or none, from now on; return the former, no longer used."""
+        former, self.voice.recorder = self.voice.recorder, recorder
+        turn = self._turns
+        while self.working and self._turns == turn:
+            time.sleep(POLL_S)
+        return former
 
     def _halt(self) -> None:
         self.device.stop()
@@ -225,10 +249,35 @@ class Live:
         AudioFileError
             The recording could not be written.
         """
-        recorder, self.recorder = self.recorder, None
+        recorder = self.exchange_recorder(None)
         if recorder is not None:
             broken = self.error is not None  # then there is nothing more to get from the engine
-            recorder.close(self._no_tail if broken or keep_state else self.engine.flush())
+            silent = broken or keep_state
+            recorder.close(self.voice.silent_tail() if silent else self.engine.flush())
+
+    @property
+    def engine(self) -> Processor | Resampled:
+        """The engine of the model at work."""
+        return self.voice.engine
+
+    @property
+    def mixer(self) -> Mixer:
+        """What mixes its stems."""
+        return self.voice.mixer
+
+    @property
+    def hops(self) -> Durations:
+        """Time of one of its hops, resampling and mixing included."""
+        return self.voice.hops
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Gets mixture and stems, if there is one; set before the stream starts."""
+        return self.voice.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        self.voice.recorder = recorder
 
     @property
     def separated_s(self) -> float:
@@ -284,25 +333,18 @@ class Live:
 
     def peaks(self) -> Float32:
         """(1 + sources,) largest absolute value of mixture and stems since the last call."""
-        found = self._peaks.copy()
-        self._peaks[:] = 0.0
-        return found
-
-    def _work(self, mixture: Float32) -> Float32:
-        n = len(mixture)
-        stems = self.engine.process(mixture, self._stems[:n])
-        out = self._out[:n]
-        mix_down(mixture, stems, self._gains, out, self._peaks)
-        return out
+        return self.mixer.peaks()
 
     def _run(self) -> None:
         realtime.flush_denormals()
         self.realtime = self._ask_realtime and realtime.go_first()
         self._asked.set()
+        pause_us, pauses = max(1, round(1e6 * self._pause_s)), round(IDLE_S / self._pause_s)
         try:
             while not self._stopping.is_set():
                 if not self.turn():
-                    time.sleep(self._pause)
+                    self.device.input.wait(self.device.block, pause_us, pauses)
+                self._turns += 1
         except BaseException as error:  # the main thread reports it
             self.error = error
 
@@ -322,23 +364,31 @@ class Live:
         if backlog > self._most or late > self._patience:
             device.input.skip(backlog)
             return self._drop(backlog)
-        start, calls = time.perf_counter(), self._step.times.count
+        voice, arriving = self.voice, self._arriving
+        start, calls = time.perf_counter(), voice.step.times.count
         if not device.input.read(mixture):  # held up for seconds in between: it was overwritten
             return self._drop(backlog)
-        device.output.append(self._work(mixture))
+        heard = voice.process(mixture)
+        if arriving is not None:
+            arriving.process(mixture, heard)
+        device.output.append(heard)
         elapsed = time.perf_counter() - start
-        calls = self._step.times.count - calls
-        if calls:
-            self.hops.add(elapsed / calls)
+        calls = voice.step.times.count - calls
+        if calls and arriving is None:
+            voice.hops.add(elapsed / calls)
         self.busy_s += elapsed
-        if self.recorder is not None:
-            self.recorder.put(mixture, self._stems[:backlog])
+        voice.record(mixture)
         self.processed += backlog
+        if arriving is not None and arriving.complete:
+            self._arrive(arriving)
         return True
 
     def _drop(self, n: int) -> bool:
         """Go on ``n`` samples later."""
-        self.device.leave_out(n, self.engine.latency_samples)
+        latency, arriving = self.engine.latency_samples, self._arriving
+        if arriving is not None:
+            latency = max(latency, arriving.voice.engine.latency_samples)
+        self.device.leave_out(n, latency)
         self._in_time = self.device.input.position
         self.drops += 1
         self.dropped += n

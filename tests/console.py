@@ -15,7 +15,7 @@ import soundfile
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-LIVE = {"rtsep run", "rtsep run --model my-model.onnx"}
+LIVE = {"rtsep run", "rtsep run --model my-model.onnx", "rtsep run --scene karaoke"}
 """These run until Ctrl-C on the system's default devices."""
 LONG = {
     "rtsep train export/speech.toml --data DATA --minutes 10": "tests/test_train_command.py",
@@ -37,7 +37,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(pages: list[Path]) -> list[str]:
     """Every command of some pages, once."""
     lines = [line for p in pages for block in blocks(p, "console") for line in block.splitlines()]
-    return [*dict.fromkeys(lines)]
+    return [*dict.fromkeys(line.removeprefix("$ ") for line in lines)]
 
 
 def lay_out(folder: Path) -> None:

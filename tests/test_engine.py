@@ -35,8 +35,8 @@ class PassThrough:
         for source in range(self.sources.shape[2]):
             np.multiply(self.past[:, :chunk], source + 1, out=self.sources[:, :, source])
 
-    def reset(self) -> None:
-        self.past[:] = 0.0
+    def reset(self, stream: int | None = None) -> None:
+        self.past[slice(None) if stream is None else stream] = 0.0
         self.resets += 1
 
 

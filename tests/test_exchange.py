@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rtsep.io.clock import Clock
 from rtsep.io.device import Device
+from rtsep.io.errors import DeviceError
 from rtsep.io.exchange import Exchange
 
 RATE, BLOCK = 48_000, 128
@@ -163,7 +164,7 @@ def test_the_limiter_limits_and_is_no_one_when_off() -> None:
 
 def test_a_latency_longer_than_what_is_kept_is_refused() -> None:
     exchange = Exchange(1000, 1, 1, 8, 16)
-    with pytest.raises(ValueError, match="kept for 2048 samples, not for a latency of 3016"):
+    with pytest.raises(DeviceError, match=r"3.0 s late.* kept for 2.0 s; use --on-late mute"):
         exchange.replace_late(3000)
 
 

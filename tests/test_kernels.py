@@ -72,7 +72,8 @@ def pull_arguments(stft: bool, position: int, count: int) -> list[Any]:
     overlap = noise(names, channels, window, seed=2)
     ready = noise(4 + frames * hop, names, channels, seed=3)
     out = noise(count + 3, names, channels, seed=4)
-    return [sources, 1, count, position, hop, noise(window, seed=5), *plan, overlap, ready, out]
+    rings = overlap, ready, out, np.zeros(channels, np.int64)
+    return [sources, 1, count, position, hop, noise(window, seed=5), *plan, *rings]
 
 
 @pytest.mark.parametrize("stft", [True, False])
@@ -91,6 +92,7 @@ def test_pull_equals_its_python(stft: bool, position: int, count: int) -> None:
     compiled, python = (pull_arguments(stft, position, count) for _ in range(2))
     broken = kernels.pull(*compiled)
     assert broken == kernels.pull.py_func(*python) == int(position + count == 18)
+    assert compiled[-1].tolist() == [0, broken]
     for ours, theirs in zip(compiled, python, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -115,5 +117,6 @@ def test_no_bad_value_survives_vectorisation(bad: float, at: int) -> None:
     overlap, ready = np.zeros((1, 1, 1024), np.float32), np.zeros((256, 1, 1), np.float32)
     out, window = np.ones((256, 1, 1), np.float32), np.ones(1024, np.float32)
     plan = fft.plan(1024)
-    assert kernels.pull(sources, 0, 256, 0, 256, window, *plan, overlap, ready, out) == 1
+    rings = overlap, ready, out, np.zeros(1, np.int64)
+    assert kernels.pull(sources, 0, 256, 0, 256, window, *plan, *rings) == 1
     assert np.all(out == 0)

@@ -22,7 +22,7 @@ from rtsep.recorder import Recorder
 from rtsep.resample import around
 from rtsep.separator import Separator
 from rtsep.spec import Spec
-from rtsep.worker import Live, mix_down
+from rtsep.worker import Live
 from tests import models
 
 SPEC = Spec(16000, 1, "stft", "hann", 64, 16, 1, 1, ("speech", "noise"))
@@ -97,20 +97,6 @@ def test_heard_is_the_mix_of_the_stems_by_the_declared_latency(
     stats = device.stats()
     assert (stats.starvations, stats.late, live.drops) == (0, 0, 0)
     assert live.processed == len(x) - absent * block
-
-
-@given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
-def test_mix_down_is_its_python(n: int, sources: int, channels: int, played: int) -> None:
-    mixture, stems = noise(n, channels), noise(n, sources * channels).reshape(n, sources, channels)
-    gains = noise(sources)[:, 0]
-    outs, peaks = np.full((2, n, played), np.nan, "f4"), np.full((2, 1 + sources), 0.5, "f4")
-    mix_down(mixture, stems, gains, outs[0], peaks[0])
-    mix_down.py_func(mixture, stems, gains, outs[1], peaks[1])
-    np.testing.assert_allclose(outs[0], outs[1], atol=1e-6)
-    np.testing.assert_array_equal(peaks[0], peaks[1])
-    np.testing.assert_array_equal(
-        peaks[0][1:], np.abs(stems).max(axis=(0, 2), initial=0.5).astype("f4")
-    )
 
 
 def test_peaks_are_those_since_the_last_look() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import sys
 import threading
@@ -37,11 +38,37 @@ def test_denormals_are_flushed_in_the_thread_that_asks() -> None:
     assert half_of_the_smallest() > 0.0, "other threads are left alone"
 
 
-@pytest.mark.parametrize("lock", [False, True])
-def test_what_was_changed_is_given_back(lock: bool) -> None:
+@pytest.mark.parametrize("ask", [False, True])
+def test_what_was_changed_is_given_back(ask: bool) -> None:
     interval, frozen = sys.getswitchinterval(), gc.get_freeze_count()
-    with realtime.undisturbed(lock):
+    with realtime.undisturbed(ask):
         assert sys.getswitchinterval() == pytest.approx(realtime.SWITCH_INTERVAL_S)
         assert gc.get_freeze_count() > frozen
     assert sys.getswitchinterval() == interval
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
+def test_other_threads_do_not_wait_for_other_programs() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with realtime.undisturbed(ask=False):
+        assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    done = threading.Event()
+    begun: list[int] = []
+
+    def work() -> None:
+        begun.append(threading.get_native_id())
+        done.wait()
+
+    thread = threading.Thread(target=work)
+    with realtime.undisturbed(ask=True):
+        during = os.getpriority(os.PRIO_PROCESS, 0)
+        assert during in (before, realtime.NICENESS)  # as far as this user may
+        thread.start()
+        while not begun:
+            pass
+        assert os.getpriority(os.PRIO_PROCESS, begun[0]) == during
+    assert os.getpriority(os.PRIO_PROCESS, begun[0]) == before
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    done.set()
+    thread.join()

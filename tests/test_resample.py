@@ -214,7 +214,7 @@ class Copy:
     def __call__(self):
         self.sources[:, :, 0] = self.mixture
 
-    def reset(self):
+    def reset(self, stream=None):
         pass
 
 

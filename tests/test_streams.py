@@ -73,3 +73,54 @@ def test_interleaved_streams_are_as_if_alone(tmp_path: Path, name: str) -> None:
     for part, expected in zip(parts, alone, strict=True):
         together = np.concatenate(part)
         assert np.any(together) and np.array_equal(together, expected)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_streams_join_and_leave_unnoticed(name: str) -> None:
+    bundle = MADE[name]()
+    spec = bundle.spec
+    samples = np.random.default_rng(1).standard_normal((3000, 3)).astype(np.float32)
+    joined = 1037  # within a chunk
+    together = Engine(Separator(bundle, streams=3), spec, 3)
+    parts = [together.process(samples[:joined].copy())]
+    together.reset(1)
+    parts.append(together.process(samples[joined:].copy()))
+    out = np.concatenate(parts)
+    for channel in (0, 2):
+        alone = Engine(Separator(bundle), spec).process(samples[:, [channel]].copy())
+        np.testing.assert_allclose(out[:, :, [channel]], alone, atol=1e-4)
+    new = Engine(Separator(bundle), spec)
+    new.process(np.zeros((joined % spec.step_length, 1), np.float32))
+    alone = new.process(samples[joined:, [1]].copy())
+    assert np.abs(alone).max() > 0.1
+    np.testing.assert_allclose(out[joined:, :, [1]], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_poisoned_stream_is_alone(name: str) -> None:
+    bundle = MADE[name]()
+    spec = bundle.spec
+    samples = np.random.default_rng(2).standard_normal((2000, 2)).astype(np.float32)
+    step = Separator(bundle, streams=2)
+    together = Engine(step, spec, 2)
+    parts = [together.process(samples[:1000].copy())]
+    run, calls = step._session.run_with_iobinding, 0
+
+    def poisoned(binding: object) -> None:
+        nonlocal calls
+        run(binding)
+        if not calls:
+            step.sources[1] = np.nan
+        calls += 1
+
+    class Session:
+        run_with_iobinding = staticmethod(poisoned)
+
+    step._session = Session()
+    parts.append(together.process(samples[1000:].copy()))
+    out = np.concatenate(parts)
+    assert np.isfinite(out).all()
+    assert together.nonfinite_out == spec.chunk
+    whole = Engine(Separator(bundle, streams=2), spec, 2).process(samples)
+    np.testing.assert_array_equal(out[:, :, 0], whole[:, :, 0])
+    assert not np.array_equal(out[:, :, 1], whole[:, :, 1])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,3 +70,20 @@ def test_what_does_not_fit_is_refused() -> None:
             new().append(wrong)
     with pytest.raises(ValueError, match="no timeline"):
         new(capacity=48)
+
+
+def test_waiting_lets_python_go_on_and_ends() -> None:
+    line = new(8, 1)
+    assert not line.wait(4, 1000, 5)
+    written: list[bool] = []
+
+    def write() -> None:
+        time.sleep(0.05)
+        line.append(np.zeros((4, 1), np.float32))
+        written.append(True)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert line.wait(4, 1000, 5000) and written
+    thread.join()
+    assert line.wait(4, 1000, 1)

@@ -17,6 +17,7 @@ _COMMANDS = {
     "loopback": "loopback",
     "models": "show",
     "info": "show",
+    "bench": "bench",
     "train": "train",
     "export": "export",
     "doctor": "doctor",

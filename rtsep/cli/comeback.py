@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.console import Console
-
+from rtsep.io.device import Device
 from rtsep.io.errors import DeviceError, RateError
 from rtsep.io.files import AudioFileError
 from rtsep.recorder import Recorder
@@ -24,12 +23,12 @@ class Comeback:
     ----------
     live
         The stream.
-    console
-        Where it is said.
+    say
+        Is told, in one sentence, what happens.
     engine
         Makes an engine for another sample rate, in Hz, around the same model.
     record
-        Makes a recorder for such an engine and rate, if there is to be one; a file has one rate.
+        Makes a recorder for such a rate and latency, where there was one; a file has one rate.
     give_up_s
         After how long away, in seconds; never if None.
 
@@ -44,33 +43,40 @@ class Comeback:
     def __init__(
         self,
         live: Live,
-        console: Console,
+        say: Callable[[str], object],
         engine: Callable[[int], Processor | Resampled],
         record: Callable[[int, int], Recorder | None],
         give_up_s: float | None,
     ) -> None:
-        self._live, self._console = live, console
+        self._live, self._say = live, say
         self._engine, self._record = engine, record
         self._give_up_s = give_up_s
+        self._gone: Device | None = None
+        self._since = self._before = 0.0
         self.losses, self.away_s = 0, 0.0
         self.unwritten: AudioFileError | None = None
 
     def wait(self, enough: Callable[[], bool]) -> bool:
-        """Wait until the device is back, or it is ``enough``; false if it was given up."""
-        name = self._live.device.name
-        self._console.print(f"{name} has gone; waiting for it")
-        start, before = time.monotonic(), self.away_s
-        self.losses += 1
+        """Wait until the device is back, or it is ``enough``; false if it was given up.
+
+        Called again for a device that is still away, it goes on waiting.
+        """
+        device = self._live.device
+        if self._gone is not device:
+            self._gone, self._since, self._before = device, time.monotonic(), self.away_s
+            self.losses += 1
+            self._say(f"{device.name} has gone; waiting for it")
         while not self._back():
-            self.away_s = before + time.monotonic() - start
+            self.away_s = self._before + time.monotonic() - self._since
             if enough():
                 return True
-            if self._give_up_s is not None and self.away_s - before >= self._give_up_s:
+            if self._give_up_s is not None and self.away_s - self._before >= self._give_up_s:
                 return False
             time.sleep(RETRY_S)
-        self.away_s = before + time.monotonic() - start
-        self._console.print(
-            f"{self._live.device.name} is back after {self.away_s - before:.1f} s, "
+        self._gone = None
+        self.away_s = self._before + time.monotonic() - self._since
+        self._say(
+            f"{self._live.device.name} is back after {self.away_s - self._before:.1f} s, "
             f"{self._live.device.sample_rate} Hz"
         )
         return True
@@ -88,10 +94,12 @@ class Comeback:
             device = live.device.at_rate(rate)
         except DeviceError:  # gone again
             return False
+        recording = live.recorder is not None
         try:
             live.end_recording(keep_state=True)
         except AudioFileError as error:
             self.unwritten = error
         engine = self._engine(rate)
-        live.move(device, engine, self._record(rate, engine.latency_samples))
+        recorder = self._record(rate, engine.latency_samples) if recording else None
+        live.move(device, engine, recorder)
         return True

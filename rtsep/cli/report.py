@@ -10,10 +10,9 @@ from typing import Any
 
 from rtsep import __version__
 from rtsep.atomic import replacing
-from rtsep.bundle import Bundle
 from rtsep.cli.comeback import Comeback
+from rtsep.control import Control
 from rtsep.io.files import AudioFileError
-from rtsep.worker import Live
 
 METER_CELLS = 8
 FLOOR_DB = -60.0
@@ -24,10 +23,8 @@ class Report:
 
     Parameters
     ----------
-    bundle
-        The model.
-    live
-        The stream.
+    control
+        Of the stream, ``live``.
     comeback
         Its device's absences.
 
@@ -37,9 +34,8 @@ class Report:
         Whether the stream ended because it was to end.
     """
 
-    def __init__(self, bundle: Bundle, live: Live, comeback: Comeback) -> None:
-        self.bundle = bundle
-        self.live = live
+    def __init__(self, control: Control, comeback: Comeback) -> None:
+        self.control, self.live = control, control.live
         self.comeback = comeback
         self.completed = False
         self._latency_start = self.latency_ms()
@@ -62,10 +58,11 @@ class Report:
 
     def status(self, elapsed_s: float) -> str:
         """One line: levels, load, faults, latency."""
-        names = ("in", *self.bundle.spec.sources)
+        voice = self.live.voice
+        names = ("in", *voice.engine.spec.sources)
         levels = " ".join(
             f"{name} {_meter(float(peak))}"
-            for name, peak in zip(names, self.live.peaks(), strict=True)
+            for name, peak in zip(names, voice.mixer.peaks(), strict=True)
         )
         stats = self.live.device.stats()
         return (
@@ -79,12 +76,12 @@ class Report:
     def summary(self, elapsed_s: float, not_recorded: int) -> dict[str, Any]:
         """Everything measured, and the samples that a slow disk has cost, ready for JSON."""
         device = self.live.device
-        spec = self.bundle.spec
+        spec = self.live.engine.spec
         return {
             "rtsep": __version__,
             "machine": f"{platform.machine()} {platform.system()}, Python "
             f"{platform.python_version()}, one thread per model",
-            "model": self.bundle.metadata["name"],
+            "model": self.control.loaded.name,
             "device": device.name,
             "sample_rate_hz": device.sample_rate,
             "block": device.block,

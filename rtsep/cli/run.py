@@ -9,38 +9,46 @@ from pathlib import Path
 from typing import Literal
 
 import click
-import soundfile
+import numpy as np
+from click.core import ParameterSource
 from rich.console import Console
 
-from rtsep import weights
+from rtsep import scenes, weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
 from rtsep.cli.comeback import Comeback
+from rtsep.cli.desk import Desk
+from rtsep.cli.finish import finish, make_folder
 from rtsep.cli.opening import device_options
-from rtsep.cli.report import Report, write_json
-from rtsep.cli.watch import watch
-from rtsep.io.device import DeviceError, listing
+from rtsep.cli.report import Report
+from rtsep.cli.watch import Notices, watch
+from rtsep.control import Control, level_db
+from rtsep.io.device import Device, DeviceError, listing
 from rtsep.io.files import AudioFileError
-from rtsep.io.opening import DEFAULT, open_device
+from rtsep.io.opening import DEFAULT, inputs, open_device, reopen
 from rtsep.io.process import Process
 from rtsep.io.virtual_mic import DEFAULT as VIRTUAL_MIC
 from rtsep.io.virtual_mic import virtual_mic as opened_virtual_mic
-from rtsep.measure import TimedStep
-from rtsep.offline import engine_for
+from rtsep.loaded import Loaded
 from rtsep.realtime import HINT
-from rtsep.recorder import Recorder
-from rtsep.resample import Processor, Resampled
-from rtsep.separator import Separator
+from rtsep.recorder import Takes
+from rtsep.scenes import Scene, SceneError
 from rtsep.spec import Float32
 from rtsep.stream import linear_gains
 from rtsep.worker import Live
 
-PICTURE_S = 600.0
-"""The picture shows no more than the first ten minutes of a recording."""
+SAVED = "saved"
+"""Name of the scene that the running view writes."""
 
 
 class OptionError(ValueError):
     """An option that can't be, with the values that could."""
+
+
+def _set_scene(context: click.Context, option: click.Parameter, name: str | None) -> None:
+    """Make a scene's options the defaults of those that are not given."""
+    if name is not None:
+        context.default_map = {**(context.default_map or {}), **scenes.find(name).options()}
 
 
 @click.command()
@@ -61,6 +69,15 @@ class OptionError(ValueError):
     flag_value=VIRTUAL_MIC,
     metavar="[NAME]",
     help="Play into a microphone of this name, which other programs can choose; rtsep.",
+)
+@click.option(
+    "--scene",
+    is_eager=True,
+    expose_value=False,
+    callback=_set_scene,
+    metavar="NAME",
+    help="Take model, gains and the like from a scene: call, karaoke, practice-without-drums, or "
+    "one of yours; options beside it win.",
 )
 @click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
 @click.option("-l", "--listen", metavar="SOURCE", help="Source to hear; the first by default.")
@@ -148,70 +165,105 @@ def run(
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
       rtsep run --virtual-mic                     other programs hear it as microphone "rtsep"
     """  # noqa: D301
+    context = click.get_current_context()
     if virtual_mic is not None:
         if output is not None:
             raise OptionError("--virtual-mic is an output itself: leave --output out")
-        output = click.get_current_context().with_resource(opened_virtual_mic(virtual_mic))
+        output = context.with_resource(opened_virtual_mic(virtual_mic))
     process = Process()  # it starts while the model is loaded
-    click.get_current_context().call_on_close(process.close)
+    context.call_on_close(process.close)
     bundle = weights.find(model)
-    gains = _gains(bundle, listen, gain)
+    from_scene = context.get_parameter_source("gain") == ParameterSource.DEFAULT_MAP
+    gains = _gains(bundle, listen, () if listen is not None and from_scene else gain)
     try:
         stream = open_device(device, output, channels, block, buffer, process)
     except DeviceError as error:
         fail(error)
         with suppress(DeviceError):  # PortAudio itself is missing, as the sentence above says
             click.echo(f"\nThe devices are:\n{listing()}", err=True)
-        click.get_current_context().exit(2)
-    spec, channels = bundle.spec, stream.input.width
-    step = TimedStep(Separator(bundle, spec.streams(channels)))
-
-    def make_engine(rate: int) -> Processor | Resampled:
-        return engine_for(step, spec, channels, rate, block)
-
-    recordings: list[Recorder] = []
-
-    def make_recorder(rate: int, latency: int) -> Recorder | None:
-        """One per sample rate: those after the first go to folders in the first one's."""
-        if record is None:
-            return None
-        folder = record / str(len(recordings) + 1) if recordings else record
-        recordings.append(Recorder(folder, spec.sources, rate, channels, latency))
-        return recordings[-1]
-
-    engine = make_engine(stream.sample_rate)
+        context.exit(2)
+    loaded = Loaded(bundle, stream.input.width)
     live = Live(
-        stream, engine, step, gains, on_late=on_late, ask_realtime=realtime == "on", limit_db=limit
+        stream,
+        loaded.engine(stream.sample_rate, block),
+        loaded.step,
+        gains,
+        on_late=on_late,
+        ask_realtime=realtime == "on",
+        limit_db=limit,
     )
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    comeback = Comeback(live, console, make_engine, make_recorder, give_up)
-    report = Report(bundle, live, comeback)
-    if json_path is not None:
-        _make_folder(json_path)
-    live.recorder = make_recorder(stream.sample_rate, engine.latency_samples)
-    console.print(
-        f"{bundle.metadata['name']} on {stream.name}, {stream.sample_rate} Hz; Ctrl-C stops"
+    say = Notices(console)
+    takes = Takes(record or Path(time.strftime("rtsep-%Y%m%d-%H%M%S")))
+
+    def another(name: str) -> Device:
+        return reopen(name, output, channels, block, buffer)
+
+    comeback = Comeback(
+        live,
+        say,
+        lambda rate: control.loaded.engine(rate, block),
+        lambda rate, latency: takes.begin(
+            control.loaded.bundle.spec.sources, rate, control.loaded.channels, latency
+        ),
+        give_up,
     )
+    recover = comeback.wait if reconnect else None
+    control = Control(live, loaded, takes, say, another, inputs, recover)
+    report = Report(control, comeback)
+    if json_path is not None:
+        make_folder(json_path)
+    if record is not None:
+        spec, latency = bundle.spec, live.engine.latency_samples
+        live.recorder = takes.begin(spec.sources, stream.sample_rate, loaded.channels, latency)
+    console.print(f"{loaded.name} on {stream.name}, {stream.sample_rate} Hz; Ctrl-C stops")
     console.print(report.latency_line())
+
+    def save() -> str:
+        return _save(control, limit, on_late, block, buffer)
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's Ctrl-C
     started = time.monotonic()
     try:
         live.start()
         if realtime == "on" and not live.realtime:
             console.print(HINT)
-        watch(live, report, console, seconds, comeback if reconnect else None)
+        control.start()
+        watch(report, console, say, seconds, Desk(control, save, say))
     except KeyboardInterrupt:
         report.completed = True
         console.print()
     finally:
+        control.close()
         unwritten = _stop(live)
-    _finish(report, console, time.monotonic() - started, recordings, json_path)
-    for problem in (live.error, comeback.unwritten, unwritten):
+    finish(report, console, time.monotonic() - started, takes, json_path)
+    for problem in (live.error, control.error, comeback.unwritten, control.unwritten, unwritten):
         if problem is not None:
             raise problem
     if not report.completed:
         fail(f"{live.device.name} has gone")
-        click.get_current_context().exit(3)
+        context.exit(3)
+
+
+def _save(control: Control, limit: float | None, on_late: str, block: int, buffer: float) -> str:
+    """Save what is heard now as a scene; say what was written, or why not."""
+    mixer, bundle = control.live.mixer, control.loaded.bundle
+    audible = ~mixer.muted & (mixer.soloed | (not mixer.soloed.any()))
+    levels = [round(level_db(float(gain)), 2) for gain in np.where(audible, mixer.gains, 0.0)]
+    assert bundle.path is not None
+    shipped = bundle.path.parent == weights.card(bundle.path.stem).parent
+    scene = Scene(
+        model=bundle.path.stem if shipped else str(bundle.path.resolve()),
+        gains=dict(zip(control.live.engine.spec.sources, levels, strict=True)),
+        limit=limit,
+        on_late=on_late,
+        block=block,
+        buffer=buffer,
+    )
+    try:
+        return f"wrote {scene.save(SAVED)}: rtsep run --scene {SAVED}"
+    except SceneError as error:
+        return str(error)
 
 
 def _stop(live: Live) -> AudioFileError | None:
@@ -221,55 +273,6 @@ def _stop(live: Live) -> AudioFileError | None:
     except AudioFileError as error:
         return error
     return None
-
-
-def _finish(
-    report: Report,
-    console: Console,
-    elapsed_s: float,
-    recordings: list[Recorder],
-    json_path: Path | None,
-) -> None:
-    """Say how it went, and draw it."""
-    summary = report.summary(elapsed_s, sum(recorder.lost for recorder in recordings))
-    console.print(report.text(summary))
-    for recorder in recordings:
-        for path in recorder.paths:
-            console.print(f"wrote {path}", soft_wrap=True)
-        if recorder.lost:
-            console.print(f"the disk did not keep up: {recorder.lost} samples are not recorded")
-        if recorder.error is None:
-            picture = draw(recorder.paths, f"{report.bundle.metadata['name']}, live")
-            if picture is not None:
-                console.print(f"wrote {picture}", soft_wrap=True)
-    if json_path is not None:
-        write_json(json_path, summary)
-
-
-def _make_folder(path: Path) -> None:
-    """Make the folder of a file that is written at the end, to fail at the start."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AudioFileError(f"cannot write {path}: {error.strerror}") from None
-
-
-def draw(paths: list[Path], title: str) -> Path | None:
-    """Draw the recorded files, mixture first, beside them; nothing if nothing was recorded."""
-    from rtsep.picture import spectrograms
-
-    if not soundfile.info(paths[0]).frames:
-        return None
-    rate = soundfile.info(paths[0]).samplerate
-    most = round(PICTURE_S * rate)
-    signals = {path.stem: soundfile.read(path, most, dtype="float32")[0] for path in paths}
-    picture = paths[0].with_name(paths[0].stem.replace("mixture", "spectrograms") + ".png")
-    try:
-        spectrograms(picture, signals, rate, title)
-    except OSError as error:
-        fail(f"cannot write {picture}: {error.strerror}")
-        return None
-    return picture
 
 
 def _gains(bundle: Bundle, listen: str | None, gain: tuple[str, ...]) -> Float32:

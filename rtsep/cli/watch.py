@@ -1,86 +1,144 @@
-"""The meter of `rtsep run`, until it is time to stop."""
+"""What `rtsep run` shows until it is time to stop: a view, or lines where there is no terminal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live as Screen
 from rich.text import Text
 
-from rtsep.cli.comeback import Comeback
+from rtsep.cli.desk import Desk
+from rtsep.cli.keys import keyboard, usable
 from rtsep.cli.report import Report
+from rtsep.cli.view import View
 from rtsep.feedback import PIECE_S, FeedbackGuard
-from rtsep.worker import Live
 
 FEEDBACK = (
     "the microphone hears the loudspeaker, louder and louder: turn it down, or wear headphones"
 )
 FEEDBACK_PAUSE_S = 10.0
 """Between two such warnings, in seconds."""
+POLL_S = 0.02
+VIEW_S, STATUS_S, LINE_S = 0.06, 0.1, 1.0
+"""Between two pictures, changes of a status line, and lines, in seconds."""
+NOTICE_S = 6.0
+"""How long a notice is seen in the view, in seconds."""
+
+Show = Callable[[float], None]
+
+
+class Notices:
+    """Sentences for whoever listens: printed, or kept while a view has the screen."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._kept: list[str] | None = None
+        self._latest, self._at = "", 0.0
+
+    def __call__(self, sentence: str) -> None:
+        """Say it; from any thread."""
+        self._latest, self._at = sentence, time.monotonic()
+        if self._kept is None:
+            self._console.print(sentence)
+        else:
+            self._kept.append(sentence)
+
+    def latest(self) -> str:
+        """Return the last one, while it is new."""
+        return self._latest if time.monotonic() - self._at < NOTICE_S else ""
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Print nothing before the end."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            kept, self._kept = self._kept, None
+            for sentence in kept:
+                self._console.print(sentence)
 
 
 def watch(
-    live: Live,
     report: Report,
     console: Console,
+    say: Notices,
     seconds: float | None,
-    comeback: Comeback | None,
+    desk: Desk,
 ) -> None:
-    """Show the meter until it is time to stop, or until nothing can go on.
+    """Show the stream until it is time to stop, or until nothing can go on.
 
     Parameters
     ----------
-    live, report
-        The stream, started, and its figures; ``report.completed`` is set where it ends as it was
-        to end.
-    console
-        Where it is shown.
+    report
+        The stream's figures; ``report.completed`` is set where it ends as it was to end.
+    console, say
+        Where it is shown, and said.
     seconds
         Then stop; never if None.
-    comeback
-        Waits for a device that has gone; without, that is the end.
+    desk
+        Does what the keys say.
     """
-    started = shown = time.monotonic()
+    live = report.live
+    started = time.monotonic()
     drained: float | None = None
     looked, warned = started, -FEEDBACK_PAUSE_S
     guard = FeedbackGuard()
-
-    def enough() -> bool:
-        return seconds is not None and time.monotonic() - started >= seconds
-
-    with _screen(console) as show:
-        while live.working:
+    with _screen(report, console, say, desk) as (period_s, show):
+        shown = started
+        while report.control.working:
             now = time.monotonic()
-            if enough():
-                report.completed = True
-                return
-            if drained is None and live.device.finished:
+            finished = live.device.finished
+            if not finished:
+                drained = None
+            elif drained is None:
                 drained = now + report.latency_ms() / 1000 + 0.1  # the end of the file is heard
-            if drained is not None and now >= drained:
+            timed_out = seconds is not None and now - started >= seconds
+            if timed_out or desk.ended or (drained is not None and now >= drained):
                 report.completed = True
-                return
-            if not live.running and (comeback is None or not comeback.wait(enough)):
                 return
             if now - looked >= PIECE_S:
                 looked = now
                 if guard.look(live.device) and now - warned >= FEEDBACK_PAUSE_S:
                     warned = now
-                    console.print(FEEDBACK)
-            if now - shown >= (0.1 if console.is_terminal else 1.0):
+                    say(FEEDBACK)
+            if now - shown >= period_s:
                 shown = now
-                show(report.status(now - started))
-            time.sleep(0.02)
+                show(now - started)
+            time.sleep(POLL_S)
 
 
 @contextmanager
-def _screen(console: Console) -> Iterator[Any]:
-    """Give a function that shows one status line: in place on a terminal, else below the last."""
-    if console.is_terminal:
-        with Screen(console=console, refresh_per_second=10, transient=True) as screen:
-            yield lambda line: screen.update(Text(line, no_wrap=True, overflow="ellipsis"))
+def _screen(
+    report: Report, console: Console, say: Notices, desk: Desk
+) -> Iterator[tuple[float, Show]]:
+    """Give what shows the stream, and how often: all of it, or one line, in place or below."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield LINE_S, lambda elapsed_s: console.print(report.status(elapsed_s))
+    elif not usable():
+        with Screen(console=console, auto_refresh=False, transient=True) as screen:
+            yield (
+                STATUS_S,
+                lambda elapsed_s: screen.update(
+                    Text(report.status(elapsed_s), no_wrap=True, overflow="ellipsis"), refresh=True
+                ),
+            )
     else:
-        yield console.print
+        view = View(report, desk)
+        with (
+            say.kept(),
+            keyboard() as keys,
+            Screen(console=console, auto_refresh=False, screen=True) as screen,
+        ):
+
+            def show(elapsed_s: float) -> None:
+                for key in keys():
+                    desk.press(key)
+                view.look(elapsed_s)
+                lines = view.lines(*console.size, say.latest())
+                screen.update(Group(*lines), refresh=True)
+
+            yield VIEW_S, show

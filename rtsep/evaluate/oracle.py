@@ -105,7 +105,7 @@ class Oracle:
         mask = self._mask(self._mixture, np.stack(self._references))
         self._estimates[:] = mask[:, :, None] * self._mixture
 
-    def reset(self) -> None:
+    def reset(self, stream: int | None = None) -> None:
         """Do nothing: no frame knows of another."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rtsep.io import clocks
 from rtsep.io.callback import callback, listen
+from rtsep.io.errors import DeviceError
 from rtsep.io.record import CONTROL, COUNTERS, Stats, layout
 from rtsep.ring import Float32
 from rtsep.timeline import Timeline
@@ -149,14 +150,15 @@ class Exchange:
 
         Raises
         ------
-        ValueError
+        DeviceError
             If the mixture is not kept for so long.
         """
         delay = latency + self.headroom
         if delay + self.block > self.input.capacity:
-            raise ValueError(
-                f"the mixture is kept for {self.input.capacity} samples, not for a latency of "
-                f"{delay}"
+            late_s, kept_s = (n / self.sample_rate for n in (delay, self.input.capacity))
+            raise DeviceError(
+                f"{late_s:.1f} s late, the model can't be replaced by the mixture where it misses "
+                f"its time: that is kept for {kept_s:.1f} s; use --on-late mute"
             )
         self._control["dry"] = delay
 

@@ -60,6 +60,12 @@ class Host:
 
         return portaudio.rates(portaudio.find(index, kind), kind)
 
+    def names(self, kind: Any) -> list[str]:
+        """As `rtsep.io.portaudio.names`."""
+        from rtsep.io import portaudio
+
+        return portaudio.names(kind)
+
     def refresh(self) -> None:
         """As `rtsep.io.portaudio.refresh`."""
         from rtsep.io import portaudio

@@ -65,6 +65,31 @@ def open_device(
     return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
 
 
+def reopen(device: str, output: str | None, channels: int, block: int, buffer_ms: float) -> Device:
+    """Open another device while a stream runs: as `open_device`, in a process of its own."""
+    process = Process()
+    try:
+        opened = open_device(device, output, channels, block, buffer_ms, process)
+    except ValueError:
+        process.close()
+        raise
+    if not isinstance(opened, Hosted):
+        process.close()
+    return opened
+
+
+def inputs() -> list[str]:
+    """Names of the input devices, each of which finds that one alone; none without PortAudio."""
+    process = Process()
+    try:
+        names: list[str] = process.ask("names", kind="input")
+    except DeviceError:
+        names = []
+    finally:
+        process.close()
+    return names
+
+
 def headroom_for(buffer_ms: float, rate: int, block: int) -> int:
     """Count the samples of the buffer: whole blocks, as the worker moves them; at least one."""
     return max(1, round(buffer_ms / 1000 * rate / block)) * block

@@ -99,6 +99,12 @@ def full_name(device: dict[str, Any]) -> str:
     return f"{device['name']}, {_portaudio().query_hostapis(device['hostapi'])['name']}"
 
 
+def names(kind: Kind) -> list[str]:
+    """List the full names of the devices of a kind."""
+    devices = _portaudio().query_devices()
+    return [full_name(device) for device in devices if device[f"max_{kind}_channels"]]
+
+
 def listing() -> str:
     """List the devices, one per line; ``>`` marks the default input and ``<`` the output."""
     return str(_portaudio().query_devices()) or "no audio devices"

@@ -1,0 +1,245 @@
+"""rtsep beside peers on the same sound, machine and core, in turns.
+
+python -m bench.peers [--peers DIR] [--rounds 20] [--json FILE]
+
+`pip install pyrnnoise webrtc-noise-gain noisereduce` gives peers of PyPI; those that are not there
+are left out. DIR holds streaming models as ONNX:
+
+- ``gtcrn_simple.onnx`` (GTCRN, Rong et al. 2024), 16 kHz, STFT 512/256 with a square-root Hann
+  window. ``mix`` (1, 257, 1, 2) and three caches in, ``enh`` and the next caches out.
+- ``dtln_model_1.onnx``, ``dtln_model_2.onnx`` (DTLN, Westhausen and Meyer 2020), 16 kHz, blocks of
+  512 shifted by 128. Magnitudes and a state in, a mask and the next state out; then samples and a
+  state in, samples and the next state out.
+
+All work with one thread, on samples in and samples out. Turns of half a second each, A B C A B C:
+what disturbs one disturbs all; the ratio is of the medians of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import soundfile
+import soxr
+
+import rtsep
+from rtsep import weights
+from rtsep.benchmark.machine import machine
+from rtsep.benchmark.trials import percentiles_us
+from rtsep.engine import Engine
+from rtsep.separator import Separator
+
+TURN_S = 0.5
+"""Of sound per turn, at least one hop."""
+
+
+class Peer:
+    """One program: hops of sound in, hops of sound out.
+
+    Attributes
+    ----------
+    name, rate, hop
+        Its name, sample rate in Hz, and samples per call.
+    call
+        Takes (hop,) float32 and returns as many samples, float32.
+    latency
+        Window plus lookahead in samples; None where it is not live.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rate: int,
+        hop: int,
+        latency: int | None,
+        call: Callable[[Any], Any],
+    ) -> None:
+        self.name, self.rate, self.hop, self.latency, self.call = name, rate, hop, latency, call
+
+
+def ours(name: str) -> Peer:
+    """A shipped bundle in the engine."""
+    bundle = weights.find(name)
+    spec = bundle.spec
+    engine = Engine(Separator(bundle), spec, spec.channels, spec.step_length)
+    out = np.empty((spec.step_length, len(spec.sources), spec.channels), np.float32)
+
+    def call(block: Any) -> Any:
+        return engine.process(np.ascontiguousarray(block[:, None]), out)[:, 0, 0]
+
+    late = engine.latency_samples + spec.hop_length
+    return Peer(name, spec.sample_rate, spec.step_length, late, call)
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """One thread, no spinning: as for our own models."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def gtcrn(folder: Path) -> Peer:
+    """GTCRN with its three caches."""
+    model = session(folder / "gtcrn_simple.onnx")
+    shapes = {i.name: i.shape for i in model.get_inputs() if i.name != "mix"}
+    caches = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    window = np.sqrt(np.hanning(513)[:512]).astype(np.float32)
+    past, overlap = np.zeros(512, np.float32), np.zeros(512, np.float32)
+
+    def call(block: Any) -> Any:
+        past[:256], past[256:] = past[256:].copy(), block
+        spectrum = np.fft.rfft(past * window).astype(np.complex64)
+        mix = spectrum.view(np.float32).reshape(1, 257, 1, 2)
+        enhanced, *following = model.run(None, {"mix": mix, **caches})
+        caches.update(zip(caches, following, strict=True))
+        overlap[:256], overlap[256:] = overlap[256:].copy(), 0.0
+        overlap[:] += np.fft.irfft(enhanced.reshape(-1).view(np.complex64), 512) * window
+        return overlap[:256].copy()
+
+    return Peer("GTCRN", 16000, 256, 512, call)
+
+
+def dtln(folder: Path) -> Peer:
+    """DTLN: a mask on spectra, then a second network on samples."""
+    first, second = (session(folder / f"dtln_model_{k}.onnx") for k in (1, 2))
+    names = [[i.name for i in model.get_inputs()] for model in (first, second)]
+    states = [np.zeros(model.get_inputs()[1].shape, np.float32) for model in (first, second)]
+    past, overlap = np.zeros(512, np.float32), np.zeros(512, np.float32)
+
+    def call(block: Any) -> Any:
+        past[:384], past[384:] = past[128:].copy(), block
+        spectrum = np.fft.rfft(past)
+        magnitude = np.abs(spectrum).astype(np.float32).reshape(1, 1, 257)
+        mask, states[0] = first.run(None, dict(zip(names[0], (magnitude, states[0]), strict=True)))
+        samples = np.fft.irfft(spectrum * mask[0, 0], 512).astype(np.float32).reshape(1, 1, 512)
+        made, states[1] = second.run(None, dict(zip(names[1], (samples, states[1]), strict=True)))
+        overlap[:384], overlap[384:] = overlap[128:].copy(), 0.0
+        overlap[:] += made.reshape(-1)
+        return overlap[:128].copy()
+
+    return Peer("DTLN", 16000, 128, 512, call)
+
+
+def rnnoise() -> Peer:
+    """RNNoise through pyrnnoise: 48 kHz, windows of 20 ms."""
+    from pyrnnoise.rnnoise import create, process_mono_frame
+
+    state = create()
+
+    def call(block: Any) -> Any:
+        pcm = (block * 32767).astype(np.int16)
+        return process_mono_frame(state, pcm)[0].astype(np.float32) / 32767
+
+    return Peer("RNNoise", 48000, 480, 960, call)
+
+
+def webrtc() -> Peer:
+    """The noise suppression of WebRTC through webrtc-noise-gain: 10 ms, windows of 16 ms."""
+    from webrtc_noise_gain import AudioProcessor
+
+    processor = AudioProcessor(0, 3)
+
+    def call(block: Any) -> Any:
+        audio = processor.Process10ms((block * 32767).astype(np.int16).tobytes()).audio
+        return np.frombuffer(audio, np.int16).astype(np.float32) / 32767
+
+    return Peer("WebRTC", 16000, 160, 256, call)
+
+
+def noise_reduce() -> Peer:
+    """Spectral gating over ten seconds at once: what noisereduce gives is not live."""
+    from noisereduce import reduce_noise
+
+    return Peer("noisereduce", 16000, 160_000, None, lambda x: reduce_noise(x, 16000, n_jobs=1))
+
+
+def available(folder: Path | None) -> Iterator[Peer]:
+    """All that is there."""
+    for name in weights.names():
+        if "speech" in name:
+            yield ours(name)
+    if folder is not None:
+        yield gtcrn(folder)
+        yield dtln(folder)
+    for make in (rnnoise, webrtc, noise_reduce):
+        try:
+            yield make()
+        except ImportError as error:
+            print(f"left out: {error.name} is not installed")
+
+
+def compare(peers: list[Peer], sounds: dict[int, Any], rounds: int) -> list[dict[str, Any]]:
+    """Let all take turns; time every call."""
+    times: list[list[float]] = [[] for _ in peers]
+    at = [0] * len(peers)
+    for _ in range(rounds + 1):
+        for k, peer in enumerate(peers):
+            sound = sounds[peer.rate]
+            for _ in range(max(1, round(TURN_S * peer.rate / peer.hop))):
+                if at[k] + peer.hop > len(sound):
+                    at[k] = 0
+                block = sound[at[k] : at[k] + peer.hop]
+                at[k] += peer.hop
+                start = time.perf_counter()
+                peer.call(block)
+                times[k].append(time.perf_counter() - start)
+    results = []
+    for k, peer in enumerate(peers):
+        turns = np.array(times[k][len(times[k]) // (rounds + 1) :])  # the first one warms up
+        hop_s = peer.hop / peer.rate
+        results.append(
+            {
+                "name": peer.name,
+                "hop_ms": round(1000 * hop_s, 4),
+                "latency_ms": None if peer.latency is None else 1000 * peer.latency / peer.rate,
+                "hop_us": percentiles_us(turns),
+                "real_time_factor": round(float(np.median(turns)) / hop_s, 5),
+            }
+        )
+    for result in results:
+        ratio = (
+            result["real_time_factor"]
+            / results[[p.name for p in peers].index("speech")]["real_time_factor"]
+        )
+        result["times_speech"] = round(ratio, 3)
+    return results
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--peers", type=Path, help="folder of the streaming ONNX peers")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    sound, rate = soundfile.read(Path(rtsep.__file__).with_name("demo.flac"), dtype="float32")
+    sound = np.tile(sound if sound.ndim == 1 else sound[:, 0], 4)
+    peers = list(available(arguments.peers))
+    sounds = {peer.rate: soxr.resample(sound, rate, peer.rate) for peer in peers}
+    results = compare(peers, sounds, arguments.rounds)
+    for result in results:
+        late = result["latency_ms"]
+        print(
+            f"{result['name']:16} {result['hop_us']['p50']:9.1f} µs per hop of "
+            f"{result['hop_ms']:.1f} ms, real-time factor {result['real_time_factor']:.4f} "
+            f"= {result['times_speech']:.2f} times speech, "
+            + ("not live" if late is None else f"{late:.0f} ms late")
+        )
+    if arguments.json:
+        document = {"machine": machine(), "rounds": arguments.rounds, "results": results}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The tables of the README, from what was measured last.
+
+python -m bench.report [--check]
+
+`bench/results` holds what `rtsep bench --json`, `bench.paced`, `bench.peers` and `bench.growth`
+wrote, all on one machine; README.md marks where their tables go. With ``--check`` nothing is
+written, and the exit code is 1 where they disagree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("results")
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def speed(document: dict[str, Any]) -> str:
+    """Hop time and cost of every model."""
+    rows = []
+    for result in document["results"]:
+        hop, start = result["hop_us"], result["start"]
+        rows.append(
+            [
+                f"`{result['label']}`",
+                f"{result['hop_ms']:.1f} ms",
+                *(f"{hop[name]:.0f}" for name in ("p50", "p99", "p99.9", "max")),
+                f"{result['real_time_factor']:.4f}",
+                f"{result['overhead_us']:.0f} µs",
+                f"{result['roofline']['share_of_peak']:.1%}",
+                f"{start['first_block_s']:.2f} s, {start['memory_mb']:.0f} MB",
+            ]
+        )
+    heads = ["model", "hop", "µs: median", "p99", "p99.9", "max", "RTF", "of it the engine"]
+    return table([*heads, "share of the peak", "start to first block"], rows)
+
+
+def deadlines(document: dict[str, Any]) -> str:
+    """Misses at the pace of real time."""
+    rows = [
+        [
+            f"`{result['model']}`",
+            f"{result['blocks']}",
+            f"{result['misses']}",
+            f"{result['floor_misses']}",
+            f"{result['done_us']['p99.9'] / 1000:.2f} of {result['period_ms']:.1f} ms",
+        ]
+        for result in document["results"]
+    ]
+    return table(["model", "hops", "missed", "missed by the empty loop", "done, p99.9"], rows)
+
+
+def side_by_side(document: dict[str, Any]) -> str:
+    """Peers and ratios."""
+    rows = []
+    for result in document["results"]:
+        late = result["latency_ms"]
+        rows.append(
+            [
+                f"`{result['name']}`" if result["name"].startswith("speech") else result["name"],
+                "not live" if late is None else f"{late:.0f} ms",
+                f"{result['hop_us']['p50']:.0f} µs of {result['hop_ms']:.1f} ms",
+                f"{result['real_time_factor']:.4f}",
+                f"{result['times_speech']:.2f}",
+            ]
+        )
+    return table(["", "latency", "hop", "RTF", "times `speech`"], rows)
+
+
+def growth(document: dict[str, Any]) -> str:
+    """Exponents."""
+    rows = [
+        [name, f"{r['sizes'][0]} to {r['sizes'][-1]}", f"{r['us'][0]:.0f} to {r['us'][-1]:.0f} µs",
+         f"{r['exponent']:.2f}"]
+        for name, r in document["results"].items()
+    ]  # fmt: skip
+    return table(["what grows", "from, to", "hop", "exponent"], rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "bench": speed,
+    "paced": deadlines,
+    "peers": side_by_side,
+    "growth": growth,
+}
+"""By the name of the file in `RESULTS` and of the mark in the README."""
+
+
+def rendered(readme: str, results: Path = RESULTS) -> str:
+    """The README with every marked table made anew.
+
+    Raises
+    ------
+    ValueError
+        A table has no place in it.
+    """
+    for name, make in TABLES.items():
+        text = make(json.loads((results / f"{name}.json").read_text()))
+        parts = re.split(f"(<!-- /?{name} -->)", readme)
+        if len(parts) != 5:
+            raise ValueError(f"README.md has no place, or several, for the table {name!r}")
+        parts[2] = f"\n{text}\n"
+        readme = "".join(parts)
+    return readme
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    path = ROOT / "README.md"
+    before = path.read_text(encoding="utf-8")
+    after = rendered(before)
+    if arguments.check:
+        return int(before != after)
+    path.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

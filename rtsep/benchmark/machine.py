@@ -1,0 +1,41 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("numpy", "numba", "onnxruntime-gpu", "onnxruntime", "sounddevice")
+
+
+def machine() -> dict[str, Any]:
+    """Describe processor, system and versions, as the JSON holds them."""
+    import rtsep
+
+    found = {"rtsep": rtsep.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:  # one of the two runtimes is there
+            continue
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "versions": found,
+    }
+
+
+def processor() -> str:
+    """Name of the processor, as the system knows it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model", "Hardware")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
