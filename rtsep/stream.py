@@ -7,6 +7,7 @@ callback, a worker thread, nothing of the caller's in between. The caller looks 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -72,8 +73,6 @@ class LiveStream:
         Of the device, in Hz.
     channels
         Of the mixture and of each stem.
-    gains
-        Source to the gain it is heard at, in dB; those that are missing are not heard.
     """
 
     def __init__(
@@ -91,8 +90,7 @@ class LiveStream:
             bundle = weights.find(model)
             spec = bundle.spec
             self.sources = spec.sources
-            self.gains = {spec.sources[0]: 0.0} if gains is None else dict(gains)
-            linear = linear_gains(spec.sources, self.gains)
+            linear = linear_gains(spec.sources, {spec.sources[0]: 0.0} if gains is None else gains)
             speaker = None if output is None else str(output)
             opened = open_device(str(device), speaker, channels, block, buffer_ms, self._process)
             self.name, self.sample_rate = opened.name, opened.sample_rate
@@ -116,6 +114,19 @@ class LiveStream:
         self._process.close()
         if self._live.error is not None and exc[0] is None:
             raise self._live.error
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """Source to the gain it is heard at, in dB; those that are missing are not heard.
+
+        May be assigned at any time, and is faded in.
+        """
+        heard = zip(self.sources, self._live.mixer.gains, strict=True)
+        return {name: round(20 * math.log10(gain), 2) for name, gain in heard if gain}
+
+    @gains.setter
+    def gains(self, gains_db: Mapping[str, float]) -> None:
+        self._live.mixer.gains[:] = linear_gains(self.sources, gains_db)
 
     @property
     def latency(self) -> StreamLatency:
@@ -219,8 +230,9 @@ def live(
     >>> import rtsep
     >>> with rtsep.live(device="demo", gains={"speech": 0, "noise": -30}) as stream:
     ...     stream.wait(0.3)
+    ...     stream.gains = {"noise": -6}
     >>> stream.sources, stream.gains
-    (('speech', 'noise'), {'speech': 0, 'noise': -30})
+    (('speech', 'noise'), {'noise': -6.0})
     >>> stream.stats["separated_seconds"] > 0
     True
     """

@@ -241,6 +241,11 @@ def test_a_live_stream_ends_with_its_file_and_says_what_cannot_be(tmp_path: Any)
         assert not live.running
     assert (live.channels, live.sample_rate, live.gains) == (2, 48000, {"speech": 0.0})
     assert live.stats["separated_seconds"] >= 0.1
+    with pytest.raises(stream.GainError, match="no source 'drums'"):
+        live.gains = {"drums": 0}
+    live.gains = {"speech": -3, "noise": 6}
+    assert live.gains == {"speech": -3.0, "noise": 6.0}
+    np.testing.assert_allclose(live._live.mixer.gains, [10**-0.15, 10**0.3], rtol=1e-6)
     for arguments, words in (
         ({"gains": {"speech": 25}}, "at most 24 dB"),
         ({"gains": {"drums": 0}}, "there is no source 'drums'; there are: speech, noise"),
