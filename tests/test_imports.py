@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "cost": set(),
     "bundle": {"cost", "fft", "windows", "spec"},
     "engine": {"stft", "latency", "kernels", "spec"},
+    "mixing": {"kernels", "spec"},
     "resample": {"polyphase", "latency", "spec"},
     "separator": {"bundle", "spec"},
     "measure": {"spec"},
