@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +16,11 @@ from export.demo import keyboard
 from rtsep.metrics import si_sdr_db
 from tests import voices
 from tests.browser import Page, chromium, program
-from tests.test_ui_server import running
+from tests.test_ui_server import ROOT, running
 
 pytestmark = pytest.mark.device
 SECONDS = 8
+STATIC = ROOT / "rtsep/ui/static"
 
 
 def speech_and_mixture() -> tuple[Any, Any]:
@@ -39,7 +42,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     microphone = folder / "microphone.wav"
     soundfile.write(microphone, speech_and_mixture()[1], 16000, subtype="PCM_16")
     with running("--model", "speech") as url, chromium(folder, microphone) as page:
-        page.folder = folder  # type: ignore[attr-defined]
+        page.folder, page.server = folder, url.process  # type: ignore[attr-defined]
         page.save_downloads(folder)
         page.open(url)
         yield page
@@ -60,6 +63,84 @@ def scores(sound: Any, clean: Any, rate: int) -> tuple[float, float]:
         found.append((si_sdr_db(piece, wanted), 20 * np.log10(gain)))
     si_sdr, gain_db = np.median(found, axis=0)
     return float(si_sdr), float(gain_db)
+
+
+SIMULATION = """
+(({late, blocks, engine}) => {
+  const sampleRate = 48000, F = 384;
+  class AudioWorkletProcessor { constructor() { this.port = {postMessage() {}}; } }
+  const registerProcessor = () => {};
+  WORKLET
+  const bridge = new Bridge({processorOptions: {frame: F, channels: 1}});
+  const underway = [], past = new Float32Array(engine + F), delays = [];
+  const out = new Float32Array(128 * blocks);
+  bridge.control({engine, socket: {
+    postMessage({number, sound}) {  // an engine whose stem is the mixture, so much later
+      past.copyWithin(0, F);
+      past.set(sound, engine);
+      const at = bridge.captured + F + Math.round(sampleRate * late(number));
+      underway.push({at, number, sound: past.slice(0, F)});
+    },
+  }});
+  for (let block = 0, t = 0; block < blocks; block++, t += 128) {
+    underway.sort((a, b) => a.at - b.at);
+    while (underway.length && underway[0].at <= t) {
+      const {number, sound} = underway.shift();
+      bridge.answer(number, sound);
+    }
+    const input = [Float32Array.from({length: 128}, (_, i) => 0.5 * Math.sin((t + i) / 20))];
+    const output = [new Float32Array(128)];
+    bridge.process([input], [output]);
+    out.set(output[0], t);
+    delays.push(bridge.delay);
+  }
+  const {misses, late: tooLate, replaced} = bridge;
+  let bytes = "";
+  for (const byte of new Uint8Array(out.buffer)) bytes += String.fromCharCode(byte);
+  return {out: btoa(bytes), delays, misses, tooLate, replaced};
+})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "late", "missed"),
+    [
+        ("even", "() => 0.01", False),
+        ("jitter", "(n) => 0.01 + 0.02 * ((n * 7919) % 101) / 101", False),
+        ("hiccup", "(n) => n > 300 && n < 330 ? 0.01 + (330 - n) * 0.008 : 0.01", True),
+        ("lost", "(n) => n > 300 && n < 310 ? 1e9 : 0.01", True),
+        ("slower", "(n) => n > 300 ? 0.12 : 0.01", True),
+        ("gone", "(n) => n > 300 ? 1e9 : 0.01", True),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
+)
+def test_whatever_the_network_does_what_is_heard_is_the_sound_of_its_time(
+    page: Page, name: str, late: str, missed: bool
+) -> None:
+    """Stem and mixture are the same tone here: any mixture of both, aligned, is that tone."""
+    worklet = (STATIC / "worklet.js").read_text(encoding="utf-8")
+    simulation = SIMULATION.replace("WORKLET", worklet)
+    told = page.ask(f"{simulation}({{late: {late}, blocks: 5000, engine: 500}})")
+    out = np.frombuffer(base64.b64decode(told["out"]), "<f4").astype(np.float64)
+    delays = np.repeat(told["delays"], 128)
+    assert (told["misses"] > 0) == (told["replaced"] > 0) == missed
+    begun = int(np.argmax(delays > 0)) + 300  # and faded in
+    assert begun < 48000
+    t = np.arange(len(out))
+    wanted = 0.5 * np.sin((t - delays - 500) / 20)
+    changing = np.zeros(len(t), bool)
+    for at in np.flatnonzero(np.diff(delays)):
+        changing[at : at + 128 + 240 + 2] = True
+    still = ~changing
+    still[:begun] = False
+    np.testing.assert_allclose(out[still], wanted[still], atol=1e-6)
+    assert np.max(np.abs(np.diff(out[begun:]))) < 0.5 / 20 + 1.0 / 240 + 1e-3  # tone and fade
+    if name == "hiccup":  # the delay is given back
+        assert delays[-1] < np.max(delays[: 400 * 384])
+    if name == "slower":  # in the end, nothing is late any more
+        assert told["tooLate"] < 200 and 0.12 * 48000 < delays[-1] < 0.2 * 48000
+    if name in ("even", "jitter", "lost", "gone"):
+        assert delays[-1] <= np.max(delays[: 200 * 384]) < 0.06 * 48000
 
 
 def test_what_comes_back_is_the_separated_source(page: Page) -> None:
@@ -136,6 +217,21 @@ def test_keys_do_what_the_help_says(page: Page) -> None:
     assert page.ask("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
     page.size(1200, 900)
     page.key("t", "KeyT", 84)
+
+
+def test_a_server_that_is_held_up_costs_no_more_than_that_time(page: Page) -> None:
+    before = int(page.text("#misses"))
+    page.server.send_signal(signal.SIGSTOP)  # type: ignore[attr-defined]
+    time.sleep(0.6)
+    page.server.send_signal(signal.SIGCONT)  # type: ignore[attr-defined]
+    page.wait(f"Number(document.querySelector('#misses').textContent) > {before}")
+    assert page.text("#state") == "live"
+    dropped = "[...document.querySelectorAll('#faults dd')].map((e) => parseFloat(e.textContent))"
+    page.wait(f"{dropped}[0] >= 300 && {dropped}[3] > 0")  # ms replaced, frames dropped there
+    time.sleep(1)
+    misses = page.text("#misses")
+    time.sleep(1)
+    print(f"misses {before}, after a stop of 0.6 s {misses}, a second later {page.text('#misses')}")
 
 
 def test_the_model_changes_while_it_runs(page: Page) -> None:

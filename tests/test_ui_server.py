@@ -31,8 +31,14 @@ MODEL, TOKEN, SESSIONS = "chandna-speech", "correct-horse-battery", 3
 REFUSED = (InvalidStatus, InvalidMessage, ConnectionError, TimeoutError, EOFError)
 
 
+class Address(str):
+    """What was printed, and who printed it."""
+
+    process: subprocess.Popen[str]
+
+
 @contextmanager
-def running(*options: str) -> Iterator[str]:
+def running(*options: str) -> Iterator[Address]:
     """`rtsep ui` on a free port; the value is its address as printed."""
     command = [sys.executable, "-m", "rtsep", "ui", "--port", "0", "--model", MODEL, *options]
     process = subprocess.Popen(
@@ -43,7 +49,9 @@ def running(*options: str) -> Iterator[str]:
         line = process.stdout.readline()
         found = re.search(r"https?://\S+", line)
         assert found, line + process.communicate(timeout=10)[1]
-        yield found[0]
+        address = Address(found[0])
+        address.process = process
+        yield address
     finally:
         process.send_signal(signal.SIGINT)
         try:

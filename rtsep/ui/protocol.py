@@ -184,9 +184,9 @@ def decode(message: bytes, hello: Hello, out: Float32) -> None:
 def encode(number: int, sound: Float32, hello: Hello) -> bytes:
     """Pack ``sound`` (frame, channels), finite, as frame ``number``."""
     if hello.sample_format == "s16":
-        scaled = np.clip(np.rint(sound * _SCALE["s16"]), -32768, 32767)
-        return _HEADER.pack(AUDIO, number) + scaled.astype("<i2").tobytes()
-    return _HEADER.pack(AUDIO, number) + sound.astype("<f4", copy=False).tobytes()
+        sound = np.clip(np.rint(sound * _SCALE["s16"]), -32768, 32767)
+    samples: bytes = sound.astype(_DTYPES[hello.sample_format], copy=False).tobytes()
+    return _HEADER.pack(AUDIO, number) + samples
 
 
 def encode_spectra(

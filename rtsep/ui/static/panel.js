@@ -208,7 +208,7 @@ function figures() {
   }
   $("load").textContent = status.real_time_factor.toFixed(3);
   showRows($("loads"), [
-    ["real-time factor", status.real_time_factor.toFixed(3), status.real_time_factor > 0.8],
+    ["of real time, on one core", `${(100 * status.real_time_factor).toFixed(1)} %`, status.real_time_factor > 0.8],
     ["a frame takes, median", `${status.frame_ms.p50.toFixed(2)} ms`],
     ["p99", `${status.frame_ms.p99.toFixed(2)} ms`],
     ["most", `${status.frame_ms.max.toFixed(1)} ms`],
@@ -220,7 +220,7 @@ function figures() {
     ["answers too late", report.late, report.late],
     ["dropped by the browser", dropped, dropped],
     ["dropped by the server", status.dropped + status.undelivered, status.dropped + status.undelivered],
-    ["no numbers", status.nonfinite, status.nonfinite],
+    ["not a number", status.nonfinite, status.nonfinite],
   ]);
 }
 

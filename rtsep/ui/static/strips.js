@@ -5,7 +5,7 @@ import { SECONDS, Spectrogram, marks } from "/static/spectrogram.js";
 const HUES = ["#8b8ca3", "#ea7a2b", "#8f7bf0", "#1fa88f", "#d9467a", "#4a90e2"];
 const RELEASE = 0.94; // of a meter, per picture
 
-export const gainText = (db) => (db <= -60 ? "−∞ dB" : `${db < 0 ? "−" : ""}${Math.abs(db).toFixed(1)} dB`);
+export const gainText = (db) => (db <= -60 ? "−∞\u00a0dB" : `${db < 0 ? "−" : ""}${Math.abs(db).toFixed(1)}\u00a0dB`);
 
 export class Strips {
   /**
