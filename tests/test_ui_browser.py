@@ -120,7 +120,8 @@ def test_whatever_the_network_does_what_is_heard_is_the_sound_of_its_time(
     """Stem and mixture are the same tone here: any mixture of both, aligned, is that tone."""
     worklet = (STATIC / "worklet.js").read_text(encoding="utf-8")
     simulation = SIMULATION.replace("WORKLET", worklet)
-    told = page.ask(f"{simulation}({{late: {late}, blocks: 5000, engine: 500}})")
+    blocks = 9000 if name == "hiccup" else 4000
+    told = page.ask(f"{simulation}({{late: {late}, blocks: {blocks}, engine: 500}})")
     out = np.frombuffer(base64.b64decode(told["out"]), "<f4").astype(np.float64)
     delays = np.repeat(told["delays"], 128)
     assert (told["misses"] > 0) == (told["replaced"] > 0) == missed
@@ -140,7 +141,7 @@ def test_whatever_the_network_does_what_is_heard_is_the_sound_of_its_time(
     if name == "slower":  # in the end, nothing is late any more
         assert told["tooLate"] < 200 and 0.12 * 48000 < delays[-1] < 0.2 * 48000
     if name in ("even", "jitter", "lost", "gone"):
-        assert delays[-1] <= np.max(delays[: 200 * 384]) < 0.06 * 48000
+        assert delays[-1] <= np.max(delays[: 200 * 384]) < 0.07 * 48000
 
 
 def test_what_comes_back_is_the_separated_source(page: Page) -> None:
