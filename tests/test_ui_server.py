@@ -6,8 +6,10 @@ import hashlib
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -274,3 +276,26 @@ def test_bound_elsewhere_it_asks_for_a_token_of_its_own() -> None:
         with session(address, token) as one:
             one.send(greeting())
             assert json.loads(one.recv())["model"] == MODEL
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_with_a_certificate_it_speaks_https(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=rtsep "
+        f"-keyout {key} -out {certificate}"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    with running("--certificate", str(certificate), "--key", str(key), "--sessions", "1") as url:
+        assert url.startswith("https://127.0.0.1:")
+        address = url.removeprefix("https://").rstrip("/")
+        connection = http.client.HTTPSConnection(address, timeout=10, context=context)
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert answer.status == 200 and b"<title>rtsep</title>" in answer.read()
+        connection.close()
+        with session(address, TOKEN, context) as one:
+            one.send(greeting())
+            assert json.loads(one.recv())["type"] == "ready"

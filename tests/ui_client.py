@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import sys
 import threading
 import time
@@ -33,14 +34,15 @@ def greeting(**change: object) -> str:
     return json.dumps({"type": "hello", **hello, **change})
 
 
-def session(address: str, token: str) -> Any:
+def session(address: str, token: str, tls: ssl.SSLContext | None = None) -> Any:
     """Connect as the page does."""
     from websockets.sync.client import connect
     from websockets.typing import Subprotocol
 
     return connect(
-        f"ws://{address}/session",
-        origin=f"http://{address}",  # type: ignore[arg-type]
+        f"ws{'s' if tls else ''}://{address}/session",
+        ssl=tls,
+        origin=f"http{'s' if tls else ''}://{address}",  # type: ignore[arg-type]
         subprotocols=[Subprotocol(protocol.SUBPROTOCOL), Subprotocol(token)],
         compression=None,
         max_size=None,

@@ -240,14 +240,12 @@ function bypass(on) {
 }
 
 async function listInputs() {
-  const chosen = $("input").value;
   const known = [...$("input").options].map(({ value }) => value);
   for (const { deviceId, label } of await microphones()) {
     if (label && !known.includes(deviceId) && deviceId !== "default") {
       $("input").insertBefore(new Option(label, deviceId), $("input").querySelector('[value="demo"]'));
     }
   }
-  $("input").value = chosen;
 }
 
 // --- what is pressed ------------------------------------------------------------------------
