@@ -12,6 +12,7 @@ from rtsep import __version__
 
 _COMMANDS = {
     "run": "run",
+    "ui": "ui",
     "separate": "separate",
     "eval": "evaluate",
     "devices": "show",
@@ -59,6 +60,7 @@ def main() -> None:
     Examples:
       rtsep run                          the default microphone to the default output
       rtsep run --device demo            a built-in mixture, no sound card needed
+      rtsep ui                           in the browser, which is the microphone
       rtsep separate talk.wav -o stems/  a file, through the same engine
     """  # noqa: D301
 
