@@ -147,7 +147,7 @@ class Server:
         started
             Called when requests are answered.
         """
-        with undisturbed(lock=False):
+        with undisturbed(ask=False):
             asyncio.run(self._serve(listener, tls, started))
 
     async def _serve(
