@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
-TEST_EXTRAS := train,musdb,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
+TEST_EXTRAS := train,musdb,ui,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
 
 # Numba's cache does not see an edit, or a pull, of what was compiled into another file's kernels.
 KERNELS := $(addprefix rtsep/,fft.py kernels.py polyphase.py ring.py timeline.py realtime.py mixing.py scope.py voice.py io/callback.py io/clocks.py)

@@ -24,6 +24,12 @@ LONG = {
     "python examples/own_model.py DATA mine.onnx": "a minute; tests/test_examples.py, for seconds",
     "pip install -e .": "make run does it",
     "rtsep run --virtual-mic": "tests/test_virtual_mic.py",
+    "pip install -e '.[ui]'": "make test does it",
+    "rtsep ui": "runs until Ctrl-C; tests/test_ui*.py",
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem "
+    "-subj /CN=rtsep": "writes nothing on standard output",
+    "rtsep ui --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem": "tests/test_ui.py",
+    "ssh -L 7860:127.0.0.1:7860 machine-with-rtsep": "needs another machine",
 }
 """These are tried elsewhere, or for less time."""
 

@@ -60,6 +60,10 @@ MAY_IMPORT = {
     "doctor": {"facts", "io", "realtime", "selftest", "weights"},
     "weights": {"bundle"},
     "scenes": {"atomic"},
+    "ui": {
+        *("bundle", "engine", "measure", "mixing", "realtime", "resample", "ring", "separator"),
+        *("spec", "weights", ""),
+    },
     "nn": {"atomic", "bundle", "separator", "windows", "spec", ""},
     "models": {"atomic", "nn", "spec"},
     "train": {"atomic", "models", "nn", "spec"},
@@ -67,7 +71,7 @@ MAY_IMPORT = {
         *("atomic", "benchmark", "bundle", "control", "doctor", "engine", "evaluate", "facts"),
         *("feedback", "io", "latency", "loaded", "measure", "models", "nn", "offline", "picture"),
         *("realtime", "recorder", "resample", "ring", "roofline", "scenes", "scope"),
-        *("separator", "spec", "stream", "train", "voice", "weights", "worker", ""),
+        *("separator", "spec", "stream", "train", "ui", "voice", "weights", "worker", ""),
     },
     "__main__": {"cli"},
     "": {"api", "stream"},
@@ -122,8 +126,9 @@ def test_the_table_has_no_circle() -> None:
 def test_the_runtime_does_not_load_torch() -> None:
     code = (
         "import sys, rtsep, rtsep.cli.run, rtsep.cli.separate, rtsep.cli.show, rtsep.cli.export;"
-        "import rtsep.cli.evaluate, rtsep.cli.train;"
-        "print([m for m in ('torch', 'matplotlib', 'pytest', 'pystoi') if m in sys.modules])"
+        "import rtsep.cli.evaluate, rtsep.cli.train, rtsep.cli.ui;"
+        "heavy = ('torch', 'matplotlib', 'pytest', 'pystoi', 'websockets');"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

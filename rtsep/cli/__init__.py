@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 _COMMANDS = {
     "run": "run",
+    "ui": "ui",
     "separate": "separate",
     "eval": "evaluate",
     "devices": "show",
@@ -81,6 +82,7 @@ def main() -> None:
     Examples:
       rtsep run                          the default microphone to the default output
       rtsep run --device demo            a built-in mixture, no sound card needed
+      rtsep ui                           in the browser, which is the microphone
       rtsep separate talk.wav -o stems/  a file, through the same engine
     """  # noqa: D301
 

@@ -1,0 +1,241 @@
+"""What browser and server say to each other over the WebSocket of a session.
+
+Text is JSON, one object with a ``type`` each. The browser begins with ``hello``; then it sends
+``gain`` (source, db), ``mute``, ``solo`` (source, on), ``bypass`` (on) and ``model`` (name). The
+server answers ``ready`` when a model runs, ``status`` a few times per second, and ``problem`` when
+it could not do what was asked.
+
+Binary messages begin with a header of 8 bytes, little-endian like all of them: the kind (uint8),
+three zeros, and the frame's number (uint32). Sound is interleaved samples behind it. Every frame of
+a session has the length of its hello; the answer to a frame carries its number. Numbers rise;
+those left out are sound that the browser had to drop.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from rtsep.spec import Float32
+
+SUBPROTOCOL = "rtsep.v1"
+MAX_MESSAGE = 1 << 16
+"""Bytes; the longest frame allowed is shorter."""
+MAX_TEXT = 1 << 12
+"""Characters of a text message."""
+RATES_HZ = (
+    8000,
+    11025,
+    12000,
+    16000,
+    22050,
+    24000,
+    32000,
+    44100,
+    48000,
+    88200,
+    96000,
+    176400,
+    192000,
+)
+"""Of browsers; each costs a table of filters."""
+FRAME_S = 0.002, 0.05
+"""Shortest and longest frame, in seconds."""
+GAIN_DB = -60.0, 24.0
+"""Range of a gain; the lowest is silence."""
+AUDIO, SPECTRA = 1, 2
+"""Kinds of binary messages."""
+
+_HEADER = struct.Struct("<BxxxI")
+_SHAPE = struct.Struct("<BBH")
+_SCALE = {"f32": 1.0, "s16": 32768.0}
+_DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "s16": np.dtype("<i2")}
+
+
+class ProtocolError(ValueError):
+    """A message that ends its session; the text says why."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a session's sound is.
+
+    Attributes
+    ----------
+    sample_rate
+        Of the browser, in Hz.
+    channels
+        1 or 2, both ways.
+    frame
+        Samples per message.
+    sample_format
+        ``"f32"`` or ``"s16"``, both ways.
+    model
+        Name of the model to begin with; the server's default if None.
+    """
+
+    sample_rate: int
+    channels: int
+    frame: int
+    sample_format: Literal["f32", "s16"]
+    model: str | None = None
+
+    @property
+    def message_length(self) -> int:
+        """Bytes of every message of sound."""
+        return _HEADER.size + self.frame * self.channels * _DTYPES[self.sample_format].itemsize
+
+
+@dataclass(frozen=True)
+class Control:
+    """A change of the mixer: ``source`` is empty for the bypass; ``value`` is in dB for a gain."""
+
+    kind: Literal["gain", "mute", "solo", "bypass"]
+    source: str
+    value: float
+
+
+@dataclass(frozen=True)
+class SwitchModel:
+    """Go on with another model."""
+
+    name: str
+
+
+def parse_hello(text: str) -> Hello:
+    """Read the first message.
+
+    Raises
+    ------
+    ProtocolError
+        It is no hello, or its sound can't be worked on.
+    """
+    message = _parsed(text)
+    if message["type"] != "hello":
+        raise ProtocolError("a session begins with hello")
+    rate, channels = _whole(message, "sample_rate"), _whole(message, "channels")
+    frame, name = _whole(message, "frame"), message.get("format")
+    if rate not in RATES_HZ:
+        raise ProtocolError(f"sample_rate must be one of {', '.join(map(str, RATES_HZ))} Hz")
+    if channels not in (1, 2):
+        raise ProtocolError("channels must be 1 or 2")
+    if not FRAME_S[0] <= frame / rate <= FRAME_S[1]:
+        raise ProtocolError("a frame must last from 2 to 50 ms")
+    if name not in ("f32", "s16"):
+        raise ProtocolError("format must be f32 or s16")
+    model = message.get("model")
+    if model is not None:
+        model = _text(message, "model")
+    return Hello(rate, channels, frame, name, model)
+
+
+def parse_command(text: str) -> Control | SwitchModel:
+    """Read a message of the controls.
+
+    Raises
+    ------
+    ProtocolError
+        It is none.
+    """
+    message = _parsed(text)
+    kind = message["type"]
+    if kind == "model":
+        return SwitchModel(_text(message, "name"))
+    if kind == "bypass":
+        return Control("bypass", "", _flag(message))
+    if kind == "mute" or kind == "solo":
+        return Control(kind, _text(message, "source"), _flag(message))
+    if kind == "gain":
+        level_db = message.get("db")
+        if isinstance(level_db, bool) or not isinstance(level_db, int | float):
+            raise ProtocolError("a gain needs db")
+        if not GAIN_DB[0] <= level_db <= GAIN_DB[1]:  # NaN too
+            raise ProtocolError(f"a gain must be from {GAIN_DB[0]:.0f} to {GAIN_DB[1]:.0f} dB")
+        return Control("gain", _text(message, "source"), float(level_db))
+    raise ProtocolError("there is no such type of message")
+
+
+def frame_number(message: bytes, hello: Hello) -> int:
+    """Check a binary message of the browser and return its number.
+
+    Raises
+    ------
+    ProtocolError
+        It is no frame of this session's sound.
+    """
+    if len(message) != hello.message_length:
+        raise ProtocolError(f"a frame must have {hello.message_length} bytes, not {len(message)}")
+    kind, number = _HEADER.unpack_from(message)
+    if kind != AUDIO:
+        raise ProtocolError("the browser sends sound only")
+    return int(number)
+
+
+def decode(message: bytes, hello: Hello, out: Float32) -> None:
+    """Unpack the sound of a checked message into ``out`` (frame, channels)."""
+    samples = np.frombuffer(message, _DTYPES[hello.sample_format], offset=_HEADER.size)
+    np.divide(samples.reshape(out.shape), _SCALE[hello.sample_format], out=out, dtype=np.float32)
+
+
+def encode(number: int, sound: Float32, hello: Hello) -> bytes:
+    """Pack ``sound`` (frame, channels), finite, as frame ``number``."""
+    if hello.sample_format == "s16":
+        sound = np.clip(np.rint(sound * _SCALE["s16"]), -32768, 32767)
+    samples: bytes = sound.astype(_DTYPES[hello.sample_format], copy=False).tobytes()
+    return _HEADER.pack(AUDIO, number) + samples
+
+
+def encode_spectra(
+    number: int, peaks: np.ndarray[Any, Any], columns: np.ndarray[Any, Any]
+) -> bytes:
+    """Pack columns of spectrograms for the page.
+
+    Parameters
+    ----------
+    number
+        Of the newest frame in them.
+    peaks
+        (signals,) uint8, since the last message.
+    columns
+        (columns, signals, bands) uint8.
+    """
+    count, signals, bands = columns.shape
+    head = _HEADER.pack(SPECTRA, number) + _SHAPE.pack(count, signals, bands)
+    return b"".join((head, peaks.tobytes(), columns.tobytes()))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if len(text) > MAX_TEXT:
+        raise ProtocolError(f"a text message has at most {MAX_TEXT} characters")
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ProtocolError("a text message must be JSON") from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise ProtocolError("a text message must be an object with a type")
+    return message
+
+
+def _whole(message: dict[str, Any], key: str) -> int:
+    value = message.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ProtocolError(f"{key} must be a whole number")
+    return value
+
+
+def _text(message: dict[str, Any], key: str) -> str:
+    value = message.get(key)
+    if not isinstance(value, str):
+        raise ProtocolError(f"{key} must be a text")
+    return value
+
+
+def _flag(message: dict[str, Any]) -> bool:
+    value = message.get("on")
+    if not isinstance(value, bool):
+        raise ProtocolError("on must be true or false")
+    return value

@@ -1,0 +1,299 @@
+/* The page: what is pressed goes to the audio graph and the server, what they say is shown. */
+
+import { Audio, AudioProblem, microphones } from "/static/audio.js";
+import { latencyTerms, showLatency, showRows } from "/static/figures.js";
+import { Strips } from "/static/strips.js";
+import { Recording } from "/static/wav.js";
+
+const PROTOCOL = "rtsep.v1";
+const RECORDING_S = 30 * 60;
+const $ = (id) => document.getElementById(id);
+
+let session = null;   // {audio, worker, engine, status, report, trip}
+let recording = null;
+const strips = new Strips(
+  $("strips"), $("strip"), say, (loudest) => session?.audio.bridge.port.postMessage({ loudest }),
+);
+
+// --- the server -----------------------------------------------------------------------------
+
+function token() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    sessionStorage.setItem("token", given);
+    history.replaceState(null, "", location.pathname); // not to be seen, nor sent to others
+  }
+  return sessionStorage.getItem("token");
+}
+
+async function greet() {
+  const secret = token();
+  const headers = secret ? { Authorization: `Bearer ${secret}` } : {};
+  const response = await fetch("/models", { headers }).catch(() => null);
+  if (!response) throw new AudioProblem("The server does not answer: is rtsep ui still running?");
+  $("entry").hidden = response.status !== 401;
+  if (response.status === 401) throw new AudioProblem(secret ? "The token is wrong." : "The token is missing.");
+  return response.json();
+}
+
+function say(command) {
+  session?.worker.postMessage({ say: command });
+}
+
+function heard(event) {
+  if (!session) return;
+  const { message, spectra, closed, trip, dropped } = event.data;
+  if (spectra) strips.take(spectra);
+  if (trip) Object.assign(session, { trip, dropped });
+  if (closed) lost(closed);
+  if (!message) return;
+  if (message.type === "ready") ready(message);
+  else if (message.type === "status") session.status = message;
+  else if (message.type === "problem") {
+    notice(message.text);
+    $("model").value = session.model;
+    $("model").disabled = false;
+  }
+}
+
+function ready(message) {
+  session.engine = message.latency_ms;
+  session.model = message.model;
+  session.audio.bridge.port.postMessage({ engine: message.latency_samples });
+  strips.show(message);
+  if (strips.bypass) strips.setBypass(true);
+  $("model").value = message.model;
+  $("model").disabled = false;
+  state("live", "live");
+}
+
+async function lost({ code, reason }) {
+  await stop();
+  state("lost", "ended");
+  const place = await greet().then(({ places }) => places, (error) => notice(error.message));
+  if (place === undefined) return;
+  if (reason) notice(`The server ended the session: ${reason}.`);
+  else if (place === 0) notice("All of the server's sessions are taken: try again when one has ended.");
+  else notice(code === 1012 ? "The server has stopped." : "The connection was lost.");
+}
+
+// --- start and stop -------------------------------------------------------------------------
+
+function chosenInput() {
+  const value = $("input").value;
+  if (value === "demo") return { kind: "demo" };
+  if (value === "file") return { kind: "file", file: $("file").files[0] };
+  return { kind: "microphone", deviceId: value === "microphone" ? null : value };
+}
+
+async function start() {
+  const input = chosenInput();
+  if (input.kind === "file" && !input.file) {
+    $("file").click();
+    return;
+  }
+  $("start").disabled = true;
+  notice("");
+  state("idle", "starting");
+  try {
+    const { places } = await greet();
+    if (!places) throw new AudioProblem("All of the server's sessions are taken: try again when one has ended.");
+    const audio = await Audio.open(input);
+    const worker = new Worker("/static/socket.js");
+    const { port1, port2 } = new MessageChannel();
+    session = { audio, worker, dropped: 0 };
+    worker.onmessage = heard;
+    audio.bridge.port.onmessage = ({ data }) => {
+      if (data.report && session) session.report = data.report;
+      if (data.recorded) recorded(data.recorded);
+    };
+    audio.bridge.port.postMessage({ socket: port1 }, [port1]);
+    audio.track?.addEventListener("ended", () => stop().then(() => notice("The microphone has gone.")));
+    const url = new URL("/session", location.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    const secret = token();
+    const open = {
+      url: url.href,
+      protocols: secret ? [PROTOCOL, secret] : [PROTOCOL],
+      greeting: { ...audio.greeting, model: $("model").value || null },
+    };
+    worker.postMessage({ open, port: port2 }, [port2]);
+    audio.start?.();
+    listInputs();
+  } catch (error) {
+    state("idle", "idle");
+    notice(error instanceof AudioProblem ? error.message : `This did not work: ${error.message}`);
+  }
+  $("start").disabled = false;
+  running();
+}
+
+async function stop() {
+  if (!session) return;
+  const { audio, worker } = session;
+  if (recording) await toggleRecording();
+  session = null;
+  worker.postMessage({ close: true });
+  setTimeout(() => worker.terminate(), 1000); // the goodbye is sent first
+  await audio.close();
+  $("model").disabled = false;
+  state("idle", "idle");
+  running();
+}
+
+function running() {
+  const on = session !== null;
+  $("start").textContent = on ? "Stop" : "Start";
+  $("start").classList.toggle("running", on);
+  $("record").disabled = !on;
+  $("input").disabled = on;
+}
+
+// --- recording ------------------------------------------------------------------------------
+
+let saved = null;
+
+function recorded(sound) {
+  if (!recording) return;
+  recording.append(sound);
+  $("recordtext").textContent = `Save ${clock(recording.seconds)}`;
+  if (recording.full) toggleRecording();
+}
+
+async function toggleRecording() {
+  if (!session || saved) return;
+  const port = session.audio.bridge.port;
+  if (!recording) {
+    recording = new Recording(session.audio.context.sampleRate, session.audio.channels, RECORDING_S);
+    port.postMessage({ record: true });
+  } else {
+    saved = new Promise((done) => setTimeout(done, 100)); // the audio thread hands over the rest
+    port.postMessage({ record: false });
+    await saved;
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(recording.blob());
+    link.download = `rtsep-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}.wav`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    recording = saved = null;
+  }
+  $("record").setAttribute("aria-pressed", recording !== null);
+  $("recordtext").textContent = recording ? "Save 0:00" : "Record";
+}
+
+// --- what is shown --------------------------------------------------------------------------
+
+const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}`;
+
+function state(kind, text) {
+  $("state").dataset.state = kind;
+  $("state").textContent = text;
+}
+
+function notice(text) {
+  $("notice").textContent = text;
+  $("notice").hidden = !text;
+}
+
+function figures() {
+  if (!session?.report || !session.status) return;
+  const { audio, engine, report, status, trip, dropped } = session;
+  const { sampleRate } = audio.context;
+  if (report.playing) {
+    const compute = status.frame_ms.p50;
+    const terms = latencyTerms({
+      sampleRate, delay: report.delay, trip: trip?.median, compute, engine, browser: audio.terms,
+    });
+    showLatency($("latency"), $("bar"), $("terms"), terms);
+  }
+  $("load").textContent = status.real_time_factor.toFixed(3);
+  showRows($("loads"), [
+    ["of real time, on one core", `${(100 * status.real_time_factor).toFixed(1)} %`, status.real_time_factor > 0.8],
+    ["a frame takes, median", `${status.frame_ms.p50.toFixed(2)} ms`],
+    ["p99", `${status.frame_ms.p99.toFixed(2)} ms`],
+    ["most", `${status.frame_ms.max.toFixed(1)} ms`],
+    ["sample rate", `${(sampleRate / 1000).toFixed(1)} kHz`],
+  ]);
+  $("misses").textContent = report.misses;
+  showRows($("faults"), [
+    ["replaced by the input", `${((1000 * report.replaced) / sampleRate).toFixed(0)} ms`, report.replaced],
+    ["answers too late", report.late, report.late],
+    ["dropped by the browser", dropped, dropped],
+    ["dropped by the server", status.dropped + status.undelivered, status.dropped + status.undelivered],
+    ["not a number", status.nonfinite, status.nonfinite],
+  ]);
+}
+
+function theme(wanted) {
+  document.documentElement.dataset.theme = wanted;
+  localStorage.setItem("theme", wanted);
+}
+
+function otherTheme() {
+  theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+}
+
+function bypass(on) {
+  $("separated").setAttribute("aria-pressed", !on);
+  $("original").setAttribute("aria-pressed", on);
+  strips.setBypass(on);
+}
+
+async function listInputs() {
+  const known = [...$("input").options].map(({ value }) => value);
+  for (const { deviceId, label } of await microphones()) {
+    if (label && !known.includes(deviceId) && deviceId !== "default") {
+      $("input").insertBefore(new Option(label, deviceId), $("input").querySelector('[value="demo"]'));
+    }
+  }
+}
+
+// --- what is pressed ------------------------------------------------------------------------
+
+$("start").onclick = () => (session ? stop() : start());
+$("record").onclick = toggleRecording;
+$("separated").onclick = () => bypass(false);
+$("original").onclick = () => bypass(true);
+$("theme").onclick = otherTheme;
+$("help").onclick = () => $("keys").showModal();
+$("input").onchange = () => $("input").value === "file" && $("file").click();
+$("file").onchange = () => $("file").files.length && start();
+$("model").onchange = () => {
+  if (!session) return;
+  $("model").disabled = true; // until it is heard
+  say({ type: "model", name: $("model").value });
+};
+$("entry").onsubmit = (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", $("token").value);
+  begin();
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("keys").open) return;
+  if (event.target.matches("select, input[type=password]")) return;
+  const digit = /^Digit([1-9])$/.exec(event.code);
+  if (digit) strips.toggle(Number(digit[1]), event.shiftKey ? "solo" : "mute");
+  else if (event.code === "Space" && !event.target.matches("button, input")) $("start").click();
+  else if (event.key === "?") $("keys").showModal();
+  else if (event.key.toLowerCase() === "b") bypass(!strips.bypass);
+  else if (event.key.toLowerCase() === "r") toggleRecording();
+  else if (event.key.toLowerCase() === "t") otherTheme();
+  else return;
+  event.preventDefault();
+});
+
+async function begin() {
+  try {
+    const { models } = await greet();
+    $("model").replaceChildren(...models.map((name) => new Option(name)));
+    notice("");
+  } catch (error) {
+    notice(error.message);
+  }
+}
+
+theme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
+setInterval(figures, 250);
+begin();
+listInputs();
