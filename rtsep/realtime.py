@@ -76,6 +76,26 @@ def go_first() -> bool:
     return True
 
 
+@contextmanager
+def not_held_up(ask: bool) -> Iterator[None]:
+    """Let this thread go before ordinary programs, just below the worker, where that is allowed.
+
+    For a thread that takes the interpreter often and briefly: where an ordinary program takes its
+    core from it just then, the worker waits for that program.
+    """
+    if ask:
+        try:
+            flags = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, flags, os.sched_param(PRIORITY - 1))
+        except (AttributeError, OSError):  # no such call on this system, or not allowed
+            ask = False
+    try:
+        yield
+    finally:
+        if ask:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def lock_memory() -> bool:
     """Keep the pages this process has now from being swapped out; tell whether that is allowed."""
     if sys.platform != "linux":

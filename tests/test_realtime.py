@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import sys
 import threading
@@ -45,3 +46,13 @@ def test_what_was_changed_is_given_back(lock: bool) -> None:
         assert gc.get_freeze_count() > frozen
     assert sys.getswitchinterval() == interval
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no such call here")
+@pytest.mark.parametrize("ask", [False, True])
+def test_a_thread_is_held_up_again_afterwards(ask: bool) -> None:
+    with pytest.raises(ZeroDivisionError), realtime.not_held_up(ask):
+        ordinary = os.sched_getscheduler(0) == os.SCHED_OTHER
+        assert ordinary or ask
+        raise ZeroDivisionError
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
