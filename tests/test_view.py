@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from rtsep.cli.desk import KEYS, Desk
+from rtsep.cli.paint import plain
 from rtsep.cli.view import View
 from rtsep.io.opening import DEMO
 from tests.test_live import Hand, noise, stream
@@ -308,7 +309,7 @@ def test_it_is_never_larger_than_the_terminal(width: int, height: int, key: str)
     desk.press(key)
     lines = view.lines(width, height, "a notice\x1b[2J")
     assert len(lines) <= height
-    assert all(cell_len(line.plain) <= width and line.plain.isprintable() for line in lines)
+    assert all(cell_len(plain(line)) <= width and plain(line).isprintable() for line in lines)
 
 
 LOOK = look()
@@ -316,5 +317,5 @@ LOOK = look()
 
 def test_loud_bands_are_drawn_dark() -> None:
     view, _ = look()
-    drawn = [line.plain for line in view.lines(80, 40, "")]
+    drawn = [plain(line) for line in view.lines(80, 40, "")]
     assert any("█" in line[-1:] or "▓" in line[-1:] for line in drawn)

@@ -155,7 +155,8 @@ def run(
     """Separate a live microphone and hear one source of it.
 
     Runs until Ctrl-C, the end of a file, or --seconds; then says how late it was and what went
-    wrong, if anything did.
+    wrong, if anything did. In a terminal, keys change gains, model, recording and device meanwhile:
+    ? lists them.
 
     \b
     Examples:
@@ -163,6 +164,7 @@ def run(
       rtsep run --device demo --record out/       a built-in mixture; needs no sound card
       rtsep run --device USB --output 4           by part of the name, by index
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
+      rtsep run --scene karaoke                   the band without its singer
       rtsep run --virtual-mic                     other programs hear it as microphone "rtsep"
     """  # noqa: D301
     context = click.get_current_context()

@@ -7,9 +7,9 @@ from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.text import Text
 
 from rtsep.cli.desk import KEYS, Desk
+from rtsep.cli.paint import Line, fitted
 from rtsep.cli.report import FLOOR_DB, Report
 from rtsep.control import level_db
 from rtsep.ring import Float32
@@ -77,105 +77,104 @@ class View:
             self._marks.append((busy - self._before[0]) / done if done > 0 else 0.0)
             self._before = busy, separated
 
-    def lines(self, width: int, height: int, notice: str) -> list[Text]:
+    def lines(self, width: int, height: int, notice: str) -> list[Line]:
         """Draw it in at most ``height`` lines of ``width`` cells."""
-        head = [self._title(width), *self._figures(width)]
-        foot = self._foot(notice)
+        head = [self._title(), *self._figures(width)]
+        foot: list[Line] = [[(printable(notice), "yellow")], [("? help  q quit", "dim")]]
         room = max(height - len(head) - len(foot), 0)
         if self._desk.choice is not None:
             body = self._choice()
         elif self._desk.helping:
-            body = [Text(f"{key.label:8} {key.what}") for key in KEYS]
+            body = [[(f"{key.label:8} {key.what}", "")] for key in KEYS]
         else:
             body = self._meters(width)
             rows = min((room - len(body)) // len(self._levels), MOST_ROWS)
             if rows > 0:
                 body += self._spectrograms(rows, width)
-        lines = [*head, *body[:room], *[Text()] * (room - len(body)), *foot][:height]
-        for line in lines:
-            line.no_wrap = True
-            line.truncate(width)
-        return lines
+        blank: list[Line] = [[] for _ in range(room - len(body))]
+        return [fitted(line, width) for line in [*head, *body[:room], *blank, *foot][:height]]
 
-    def _title(self, width: int) -> Text:
+    def _title(self) -> Line:
         live, control = self._live, self._desk.control
-        line = Text()
+        line: Line = []
         if live.recorder is not None:
             failed = live.recorder.error is not None
-            line.append("NOT RECORDING " if failed else "● REC ", "bold red")
+            line.append(("NOT RECORDING " if failed else "● REC ", "bold red"))
         if live.mixer.bypass:
-            line.append("BYPASS ", "bold yellow")
+            line.append(("BYPASS ", "bold yellow"))
         if not live.running:
-            line.append("AWAY ", "bold yellow")
+            line.append(("AWAY ", "bold yellow"))
         if control.busy:
-            line.append(printable(f"{control.busy}… "), "yellow")
-        line.append(printable(f"{control.loaded.name} on {live.device.name}"), "bold")
-        line.append(f", {live.device.sample_rate} Hz")
+            line.append((printable(f"{control.busy}… "), "yellow"))
+        line.append((printable(f"{control.loaded.name} on {live.device.name}"), "bold"))
+        line.append((f", {live.device.sample_rate} Hz", ""))
         return line
 
-    def _figures(self, width: int) -> list[Text]:
+    def _figures(self, width: int) -> list[Line]:
         report, live = self._report, self._live
         stats = live.device.stats()
         marks = list(self._marks)[-max(min(width // 4, 30), 4) :]
-        line = Text(f"RTF {marks[-1] if marks else 0.0:.3f} ")
-        line.append("".join(_MARKS[min(int(8 * mark), 7)] for mark in marks), "green")
-        line.append(f"  p99 {1000 * live.hops.percentile_s(99):.2f} ms")
-        faults = Text(f"xruns {stats.xruns}  misses {stats.starvations}")
+        load: Line = [
+            (f"RTF {marks[-1] if marks else 0.0:.3f} ", ""),
+            ("".join(_MARKS[min(int(8 * mark), 7)] for mark in marks), "green"),
+            (f"  p99 {1000 * live.hops.percentile_s(99):.2f} ms", ""),
+        ]
+        faults = f"xruns {stats.xruns}  misses {stats.starvations}"
+        latency: Line = [(report.latency_line(), "")]
         if width >= 72:
-            return [Text(report.latency_line()), line.append("  ").append(faults)]
-        return [Text(report.latency_line()), line, faults]
+            return [latency, [*load, (f"  {faults}", "")]]
+        return [latency, load, [(faults, "")]]
 
-    def _meters(self, width: int) -> list[Text]:
+    def _meters(self, width: int) -> list[Line]:
         voice = self._live.voice
         if len(voice.mixer.gains) + 1 != len(self._levels):  # changed since the look
             return []
         names = min(_NAME_CELLS, max(width // 5, 3))
         cells = max(width - names - 15, 1)
         alone = voice.mixer.soloed.any()
-        lines = []
+        lines: list[Line] = []
         for index, name in enumerate(("in", *voice.engine.spec.sources)):
             source = index - 1
+            muted = index > 0 and bool(voice.mixer.muted[source])
+            soloed = index > 0 and bool(voice.mixer.soloed[source])
+            faint = "dim " if muted or (index and alone and not soloed) else ""
             chosen = index > 0 and source == self._desk.chosen
             level = float(self._levels[index])
             filled = round(cells * (1 - min(level, 0.0) / FLOOR_DB))
-            line = Text(f"{'▸' if chosen else ' '}{printable(name)[:names]:{names}} ")
-            line.append("█" * filled, "red" if level > -0.1 else _colour(index))
-            line.append("░" * (cells - filled) + f"{level:4.0f}")
+            label = f"{'▸' if chosen else ' '}{printable(name)[:names]:{names}} "
+            line: Line = [
+                (label, f"{faint}bold" if chosen else faint),
+                ("█" * filled, faint + ("red" if level > -0.1 else _colour(index))),
+                ("░" * (cells - filled) + f"{level:4.0f}", faint),
+            ]
             if index:
-                muted, soloed = voice.mixer.muted[source], voice.mixer.soloed[source]
                 gain = level_db(float(voice.mixer.gains[source]))
-                line.append(f" {gain:+5.0f}" if math.isfinite(gain) else "  -inf")
-                line.append(" M" if muted else "  ", "bold red")
-                line.append("S" if soloed else " ", "bold yellow")
-                if muted or (alone and not soloed):
-                    line.stylize("dim")
+                line += [
+                    (f" {gain:+5.0f}" if math.isfinite(gain) else "  -inf", faint),
+                    (" M" if muted else "  ", "bold red"),
+                    ("S" if soloed else " ", "bold yellow"),
+                ]
             lines.append(line)
         return lines
 
-    def _spectrograms(self, rows: int, width: int) -> list[Text]:
-        lines = []
+    def _spectrograms(self, rows: int, width: int) -> list[Line]:
+        lines: list[Line] = []
         for index, bands in enumerate(self._columns):
             # Fewer rows than bands: the loudest of neighbours; low notes below.
             groups = reversed(np.array_split(bands[:, -width:], rows))
-            lines += [Text("".join(_SHADES[g.max(axis=0)]), _colour(index)) for g in groups]
+            lines += [[("".join(_SHADES[g.max(axis=0)]), _colour(index))] for g in groups]
         return lines
 
-    def _choice(self) -> list[Text]:
+    def _choice(self) -> list[Line]:
         choice = self._desk.choice
         assert choice is not None
-        lines = [Text(f"{choice.title}: Enter takes it, Esc does not", "bold")]
+        lines: list[Line] = [[(f"{choice.title}: Enter takes it, Esc does not", "bold")]]
         for index, item in enumerate(choice.items()):
             marked = index == choice.place
             number = str(index + 1) if index < 9 else " "
-            lines.append(
-                Text(
-                    f"{'▸' if marked else ' '}{number} {printable(item)}", "bold" if marked else ""
-                )
-            )
+            text = f"{'▸' if marked else ' '}{number} {printable(item)}"
+            lines.append([(text, "bold" if marked else "")])
         return lines
-
-    def _foot(self, notice: str) -> list[Text]:
-        return [Text(printable(notice), "yellow"), Text("? help  q quit", "dim")]
 
 
 def _shade(levels_db: Float32) -> NDArray[np.int8]:

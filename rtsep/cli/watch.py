@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live as Screen
 from rich.text import Text
 
 from rtsep.cli.desk import Desk
 from rtsep.cli.keys import keyboard, usable
+from rtsep.cli.paint import painter
 from rtsep.cli.report import Report
 from rtsep.cli.view import View
 from rtsep.feedback import PIECE_S, FeedbackGuard
@@ -118,7 +119,7 @@ def _screen(
     """Give what shows the stream, and how often: all of it, or one line, in place or below."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield LINE_S, lambda elapsed_s: console.print(report.status(elapsed_s))
-    elif not usable():
+    elif console.legacy_windows or not usable():
         with Screen(console=console, auto_refresh=False, transient=True) as screen:
             yield (
                 STATUS_S,
@@ -128,17 +129,12 @@ def _screen(
             )
     else:
         view = View(report, desk)
-        with (
-            say.kept(),
-            keyboard() as keys,
-            Screen(console=console, auto_refresh=False, screen=True) as screen,
-        ):
+        with say.kept(), keyboard() as keys, painter(console) as paint:
 
             def show(elapsed_s: float) -> None:
                 for key in keys():
                     desk.press(key)
                 view.look(elapsed_s)
-                lines = view.lines(*console.size, say.latest())
-                screen.update(Group(*lines), refresh=True)
+                paint(view.lines(*console.size, say.latest()))
 
             yield VIEW_S, show

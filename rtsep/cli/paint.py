@@ -1,0 +1,72 @@
+"""Lines of text on the whole screen of a terminal; only those that have changed are written.
+
+Whoever draws holds the interpreter, which the worker needs: a picture must cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+
+Line = list[tuple[str, str]]
+"""Pieces of text, each with its style in rich's words."""
+
+_MARK = "x"
+
+
+def plain(line: Line) -> str:
+    """Return the text alone."""
+    return "".join(text for text, _ in line)
+
+
+def fitted(line: Line, width: int) -> Line:
+    """Cut a line off that is wider than so many cells."""
+    if cell_len(plain(line)) <= width:
+        return line
+    pieces: Line = []
+    for text, style in line:
+        text = set_cell_size(text, min(cell_len(text), width))
+        width -= cell_len(text)
+        pieces.append((text, style))
+    return pieces
+
+
+@contextmanager
+def painter(console: Console) -> Iterator[Callable[[list[Line]], None]]:
+    """Give what shows lines in place of those before; afterwards, the screen is as it was."""
+
+    @cache
+    def codes(style: str) -> tuple[str, str]:
+        with console.capture() as capture:
+            console.print(_MARK, style=style, end="")
+        before, _, after = capture.get().partition(_MARK)
+        return before, after
+
+    shown: list[str] = []
+    size = console.size
+
+    def paint(lines: list[Line]) -> None:
+        nonlocal shown, size
+        changes: list[str] = []
+        if console.size != size:  # the terminal may have moved anything
+            size, shown = console.size, []
+            changes.append("\x1b[0m\x1b[2J")
+        now = []
+        for number, line in enumerate(lines):
+            pieces = [(*codes(style), text) for text, style in line]
+            now.append("".join(f"{before}{text}{after}" for before, after, text in pieces))
+            if number >= len(shown) or shown[number] != now[-1]:
+                # Erased first: behind a line as wide as the terminal, that would hit its last cell.
+                changes.append(f"\x1b[{number + 1};1H\x1b[2K{now[-1]}")
+        changes += [f"\x1b[{number + 1};1H\x1b[2K" for number in range(len(now), len(shown))]
+        shown = now
+        if changes:
+            console.file.write("".join(changes))
+            console.file.flush()
+
+    with console.screen(hide_cursor=True):
+        yield paint
