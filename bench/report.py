@@ -1,9 +1,9 @@
-"""The tables of the README, from what was measured last.
+"""The tables of README and docs, from what was measured last.
 
 python -m bench.report [--check]
 
 `bench/results` holds what `rtsep bench --json`, `bench.paced`, `bench.peers` and `bench.growth`
-wrote, all on one machine; README.md marks where their tables go. With ``--check`` nothing is
+wrote, all on one machine; the pages mark where their tables go. With ``--check`` nothing is
 written, and the exit code is 1 where they disagree.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
+PAGES = ROOT / "README.md", ROOT / "docs" / "bench.md"
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
@@ -97,22 +98,24 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 """By the name of the file in `RESULTS` and of the mark in the README."""
 
 
-def rendered(readme: str, results: Path = RESULTS) -> str:
-    """The README with every marked table made anew.
+def rendered(pages: dict[Path, str], results: Path = RESULTS) -> dict[Path, str]:
+    """Make every marked table of some pages anew.
 
     Raises
     ------
     ValueError
-        A table has no place in it.
+        A table has no place, or several.
     """
+    pages = dict(pages)
     for name, make in TABLES.items():
         text = make(json.loads((results / f"{name}.json").read_text()))
-        parts = re.split(f"(<!-- /?{name} -->)", readme)
-        if len(parts) != 5:
-            raise ValueError(f"README.md has no place, or several, for the table {name!r}")
-        parts[2] = f"\n{text}\n"
-        readme = "".join(parts)
-    return readme
+        split = {path: re.split(f"(<!-- /?{name} -->)", page) for path, page in pages.items()}
+        places = [path for path, parts in split.items() if len(parts) > 1]
+        if len(places) != 1 or len(split[places[0]]) != 5:
+            raise ValueError(f"the table {name!r} must have one place, not {len(places)}")
+        split[places[0]][2] = f"\n\n{text}\n\n"
+        pages[places[0]] = "".join(split[places[0]])
+    return pages
 
 
 def main() -> int:
@@ -120,12 +123,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
+    before = {path: path.read_text(encoding="utf-8") for path in PAGES}
     after = rendered(before)
     if arguments.check:
         return int(before != after)
-    path.write_text(after, encoding="utf-8")
+    for path, page in after.items():
+        path.write_text(page, encoding="utf-8")
     return 0
 
 
