@@ -39,14 +39,15 @@ MAY_IMPORT = {
     "io": {"atomic", "polyphase", "ring", "timeline"},
     "recorder": {"io", "ring", "spec"},
     "live": {"io", "recorder", "measure", "realtime", "resample", "ring", "spec"},
-    "weights": {"bundle"},
+    "learned": {"atomic", "bundle", "fft", "offline", "spec", "windows", ""},
+    "weights": {"bundle", "learned"},
     "nn": {"atomic", "bundle", "separator", "windows", "spec", ""},
-    "models": {"atomic", "nn", "spec"},
-    "train": {"atomic", "models", "nn", "spec"},
+    "models": {"atomic", "learned", "nn", "spec"},
+    "train": {"atomic", "learned", "models", "nn", "spec"},
     "cli": {
-        *("atomic", "bundle", "engine", "evaluate", "feedback", "io", "latency", "live"),
-        *("measure", "models", "nn", "offline", "picture", "realtime", "recorder", "resample"),
-        *("roofline", "separator", "spec"),
+        *("atomic", "bundle", "engine", "evaluate", "feedback", "io", "latency", "learned"),
+        *("live", "measure", "models", "nn", "offline", "picture", "realtime", "recorder"),
+        *("resample", "roofline", "separator", "spec"),
         *("train", "weights", ""),
     },
     "__main__": {"cli"},
@@ -102,7 +103,7 @@ def test_the_table_has_no_circle() -> None:
 def test_the_runtime_does_not_load_torch() -> None:
     code = (
         "import sys, rtsep, rtsep.cli.run, rtsep.cli.separate, rtsep.cli.show, rtsep.cli.export;"
-        "import rtsep.cli.evaluate, rtsep.cli.train;"
+        "import rtsep.cli.evaluate, rtsep.cli.train, rtsep.cli.learn;"
         "print([m for m in ('torch', 'matplotlib', 'pytest', 'pystoi') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,6 +13,7 @@ from rtsep import __version__
 _COMMANDS = {
     "run": "run",
     "separate": "separate",
+    "learn": "learn",
     "eval": "evaluate",
     "devices": "show",
     "loopback": "loopback",

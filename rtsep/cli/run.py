@@ -6,16 +6,16 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 import numpy as np
 import soundfile
 from rich.console import Console
 
-from rtsep import weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
+from rtsep.cli.choosing import Choice, choose, model_options
 from rtsep.cli.comeback import Comeback
 from rtsep.cli.opening import DEFAULT, device_options, open_device
 from rtsep.cli.report import Report, write_json
@@ -61,7 +61,7 @@ class OptionError(ValueError):
     metavar="[NAME]",
     help="Play into a microphone of this name, which other programs can choose; rtsep.",
 )
-@click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
+@model_options
 @click.option("-l", "--listen", metavar="SOURCE", help="Source to hear; the first by default.")
 @click.option(
     "-g",
@@ -119,7 +119,6 @@ def run(
     device: str,
     output: str | None,
     virtual_mic: str | None,
-    model: str | None,
     listen: str | None,
     gain: tuple[str, ...],
     record: Path | None,
@@ -133,6 +132,7 @@ def run(
     reconnect: bool,
     give_up: float | None,
     realtime: Literal["on", "off"],
+    **choice: Unpack[Choice],
 ) -> None:
     """Separate a live microphone and hear one source of it.
 
@@ -145,6 +145,8 @@ def run(
       rtsep run --device demo --record out/       a built-in mixture; needs no sound card
       rtsep run --device USB --output 4           by part of the name, by index
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
+      rtsep run --learn-noise 10                  learn the noise for 10 s, then remove it
+      rtsep run --sources me.rtsep,fan.rtsep      what `rtsep learn` made
       rtsep run --virtual-mic                     other programs hear it as microphone "rtsep"
     """  # noqa: D301
     if virtual_mic is not None:
@@ -153,7 +155,7 @@ def run(
         output = click.get_current_context().with_resource(opened_virtual_mic(virtual_mic))
     process = Process()  # it starts while the model is loaded
     click.get_current_context().call_on_close(process.close)
-    bundle = weights.find(model)
+    bundle = choose(choice)
     gains = _gains(bundle, listen, gain)
     try:
         stream = open_device(device, output, channels, block, buffer, process)
