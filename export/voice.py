@@ -18,9 +18,9 @@ from rtsep.learned.source import Source, stream, write
 from rtsep.offline import BLOCK
 from rtsep.train.learning import Plan, learn
 
-SPEAKERS, SECONDS = 80, 6.0
+SPEAKERS, SECONDS = 60, 4.0
 RATE_HZ, WINDOW, HOP = 16000, 512, 128
-PLAN = Plan("nmf", 64, updates=150)
+PLAN = Plan("nmf", 64, updates=100)
 WEIGHTS = Path(__file__).parents[1] / "rtsep" / "weights"
 
 

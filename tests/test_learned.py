@@ -267,7 +267,7 @@ def test_convolutive_nmf_finds_a_sound_that_changes() -> None:
         learned, h = nmf.learn(x, 2, taps)
         y = learned.explain(np.pad(h, ((taps - 1, 0), (0, 0))))[0]
         errors.append(np.abs(x - y).sum() / x.sum())
-    assert errors[1] < 0.1 < errors[0]
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_one_source_alone_separates_nothing() -> None:

@@ -225,7 +225,8 @@ def test_sources_that_do_not_fit(desk: Path, tmp_path: Path) -> None:
     assert "two sources have one name" in said("--sources", f"{low},{low}")
     assert "leave it out" in said("--sources", low, "--model", "speech")
     assert "name a learned source" in said("--rest", "voice")
-    assert "for --sources alone" in said("--full-fit")
+    for options in ([], ["--sources", low], ["--sources", f"{low},{low}", "--rest", "voice"]):
+        assert "for two or more --sources" in said("--full-fit", *options)
     other.write_bytes(low.read_bytes()[:-100])
     assert f"{other} is not a learned source, or it is cut off" in said(
         "--sources", f"{low},{other}"

@@ -59,7 +59,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def read_all(paths: str) -> list[Source]:
     """Read the files of --sources."""
-    return [read(Path(path)) for path in paths.split(",")]
+    return [read(Path(path)) for path in paths.split(",") if path]
 
 
 def choose(choice: Choice) -> Bundle:

@@ -106,7 +106,8 @@ def learn(
 
 def _read(files: list[Path], spec: Spec) -> tuple[Float32, int]:
     """Magnitudes of all channels of all files, one after the other, and their samples."""
-    found, samples = [], 0
+    found: list[Float32] = []
+    samples = 0
     for path in files:
         audio = info(path)
         samples += round(audio.length * spec.sample_rate / audio.rate_hz)

@@ -66,7 +66,7 @@ def separate(
       rtsep separate *.flac -o stems/ --model my-model.onnx
       rtsep separate talk.wav -o stems/ --sources me.rtsep,fan.rtsep --full-fit
     """  # noqa: D301
-    separator = FullFit(choice, crossing) if full_fit else Live(choose(choice))
+    separator = FullFit(choice, crossing) if full_fit else Streamed(choose(choice))
     failed = 0
     done: dict[str, Path] = {}
     with Progress() as progress:
@@ -89,7 +89,7 @@ def separate(
         click.get_current_context().exit(2)
 
 
-class Live:
+class Streamed:
     """A bundle through the live engine."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -106,9 +106,10 @@ class FullFit:
     """Learned sources fitted to whole recordings."""
 
     def __init__(self, choice: Choice, crossing: float) -> None:
-        if choice["sources"] is None or choice["rest"] or choice["learn_noise"]:
-            raise LearnedError("--full-fit is for --sources alone, two or more")
-        self._learned = read_all(choice["sources"])
+        others = choice["model"], choice["rest"], choice["learn_noise"]
+        self._learned = read_all(choice["sources"] or "") if not any(others) else []
+        if len(self._learned) < 2:
+            raise LearnedError("--full-fit is for two or more --sources, and nothing else")
         self._spec, self._penalty = alike(self._learned), Penalty(crossing=crossing)
         self.sources, self.passes = self._spec.sources, 2
 
@@ -120,7 +121,7 @@ class FullFit:
         yield from masked(read(), *shape, np.stack(masks))
 
 
-def _separate(path: Path, folder: Path, separator: Live | FullFit, progress: Progress) -> None:
+def _separate(path: Path, folder: Path, separator: Streamed | FullFit, progress: Progress) -> None:
     audio = info(path)
     paths = [stem_path(folder, path, source) for source in separator.sources]
     task = progress.add_task(escape(path.name), total=separator.passes * audio.length)

@@ -70,7 +70,7 @@ class Decoder:
     @property
     def bins(self) -> int:
         """Magnitudes per frame."""
-        return self.matrices[-1].shape[1]
+        return int(self.matrices[-1].shape[1])
 
     def explain(self, h: Float32) -> tuple[Float32, list[Float32]]:
         """Magnitudes of some frames.
@@ -84,14 +84,14 @@ class Decoder:
         -------
         (frames, bins) magnitudes, and the slopes of each layer for `trace`.
         """
-        x, slopes = unfold(h, self.taps), []
+        x, slopes = unfold(h, self.taps), list[Float32]()
         for matrix in self.matrices:
             x = x @ matrix
             if not self.linear:
                 small = np.exp(-np.abs(x))
-                slopes.append(np.where(x > 0, 1.0, small) / (1.0 + small))
+                slopes.append(np.where(x > 0, np.float32(1.0), small) / (1 + small))
                 x = np.maximum(x, 0.0) + np.log1p(small)
-        return x if self.linear else x * np.float32(self.scale), slopes
+        return x if self.linear else np.asarray(x * np.float32(self.scale)), slopes
 
     def trace(self, ratio: Float32, slopes: Sequence[Float32]) -> tuple[Float32, Float32]:
         """Both parts of the divergence's gradient with regard to the activations.

@@ -10,8 +10,8 @@ from rtsep.learned.source import LearnedError
 from rtsep.offline import aligned, engine_for
 from rtsep.spec import Float32, Spec
 
-MAX_VALUES = 1 << 28
-"""Most magnitudes of a recording that are fitted at once: an hour at 16 kHz in windows of 512."""
+MAX_VALUES = 1 << 25
+"""Most magnitudes of a recording fitted at once: 17 minutes at 16 kHz in windows of 512, 128."""
 
 
 class _Collect:

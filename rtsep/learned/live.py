@@ -59,12 +59,15 @@ class Noise:
         Of its dictionary.
     memory_s
         How long what it learns counts, in seconds: the first guesses shall be forgotten.
+    anchor
+        How much its activations keep to their mean over these seconds afterwards.
     """
 
     name: str
     seconds: float
     rank: int = 16
     memory_s: float = 3.0
+    anchor: float = 1.0
 
 
 def rest(name: str, spec: Spec, voice: Source) -> Rest:
@@ -87,6 +90,7 @@ def bundle(
     noise: Noise | None = None,
     sparsity: float = 0.0,
     memory: float = MEMORY,
+    power: float = 1.0,
 ) -> Bundle:
     """Combine learned sources into a bundle for the ordinary engine.
 
@@ -102,6 +106,8 @@ def bundle(
         Penalty of the learned sources' activations.
     memory
         Weight of the last frame's activations in the first guess.
+    power
+        Of the magnitudes whose shares are the masks: 1 in the papers, 2 for Wiener filters.
 
     Raises
     ------
@@ -119,7 +125,7 @@ def bundle(
     if len(set(names)) < len(names):
         raise LearnedError(f"two sources have one name: {', '.join(names)}")
     spec = replace(spec, sources=names)
-    graph = _graph(sources, spec, steps, rest, noise, Penalty(sparsity), memory)
+    graph = _graph(sources, spec, steps, rest, noise, Penalty(sparsity), memory, power)
     kinds = sorted({MODELS[source.model] for source in sources})
     texts = {
         "name": " + ".join(names),
@@ -142,6 +148,7 @@ def _graph(
     noise: Noise | None,
     penalty: Penalty,
     memory: float,
+    power: float,
 ) -> onnx.ModelProto:
     g = Writer()
     bins, count = spec.frame_shape[1], len(spec.sources)
@@ -173,7 +180,8 @@ def _graph(
                 trust=1.0,
                 memory_frames=noise.memory_s * rate,
                 gate=listening,
-                always=True,
+                anchor=noise.anchor,
+                learned_frames=noise.seconds * rate,
             )
         )
     for part in parts:
@@ -187,6 +195,8 @@ def _graph(
         ratio = _ratio(g, x, parts)
     pieces = [piece for part in parts for piece in part.newest()]
     explained = g("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
+    if power != 1:
+        explained = g("Pow", explained, g.number(power))
     _mask(g, mixture, explained, listening, count, bins)
     for part in parts:
         part.end(ratio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ class Writer:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def __call__(self, operator: str, *inputs: str, name: str = "", **attributes: object) -> str:
+    def __call__(self, operator: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add a node with one output; return its name."""
         output = name or f"v{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))

@@ -243,8 +243,11 @@ class Learning:
         After so many frames, what was learned counts 1/e.
     gate
         (streams, 1, 1): how much is learned from the newest frame, 0 to 1; all if empty.
-    always
-        Whether it explains before the separation begins, too.
+    anchor
+        How much the activations keep to their mean over the frames learned from, once the
+        separation has begun: a Gamma prior of that mean, as heavy as so many frames.
+    learned_frames
+        How many frames that are; with an anchor, what is learned explains them alone.
     """
 
     def __init__(
@@ -256,9 +259,11 @@ class Learning:
         trust: float,
         memory_frames: float,
         gate: str = "",
-        always: bool = False,
+        anchor: float = 0.0,
+        learned_frames: float = 0.0,
     ) -> None:
-        self._g, self._name, self._gate, self._always = g, name, gate, always
+        self._g, self._name, self._gate = g, name, gate
+        self._anchor, self._frames = anchor, learned_frames
         self._first = first / first.sum(axis=1, keepdims=True)
         self._trust, self._keep = trust, float(np.exp(-1 / memory_frames))
 
@@ -266,8 +271,13 @@ class Learning:
         """Take the state in, make the dictionary of it, and guess the activations."""
         g, (rank, bins) = self._g, self._first.shape
         usual = np.full(rank, 1 / rank, np.float32)
-        own = replace(frame, gate="") if self._always else frame
+        own = replace(frame, gate="") if self._frames else frame
         self._h = _Activations(g, self._name, usual, 1, own)
+        if self._frames:
+            self._mean = g.input(f"state.{self._name}.mean", (1, rank))
+            self._pull = g("Mul", frame.gate, g.number(self._anchor))
+            self._kept = g("Mul", self._mean, self._pull)
+            self._share = g("Reciprocal", g("Add", self._pull, g.number(1.0)))
         self._seen = g.input(f"state.{self._name}.heard", (rank, bins))
         w = g("Add", self._seen, g.number(self._trust * self._first[None]))
         self._w = g("Div", w, g("ReduceSum", w, g.integers(2)))
@@ -280,7 +290,10 @@ class Learning:
 
     def improve(self, ratio: str) -> None:
         """Do one update of the activations; the entries add up to 1."""
-        self._h.multiply(self._g("MatMul", ratio, self._wt))
+        g, h = self._g, self._h
+        h.multiply(g("MatMul", ratio, self._wt))
+        if self._frames:
+            h.live = g("Mul", g("Add", h.live, self._kept), self._share)
 
     def newest(self) -> list[str]:
         """Explain the newest frame."""
@@ -307,4 +320,8 @@ class Learning:
             keep = g("Sub", g.number(1.0), forgotten)
         seen = g("Add", g("Mul", self._seen, keep), told)
         g.output(seen, f"next_state.{self._name}.heard", (rank, bins))
+        if self._frames:
+            now = g("Mul", self._last(self._h.live), self._gate)
+            mean = g("Add", self._mean, g("Mul", now, g.number(1 / self._frames)))
+            g.output(mean, f"next_state.{self._name}.mean", (1, rank))
         self._h.hand_out()

@@ -10,7 +10,6 @@ offset. Only the decoder separates later, so the encoder may look ahead.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -21,8 +20,10 @@ from torch import Tensor, nn
 from rtsep.learned.decoder import EPSILON, Decoder
 from rtsep.spec import Float32
 
-BEND = 0.02
-"""Softplus bends at this share of the mean magnitude: 34 dB below it, so quiet cells can be."""
+BEND = 0.1
+"""Softplus bends at this share of the mean magnitude: 20 dB below it, so quiet cells can be."""
+OPEN = 5.0
+"""Activation, before training, of an entry by what it was taken from: well beyond the bend."""
 PIECE = 100
 """Frames a recurrent encoder reads in one go."""
 
@@ -33,7 +34,7 @@ class AutoEncoder(nn.Module):
     Parameters
     ----------
     x
-        What will be learned from; sets the scale of the random start.
+        What will be learned from. Entries begin as pieces of it, see `exemplars`.
     rank
         Activations per frame.
     hidden
@@ -53,25 +54,32 @@ class AutoEncoder(nn.Module):
         self.scale = BEND * float(x.mean())
         self.level = float(x.sum(dim=1).mean())
         self.lstm = nn.LSTM(bins, rank, batch_first=True) if recurrent else None
-        widths = [taps * bins, *([hidden] if hidden else []), rank]
+        pieces = exemplars(F.pad(x, (0, 0, 0, taps - 1)).unfold(0, taps, 1), hidden or rank)
+        # A piece turned round detects itself; x is scaled as in `encode`.
+        matched = pieces * (OPEN * self.level / bins / pieces.square().sum((1, 2), keepdim=True))
+        encoder = [matched.transpose(1, 2).flatten(1).T]  # (taps * bins, entries), by frame
+        decoder = [pieces.permute(2, 0, 1).flatten(0, 1) / self.scale]
+        if hidden:  # each activation begins as the sum of some entries
+            between = 0.1 * torch.rand(rank, hidden) / rank
+            between[torch.arange(hidden) % rank, torch.arange(hidden)] += 1
+            encoder.append(between.T * (rank / hidden))
+            decoder.insert(0, between)
         if recurrent:
-            widths = [rank, rank]
-        self.encoder = nn.ParameterList(
-            torch.randn(a, b) / a**0.5 for a, b in itertools.pairwise(widths)
-        )
-        widths = [taps * rank, *([hidden] if hidden else []), bins]
-        decoder = [torch.rand(a, b) * 3 / a for a, b in itertools.pairwise(widths)]
-        decoder[-1] *= x.mean(dim=0) / self.scale
-        self.decoder = nn.ParameterList(decoder)
+            encoder = [torch.randn(rank, rank) * 2 / rank**0.5]
+        self.encoder = nn.ParameterList(matrix.contiguous() for matrix in encoder)
+        self.decoder = nn.ParameterList(matrix.contiguous() for matrix in decoder)
+        with torch.no_grad():
+            self.decoder[-1] *= x.sum() / self.decode(self.encode(x)).sum()
 
     def encode(self, x: Tensor) -> Tensor:
         """Activations of all frames."""
         x = x * (x.shape[1] / self.level)
         if self.lstm is not None:
-            pieces = F.pad(x, (0, 0, 0, -len(x) % PIECE)).unflatten(0, (-1, PIECE))
-            h = self.lstm(pieces)[0].flatten(0, 1)[: len(x)]
+            pieces: Tensor = F.pad(x, (0, 0, 0, -len(x) % PIECE)).unflatten(0, (-1, PIECE))
+            h: Tensor = self.lstm(pieces)[0].flatten(0, 1)[: len(x)]
         else:
-            h = F.pad(x, (0, 0, 0, self.taps - 1)).unfold(0, self.taps, 1).flatten(1)
+            h = F.pad(x, (0, 0, 0, self.taps - 1)).unfold(0, self.taps, 1)
+            h = h.transpose(1, 2).flatten(1)
         for matrix in self.encoder:
             h = F.softplus(h @ matrix)
         return h
@@ -83,6 +91,35 @@ class AutoEncoder(nn.Module):
         for matrix in self.decoder:
             y = F.softplus(y @ matrix)
         return y * self.scale
+
+
+def exemplars(x: Tensor, count: int) -> Tensor:
+    """Choose pieces of a recording that differ, by chance.
+
+    D. Arthur, S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007; pieces
+    differ by the angle between them.
+
+    Parameters
+    ----------
+    x
+        (frames, bins, taps).
+    count
+        Pieces wanted.
+
+    Returns
+    -------
+    (count, bins, taps)
+    """
+    flat = x.flatten(1)
+    loudness = flat.norm(dim=1)
+    direction = flat / (loudness[:, None] + EPSILON)
+    far = torch.ones(len(flat))
+    chosen = []
+    for _ in range(count):
+        index = int(torch.multinomial(far * loudness + 1e-9, 1))
+        chosen.append(index)
+        far = torch.minimum(far, (1 - (direction @ direction[index]).square()).clamp(min=0))
+    return x[chosen] + EPSILON
 
 
 def divergence(x: Tensor, y: Tensor) -> Tensor:
@@ -138,7 +175,7 @@ def learn(
         if smallness:
             loss = loss + smallness * sum(w.abs().mean() for w in model.decoder)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         done()
     with torch.no_grad():
