@@ -223,6 +223,39 @@ def test_noise_passes_while_it_is_learned_and_is_removed_then() -> None:
     assert error < 0.02 * np.sum(np.abs(hum * phases[1][frames + 5 :]) ** 2)
 
 
+def test_learning_noise_is_the_plain_formula() -> None:
+    """Online factorisation while it listens, activations drawn to their mean afterwards."""
+    steps, memory, sparsity, frames = 3, 0.6, 0.2, spectra(60)
+    noise, voice = Noise("noise", 30 * HOP / RATE, rank=4, memory_s=0.02, anchor=2.0), source("v")
+    made = bundle([voice], noise=noise, steps=steps, memory=memory, sparsity=sparsity)
+    found = live(frames, Separator(made))
+    (w,), usual = voice.decoder.matrices, voice.decoder.usual
+    first = np.random.default_rng(0).uniform(0.1, 1.9, (4, BINS))
+    first /= first.sum(axis=1, keepdims=True)
+    seen, mean = np.zeros((4, BINS)), np.zeros(4)
+    spoken, heard = np.zeros(5), np.zeros(4)
+    keep = np.exp(-HOP / RATE / noise.memory_s)
+    for t, frame in enumerate(frames):
+        x, listening = np.hypot(*frame), t < 30
+        u = (seen + first) / (seen + first).sum(axis=1, keepdims=True)
+        level, pull = x.sum(), 0.0 if listening else noise.anchor
+        spoken = (memory * spoken + (1 - memory) * level * usual / 2) * (not listening)
+        heard = memory * heard + (1 - memory) * level / 4 / 2
+        for _ in range(steps):
+            ratio = x / (spoken @ w + heard @ u + EPSILON)
+            spoken = spoken * (w @ ratio) / (w.sum(axis=1) + sparsity + EPSILON)
+            heard = (heard * (u @ ratio) + pull * mean) / (1 + pull)
+        ratio = x / (spoken @ w + heard @ u + EPSILON)
+        share = (spoken @ w + EPSILON / 2) / (spoken @ w + heard @ u + EPSILON)
+        wanted = np.stack(
+            [frame, 0 * frame] if listening else [share * frame, frame - share * frame]
+        )
+        np.testing.assert_allclose(found[t], wanted, atol=2e-4 * np.abs(frames).max())
+        if listening:
+            seen = keep * seen + (heard / level)[:, None] * ratio * u
+            mean = mean + heard / 30
+
+
 def test_the_rest_is_learned() -> None:
     """What the known source can't explain goes to a rest that knew nothing of it."""
     bins = np.arange(BINS)

@@ -28,6 +28,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("RTSEP_DATA"))
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=1, help="processes that learn; 1")
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--runs", type=Path, default=Path("runs/learned"))
     arguments = parser.parse_args()
@@ -44,7 +45,7 @@ def main() -> None:
         print(noise.table(removed), "\n")
     found = pairs(data, arguments.pairs) if {"protocol", "steps"} & set(wanted) else []
     if "protocol" in wanted:
-        scored = protocol.run(found, folder)
+        scored = protocol.run(found, folder, arguments.jobs)
         print(protocol.table(scored), "\n")
         protocol.draw(scored, folder / "protocol.png")
     if "steps" in wanted:

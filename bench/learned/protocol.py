@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +61,33 @@ def score(estimates: Float32, references: Float32) -> list[dict[str, float]]:
     ]
 
 
-def run(pairs: Iterable[Pair], folder: Path) -> dict[str, Any]:
-    """Do it all, except what is in ``folder`` already."""
-    path = folder / "protocol.json"
+def work(pair: Pair, folder: Path) -> dict[str, Any]:
+    """Do all plans for one pair, except what is in ``folder`` already."""
+    mixed = "+".join(pair.names)
+    path = folder / f"{mixed}.json"
     found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    for pair in pairs:
-        for plan in PLANS:
-            key = f"{plan.model} {plan.rank}"
-            entry = found.setdefault(key, {})
-            mixed = " + ".join(pair.names)
-            if mixed in entry:
-                continue
+    for plan in PLANS:
+        key = f"{plan.model} {plan.rank}"
+        if key not in found:
             sources, seconds = learned(pair, plan, folder)
             scores = score(full_fit(pair.mixture, sources), pair.sentences)
-            entry[mixed] = {"learning_s": seconds, "scores": scores}
+            found[key] = {"learning_s": seconds, "scores": scores}
             print(f"{mixed:20} {key:14} SDR {np.mean([s['sdr_db'] for s in scores]):6.2f} dB")
             path.write_text(json.dumps(found, indent=1), "utf-8")
     return found
+
+
+def run(pairs: Sequence[Pair], folder: Path, jobs: int) -> dict[str, Any]:
+    """Do all pairs, some at a time: by plan, then by pair, what was found."""
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        done = list(pool.map(work, pairs, [folder] * len(pairs)))
+    return {
+        f"{plan.model} {plan.rank}": {
+            "+".join(pair.names): found[f"{plan.model} {plan.rank}"]
+            for pair, found in zip(pairs, done, strict=True)
+        }
+        for plan in PLANS
+    }
 
 
 def values(entry: dict[str, Any], score: str) -> list[float]:
