@@ -10,7 +10,7 @@ import numpy as np
 from bench.learned.material import RATE_HZ, live, rows, sound
 from bench.learned.wiener import wiener
 from rtsep import weights
-from rtsep.learned.live import STEPS, Noise, bundle
+from rtsep.learned.live import REMOVAL, Noise, bundle
 from rtsep.metrics import si_sdr_db, stoi
 from rtsep.spec import Float32
 
@@ -56,11 +56,9 @@ def mixtures(data: Path, split: str, count: int) -> list[tuple[str, Float32, Flo
     return found
 
 
-def run(data: Path, split: str = "test", count: int = 10, **options: Any) -> list[dict[str, Any]]:
+def run(data: Path, split: str = "test", count: int = 10) -> list[dict[str, Any]]:
     """Score both, and the mixture, on the part with speech."""
-    steps = options.pop("steps", STEPS)
-    learn_noise = Noise("noise", ALONE_S, **options.pop("noise", {}))
-    learned = bundle([weights.voice()], noise=learn_noise, steps=steps, **options)
+    learned = bundle([weights.voice()], noise=Noise("noise", ALONE_S), **REMOVAL)
     found = []
     for name, mixture, speech in mixtures(data, split, count):
         n = len(speech)

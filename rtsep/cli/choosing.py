@@ -83,5 +83,5 @@ def choose(choice: Choice) -> Bundle:
         name = check_name(choice["rest"])
         options["rest"] = live.rest(name, sources[0].spec, weights.voice())
     if noise is not None:
-        options["noise"] = live.Noise("noise", noise)
+        options |= {"noise": live.Noise("noise", noise), **live.REMOVAL}
     return live.bundle(sources, **options)

@@ -17,10 +17,12 @@ from rtsep.learned.parts import Frame, Learned, Learning, Part
 from rtsep.learned.source import MODELS, LearnedError, Source, alike
 from rtsep.spec import Float32, Spec
 
-STEPS = 10
+STEPS = 5
 """Updates per frame unless another number is asked for; the dial between quality and load."""
-MEMORY = 0.9
+MEMORY = 0.5
 """Weight of the last frame's activations in the first guess of the next ones."""
+REMOVAL = {"sparsity": 0.1, "power": 2.0}
+"""Options of `bundle` that suit a noise learned live: what both could explain is the noise's."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Noise:
     seconds: float
     rank: int = 16
     memory_s: float = 3.0
-    anchor: float = 1.0
+    anchor: float = 3.0
 
 
 def rest(name: str, spec: Spec, voice: Source) -> Rest:

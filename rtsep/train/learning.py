@@ -51,7 +51,7 @@ class Plan:
         return self.updates or _UPDATES[self.model]
 
 
-_UPDATES = {"nmf": 200, "cnmf": 100, "nae": 300, "nae-deep": 400, "ccae": 150, "rcae": 150}
+_UPDATES = {"nmf": 200, "cnmf": 100, "nae": 60, "nae-deep": 100, "ccae": 60, "rcae": 100}
 _SPARSITY = {"nmf": 0.0, "cnmf": 0.0, "nae": 0.0, "nae-deep": 0.0, "ccae": 0.0, "rcae": 0.0}
 
 
