@@ -10,7 +10,7 @@ import numpy as np
 from bench.learned.material import RATE_HZ, live, rows, sound
 from bench.learned.wiener import wiener
 from rtsep import weights
-from rtsep.learned.live import REMOVAL, Noise, bundle
+from rtsep.learned.live import REMOVAL, REMOVAL_STEPS, Noise, bundle
 from rtsep.metrics import si_sdr_db, stoi
 from rtsep.spec import Float32
 
@@ -19,7 +19,9 @@ VOICES_INSIDE = ("amb_cafe", "amb_crowd", "berlin_street", "berlin_crowd", "sc_m
 """Noises with voices in them are no noises here."""
 
 
-def mixtures(data: Path, split: str, count: int) -> list[tuple[str, Float32, Float32]]:
+def mixtures(
+    data: Path, split: str, count: int, speech_split: str = ""
+) -> list[tuple[str, Float32, Float32]]:
     """Noise, then noise and speech: name, mixture (n,), speech (m,) at its end.
 
     SNR from -5 to 10 dB in turn; noises in turn by category, each recording once.
@@ -32,7 +34,7 @@ def mixtures(data: Path, split: str, count: int) -> list[tuple[str, Float32, Flo
     turn = max(map(len, kinds.values()))
     noises = [paths[i] for i in range(turn) for paths in kinds.values() if i < len(paths)]
     spoken: dict[str, list[str]] = {}
-    for row in rows(data, "speech16k", split):
+    for row in rows(data, "speech16k", speech_split or split):
         spoken.setdefault(row["speaker_or_category"], []).append(row["path"])
     speakers = sorted(spoken)
     found = []
@@ -58,7 +60,8 @@ def mixtures(data: Path, split: str, count: int) -> list[tuple[str, Float32, Flo
 
 def run(data: Path, split: str = "test", count: int = 10) -> list[dict[str, Any]]:
     """Score both, and the mixture, on the part with speech."""
-    learned = bundle([weights.voice()], noise=Noise("noise", ALONE_S), **REMOVAL)
+    noise = Noise("noise", ALONE_S)
+    learned = bundle([weights.voice()], noise=noise, steps=REMOVAL_STEPS, **REMOVAL)
     found = []
     for name, mixture, speech in mixtures(data, split, count):
         n = len(speech)

@@ -22,7 +22,7 @@ class Choice(TypedDict):
     sources: str | None
     rest: str | None
     learn_noise: float | None
-    steps: int
+    steps: int | None
 
 
 _OPTIONS = (
@@ -46,8 +46,8 @@ _OPTIONS = (
     click.option(
         "--steps",
         type=click.IntRange(1, 200),
-        default=live.STEPS,
-        help=f"Updates per frame of learned sources: quality against load; {live.STEPS}.",
+        help=f"Updates per frame of learned sources: quality against load; {live.STEPS}, or "
+        f"{live.REMOVAL_STEPS} with --learn-noise.",
     ),
 )
 
@@ -78,7 +78,8 @@ def choose(choice: Choice) -> Bundle:
     if choice["model"] is not None:
         raise LearnedError("--model is for trained bundles: leave it out with learned sources")
     sources = [weights.voice()] if learned is None else read_all(learned)
-    options: dict[str, Any] = {"steps": choice["steps"]}
+    usual = live.STEPS if noise is None else live.REMOVAL_STEPS
+    options: dict[str, Any] = {"steps": choice["steps"] or usual}
     if choice["rest"] is not None:
         name = check_name(choice["rest"])
         options["rest"] = live.rest(name, sources[0].spec, weights.voice())

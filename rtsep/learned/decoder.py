@@ -28,7 +28,7 @@ from rtsep.spec import Float32
 
 EPSILON = 1e-6
 """Added to every explanation: -150 dB re a sine at full scale in a window of 512."""
-UPDATES = 150
+UPDATES = 100
 """Of a fit to a whole recording."""
 PACE = 0.5
 """Exponent of the update for decoders that are not linear; whole steps overshoot there."""

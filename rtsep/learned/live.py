@@ -21,8 +21,10 @@ STEPS = 5
 """Updates per frame unless another number is asked for; the dial between quality and load."""
 MEMORY = 0.5
 """Weight of the last frame's activations in the first guess of the next ones."""
-REMOVAL = {"sparsity": 0.1, "power": 2.0}
+REMOVAL = {"sparsity": 0.1, "power": 2.0, "memory": 0.9}
 """Options of `bundle` that suit a noise learned live: what both could explain is the noise's."""
+REMOVAL_STEPS = 2
+"""`STEPS` for them: more would let the voice explain the noise's chance."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,16 @@ class Noise:
         How long what it learns counts, in seconds: the first guesses shall be forgotten.
     anchor
         How much its activations keep to their mean over these seconds afterwards.
+    weight
+        Of its magnitudes where masks are made of them.
     """
 
     name: str
     seconds: float
-    rank: int = 16
+    rank: int = 32
     memory_s: float = 3.0
-    anchor: float = 3.0
+    anchor: float = 0.2
+    weight: float = 1.5
 
 
 def rest(name: str, spec: Spec, voice: Source) -> Rest:
@@ -161,8 +166,8 @@ def _graph(
     if window > 1:
         past = g.input("state.recent", (window - 1, bins))
         x = g("Concat", past, x, axis=1)
-        newest = g("Slice", x, g.integers(1), g.integers(window), g.integers(1))
-        g.output(newest, "next_state.recent", (window - 1, bins))
+        recent = g("Slice", x, g.integers(1), g.integers(window), g.integers(1))
+        g.output(recent, "next_state.recent", (window - 1, bins))
     separating = listening = ""
     if noise is not None:
         listening, separating = _phases(g, noise, spec)
@@ -197,9 +202,16 @@ def _graph(
         ratio = _ratio(g, x, parts)
     pieces = [piece for part in parts for piece in part.newest()]
     explained = g("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
+    if noise is not None and noise.weight != 1:
+        weights = np.ones((1, count, 1), np.float32)
+        weights[0, -1] = noise.weight
+        explained = g("Mul", explained, g.number(weights))
     if power != 1:
         explained = g("Pow", explained, g.number(power))
-    _mask(g, mixture, explained, listening, count, bins)
+    masks = _masks(g, explained, listening, count)
+    masks = g("Reshape", masks, g.integers(0, 1, count, 1, 1, bins))
+    separated = g("Mul", masks, g("Unsqueeze", mixture, g.integers(2)))
+    g.output(separated, "sources", (1, count, 1, 2, bins))
     for part in parts:
         part.end(ratio)
     return g.model("learned")
@@ -225,8 +237,8 @@ def _ratio(g: Writer, x: str, parts: Sequence[Part]) -> str:
     return g("Div", x, g("Sum", *explained, g.number(EPSILON)))
 
 
-def _mask(g: Writer, mixture: str, explained: str, dry: str, count: int, bins: int) -> None:
-    """Give each source its share of what is explained, in the mixture's phase."""
+def _masks(g: Writer, explained: str, dry: str, count: int) -> str:
+    """(streams, sources, bins): each source's share; all is the first one's while ``dry``."""
     parts = g("Add", explained, g.number(EPSILON / count))
     masks = g("Div", parts, g("ReduceSum", parts, g.integers(1)))
     if dry:
@@ -234,9 +246,7 @@ def _mask(g: Writer, mixture: str, explained: str, dry: str, count: int, bins: i
         first[0, 0] = 1.0
         towards = g("Mul", dry, g("Sub", g.number(first), masks))
         masks = g("Add", masks, towards)
-    masks = g("Reshape", masks, g.integers(0, 1, count, 1, 1, bins))
-    sources = g("Mul", masks, g("Unsqueeze", mixture, g.integers(2)))
-    g.output(sources, "sources", (1, count, 1, 2, bins))
+    return masks
 
 
 def _phases(g: Writer, noise: Noise, spec: Spec) -> tuple[str, str]:

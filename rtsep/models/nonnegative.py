@@ -5,7 +5,7 @@ P. Smaragdis, S. Venkataramani, "A neural network alternative to non-negative au
 symmetric layers between. S. Venkataramani, C. Subakan, P. Smaragdis, "Neural network alternatives
 to convolutive audio models for source separation", MLSP 2017 (arXiv 1709.07908): encoder and
 decoder are convolutions over frames (CCAE), or the encoder is recurrent (RCAE). No layer has an
-offset. Only the decoder separates later, so the encoder may look ahead.
+offset. Encoders look back, never ahead: what separates live has to know an entry when it begins.
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ class AutoEncoder(nn.Module):
         self.scale = BEND * float(x.mean())
         self.level = float(x.sum(dim=1).mean())
         self.lstm = nn.LSTM(bins, rank, batch_first=True) if recurrent else None
-        pieces = exemplars(F.pad(x, (0, 0, 0, taps - 1)).unfold(0, taps, 1), hidden or rank)
-        # A piece turned round detects itself; x is scaled as in `encode`.
-        matched = pieces * (OPEN * self.level / bins / pieces.square().sum((1, 2), keepdim=True))
+        following = F.pad(x, (0, 0, 0, taps - 1)).unfold(0, taps, 1)
+        chosen = exemplars(following, hidden or rank)
+        pieces, heard = following[chosen] + EPSILON, self.heard(x)[chosen] + EPSILON
+        # What led to a piece announces it; x is scaled as in `encode`.
+        matched = heard * (OPEN * self.level / bins / heard.square().sum((1, 2), keepdim=True))
         encoder = [matched.transpose(1, 2).flatten(1).T]  # (taps * bins, entries), by frame
         decoder = [pieces.permute(2, 0, 1).flatten(0, 1) / self.scale]
         if hidden:  # each activation begins as the sum of some entries
@@ -71,6 +73,10 @@ class AutoEncoder(nn.Module):
         with torch.no_grad():
             self.decoder[-1] *= x.sum() / self.decode(self.encode(x)).sum()
 
+    def heard(self, x: Tensor) -> Tensor:
+        """(frames, bins, taps): what the convolutional encoder sees at each frame."""
+        return F.pad(x, (0, 0, self.taps - 1, 0)).unfold(0, self.taps, 1)
+
     def encode(self, x: Tensor) -> Tensor:
         """Activations of all frames."""
         x = x * (x.shape[1] / self.level)
@@ -78,8 +84,7 @@ class AutoEncoder(nn.Module):
             pieces: Tensor = F.pad(x, (0, 0, 0, -len(x) % PIECE)).unflatten(0, (-1, PIECE))
             h: Tensor = self.lstm(pieces)[0].flatten(0, 1)[: len(x)]
         else:
-            h = F.pad(x, (0, 0, 0, self.taps - 1)).unfold(0, self.taps, 1)
-            h = h.transpose(1, 2).flatten(1)
+            h = self.heard(x).transpose(1, 2).flatten(1)
         for matrix in self.encoder:
             h = F.softplus(h @ matrix)
         return h
@@ -94,7 +99,7 @@ class AutoEncoder(nn.Module):
 
 
 def exemplars(x: Tensor, count: int) -> Tensor:
-    """Choose pieces of a recording that differ, by chance.
+    """Choose pieces of a recording that differ, by chance; return their frames.
 
     D. Arthur, S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007; pieces
     differ by the angle between them.
@@ -108,7 +113,7 @@ def exemplars(x: Tensor, count: int) -> Tensor:
 
     Returns
     -------
-    (count, bins, taps)
+    (count,)
     """
     flat = x.flatten(1)
     loudness = flat.norm(dim=1)
@@ -119,7 +124,7 @@ def exemplars(x: Tensor, count: int) -> Tensor:
         index = int(torch.multinomial(far * loudness + 1e-9, 1))
         chosen.append(index)
         far = torch.minimum(far, (1 - (direction @ direction[index]).square()).clamp(min=0))
-    return x[chosen] + EPSILON
+    return torch.tensor(chosen)
 
 
 def divergence(x: Tensor, y: Tensor) -> Tensor:
