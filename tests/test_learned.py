@@ -226,8 +226,9 @@ def test_noise_passes_while_it_is_learned_and_is_removed_then() -> None:
 def test_learning_noise_is_the_plain_formula() -> None:
     """Online factorisation while it listens, activations drawn to their mean afterwards."""
     steps, memory, sparsity, frames = 3, 0.6, 0.2, spectra(60)
-    noise, voice = Noise("noise", 30 * HOP / RATE, rank=4, memory_s=0.02, anchor=2.0), source("v")
-    made = bundle([voice], noise=noise, steps=steps, memory=memory, sparsity=sparsity)
+    noise, voice = Noise("noise", 30 * HOP / RATE, 4, 0.02, anchor=2.0, weight=1.5), source("v")
+    options = {"steps": steps, "memory": memory, "sparsity": sparsity, "power": 2.0}
+    made = bundle([voice], noise=noise, **options)  # type: ignore[arg-type]
     found = live(frames, Separator(made))
     (w,), usual = voice.decoder.matrices, voice.decoder.usual
     first = np.random.default_rng(0).uniform(0.1, 1.9, (4, BINS))
@@ -246,7 +247,8 @@ def test_learning_noise_is_the_plain_formula() -> None:
             spoken = spoken * (w @ ratio) / (w.sum(axis=1) + sparsity + EPSILON)
             heard = (heard * (u @ ratio) + pull * mean) / (1 + pull)
         ratio = x / (spoken @ w + heard @ u + EPSILON)
-        share = (spoken @ w + EPSILON / 2) / (spoken @ w + heard @ u + EPSILON)
+        powers = (spoken @ w) ** 2, (1.5 * heard @ u) ** 2
+        share = (powers[0] + EPSILON / 2) / (powers[0] + powers[1] + EPSILON)
         wanted = np.stack(
             [frame, 0 * frame] if listening else [share * frame, frame - share * frame]
         )

@@ -32,6 +32,8 @@ UPDATES = 100
 """Of a fit to a whole recording."""
 PACE = 0.5
 """Exponent of the update for decoders that are not linear; whole steps overshoot there."""
+LIMIT = 2.0
+"""Most that one update multiplies such activations by: nothing else keeps them from Inf."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def improve(
         others = sum((s for j, s in enumerate(shares) if j != i), np.zeros_like(level))
         kept_small = penalty.sparsity + penalty.crossing * others[:, None]
         factor = gain / (loss + kept_small + np.float32(EPSILON))
-        h[decoder.taps - 1 :] *= factor if decoder.linear else factor**PACE
+        h[decoder.taps - 1 :] *= factor if decoder.linear else np.minimum(factor**PACE, LIMIT)
 
 
 def masks(explained: Sequence[Float32]) -> Float32:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rtsep.learned.decoder import EPSILON, PACE, Decoder, Penalty
+from rtsep.learned.decoder import EPSILON, LIMIT, PACE, Decoder, Penalty
 from rtsep.learned.onnxgraph import Writer
 from rtsep.spec import Float32
 
@@ -186,7 +186,8 @@ class Learned:
         total, gradient = self._fold(total), self._fold(gradient)
         gain = g("Relu", g("Sub", total, gradient))
         loss_ = g("Add", g("Relu", g("Add", total, gradient)), g.number(2 * least))
-        self._h.multiply(g("Pow", g("Div", gain, loss_), g.number(PACE)))
+        factor = g("Pow", g("Div", gain, loss_), g.number(PACE))
+        self._h.multiply(g("Min", factor, g.number(LIMIT)))
 
     def _fold(self, u: str) -> str:
         """Add up what belongs to one activation: each frame's row moved by one, then their sum."""

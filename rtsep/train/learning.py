@@ -51,8 +51,8 @@ class Plan:
         return self.updates or _UPDATES[self.model]
 
 
-_UPDATES = {"nmf": 200, "cnmf": 100, "nae": 60, "nae-deep": 100, "ccae": 60, "rcae": 100}
-_SPARSITY = {"nmf": 0.0, "cnmf": 0.0, "nae": 0.05, "nae-deep": 0.05, "ccae": 0.05, "rcae": 0.05}
+_UPDATES = {"nmf": 200, "cnmf": 100, "nae": 60, "nae-deep": 60, "ccae": 60, "rcae": 100}
+_SPARSITY = {"nmf": 0.0, "cnmf": 0.0, "nae": 0.05, "nae-deep": 0.0, "ccae": 0.05, "rcae": 0.05}
 
 
 def check(magnitudes: Float32, samples: int, spec: Spec, rank: int) -> None:
