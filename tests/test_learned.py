@@ -248,7 +248,7 @@ def test_learning_noise_is_the_plain_formula() -> None:
             heard = (heard * (u @ ratio) + pull * mean) / (1 + pull)
         ratio = x / (spoken @ w + heard @ u + EPSILON)
         powers = (spoken @ w) ** 2, (1.5 * heard @ u) ** 2
-        share = (powers[0] + EPSILON / 2) / (powers[0] + powers[1] + EPSILON)
+        share = (powers[0] + EPSILON**2 / 2) / (powers[0] + powers[1] + EPSILON**2)
         wanted = np.stack(
             [frame, 0 * frame] if listening else [share * frame, frame - share * frame]
         )

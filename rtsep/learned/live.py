@@ -208,7 +208,7 @@ def _graph(
         explained = g("Mul", explained, g.number(weights))
     if power != 1:
         explained = g("Pow", explained, g.number(power))
-    masks = _masks(g, explained, listening, count)
+    masks = _masks(g, explained, listening, count, EPSILON**power)
     masks = g("Reshape", masks, g.integers(0, 1, count, 1, 1, bins))
     separated = g("Mul", masks, g("Unsqueeze", mixture, g.integers(2)))
     g.output(separated, "sources", (1, count, 1, 2, bins))
@@ -237,9 +237,9 @@ def _ratio(g: Writer, x: str, parts: Sequence[Part]) -> str:
     return g("Div", x, g("Sum", *explained, g.number(EPSILON)))
 
 
-def _masks(g: Writer, explained: str, dry: str, count: int) -> str:
+def _masks(g: Writer, explained: str, dry: str, count: int, least: float) -> str:
     """(streams, sources, bins): each source's share; all is the first one's while ``dry``."""
-    parts = g("Add", explained, g.number(EPSILON / count))
+    parts = g("Add", explained, g.number(least / count))
     masks = g("Div", parts, g("ReduceSum", parts, g.integers(1)))
     if dry:
         first = np.zeros((1, count, 1), np.float32)
