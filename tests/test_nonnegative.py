@@ -47,6 +47,16 @@ def test_sparsity_is_for_activations() -> None:
     assert spread[1] < spread[0]
 
 
+def test_smallness_is_for_weights() -> None:
+    x = np.random.default_rng(0).gamma(0.5, 1.0, (100, 33)).astype(np.float32)
+    sizes = []
+    for smallness in (0.0, 0.1):
+        made, h = by_plan(x, Plan("nae", 8, updates=100, sparsity=0.0, smallness=smallness))
+        unit = x.sum() / h.sum()  # the penalty is of the weights before they get their unit
+        sizes.append(float(np.abs(made.matrices[0]).mean() * unit))
+    assert sizes[1] < sizes[0]
+
+
 @pytest.mark.parametrize("index", range(2))
 def test_five_notes(index: int) -> None:
     """Rank 4: a basis per note; that of the third note sounds again in the fifth, alone."""

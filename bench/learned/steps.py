@@ -18,7 +18,7 @@ from rtsep.measure import Durations
 from rtsep.separator import Separator
 from rtsep.train.learning import Plan
 
-COUNTS = (1, 2, 5, 10, 20, 50)
+COUNTS = (1, 2, 5, 10, 20)
 PLANS = (Plan("nmf", 40), Plan("nae", 40), Plan("ccae", 20))
 HOPS = 2000
 """Timed for each point."""

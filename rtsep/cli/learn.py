@@ -52,6 +52,12 @@ _PATIENCE_S = 5.0  # without a block from the device
 @click.option("-k", "--rank", type=click.IntRange(min=1), default=40, help="Of the model; 40.")
 @click.option("--updates", type=click.IntRange(1, 100_000), help="Of the fit; by the model.")
 @click.option("--sparsity", type=click.FloatRange(0.0, 100.0), help="Penalty of the activations.")
+@click.option(
+    "--smallness",
+    type=click.FloatRange(0.0, 100.0),
+    default=0.0,
+    help="Penalty of an auto-encoder's weights; 0.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, help="Of the random start; 0.")
 @click.option("--rate", type=click.IntRange(1000, 192_000), default=16000, help="In Hz; 16000.")
 @click.option("--window", type=click.IntRange(16, 16384), default=512, help="In samples; 512.")
@@ -67,6 +73,7 @@ def learn(
     rank: int,
     updates: int | None,
     sparsity: float | None,
+    smallness: float,
     seed: int,
     rate: int,
     window: int,
@@ -88,7 +95,8 @@ def learn(
     if bool(files) == (device is not None):
         raise LearnedError("say what to learn from: either --from FILE... or --device")
     spec = stream(check_name(name or out.stem), rate, window, hop)
-    plan = Plan(model, rank, updates or 0, -1.0 if sparsity is None else sparsity, seed)
+    own = -1.0 if sparsity is None else sparsity
+    plan = Plan(model, rank, updates or 0, own, smallness, seed)
     with Progress(transient=True) as progress:
         if device is None:
             x, samples = _read(files, spec)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rtsep.learned import nmf
 from rtsep.learned.decoder import Decoder
-from rtsep.learned.source import MAX_RANK, MODELS, LearnedError, Source
+from rtsep.learned.source import MAX_RANK, MODELS, LearnedError
 from rtsep.spec import Float32, Spec
 
 SILENCE = 1e-5
@@ -36,6 +36,8 @@ class Plan:
         Of the fit; as many as the model is known to need if 0.
     sparsity
         Penalty of the activations; the model's own if negative.
+    smallness
+        Penalty of the decoder's weights, of auto-encoders only.
     seed
         Of the random start.
     """
@@ -44,6 +46,7 @@ class Plan:
     rank: int = 40
     updates: int = 0
     sparsity: float = -1.0
+    smallness: float = 0.0
     seed: int = 0
 
     def count(self) -> int:
@@ -128,7 +131,9 @@ def learn(
         taps = TAPS if model == "cnmf" else 1
         decoder, activations = nmf.learn(magnitudes, plan.rank, taps, **options)
     else:
-        decoder, activations = _autoencoder()(magnitudes, plan.rank, **_KINDS[model], **options)
+        decoder, activations = _autoencoder()(
+            magnitudes, plan.rank, smallness=plan.smallness, **_KINDS[model], **options
+        )
     if not all(np.all(np.isfinite(m)) for m in decoder.matrices):
         raise LearnedError(f"{model} diverged on this recording: use another --seed or nmf")
     return decoder, activations
@@ -151,11 +156,3 @@ def _autoencoder() -> Callable[..., tuple[Decoder, Float32]]:
             "use --model nmf"
         ) from None
     return train
-
-
-def source(
-    name: str, decoder: Decoder, spec: Spec, plan: Plan, seconds: float, told: str
-) -> Source:
-    """Name what was learned, and say from what."""
-    text = f"{plan.model}, rank {plan.rank}, {seconds:.1f} s of {told}"
-    return Source(name, plan.model, decoder, spec, text)
