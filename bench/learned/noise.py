@@ -80,7 +80,7 @@ def table(found: list[dict[str, Any]]) -> str:
     """Figures of each mixture and their means, in Markdown."""
     keys = ["wiener_improvement_db", "learned_improvement_db", "wiener_stoi", "learned_stoi"]
     lines = [
-        "| noise, SNR | Wiener, SI-SDRi dB | learned, SI-SDRi dB | STOI | STOI |",
+        "| noise, SNR | Wiener, SI-SDRi dB | learned, SI-SDRi dB | Wiener, STOI | learned, STOI |",
         "|---|---|---|---|---|",
     ]
     mean = {key: float(np.mean([row[key] for row in found])) for key in keys}
