@@ -12,8 +12,9 @@ import onnx
 from rtsep import __version__
 from rtsep.bundle import Bundle, describe, parse
 from rtsep.learned.decoder import EPSILON, Penalty
+from rtsep.learned.online import Learning
 from rtsep.learned.onnxgraph import Writer
-from rtsep.learned.parts import Frame, Learned, Learning, Part
+from rtsep.learned.parts import Frame, Learned, Part
 from rtsep.learned.source import MODELS, LearnedError, Source, alike
 from rtsep.spec import Float32, Spec
 
