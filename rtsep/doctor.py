@@ -16,7 +16,7 @@ from rtsep.io.process import Process
 
 KERNELS = (
     *("fft", "kernels", "polyphase", "ring", "timeline", "realtime"),
-    *("mixing", "scope", "voice", "io.callback", "io.clocks"),
+    *("mixing", "scope", "voice", "tape.kernel", "io.callback", "io.clocks"),
 )
 """Modules with compiled code."""
 FOLDER_HINT = "set NUMBA_CACHE_DIR to a folder that can be written, so that nothing is compiled at "

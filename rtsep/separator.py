@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -81,10 +82,16 @@ class Separator:
         self._turn = 0
         self._tape: Tape | None = None
         small = streams * bundle.spec.chunk <= TAPE_FRAMES
-        with TemporaryDirectory(prefix="rtsep-") as folder:
-            laid = Path(folder) / "graph.onnx"
-            may = small and threads == 1 and providers[0] == "CPUExecutionProvider"
-            self._session = self._open(streams, threads, providers, laid if may else None)
+        may = small and threads == 1 and providers[0] == "CPUExecutionProvider"
+        with _folder() as folder:
+            laid = folder / "graph.onnx" if may and folder is not None else None
+            try:
+                self._session = self._open(streams, threads, providers, laid)
+            except BundleError:
+                if laid is None:
+                    raise
+                laid = None  # there is no room for it
+                self._session = self._open(streams, threads, providers, None)
             arrays = self._arrays(streams)
             self.mixture: Float32 = arrays.pop("mixture")
             self.sources: Float32 = arrays.pop("sources")
@@ -93,7 +100,7 @@ class Separator:
             try:
                 self._bindings = [self._bind(turn) for turn in range(self._turns)]
                 seen = self._check(name)
-                if may and not self._lay(laid, seen):
+                if laid is not None and not self._lay(laid, seen):
                     self._session = self._open(streams, threads, providers, None)
                     self._bindings = [self._bind(turn) for turn in range(self._turns)]
             except BundleError:
@@ -249,6 +256,16 @@ class Separator:
                             ring[(self._turn - calls) % len(ring), stream] = 0.0
                 self._known[stream] += 1
         self._settled = bool(np.all(self._known >= self._oldest))
+
+
+@contextmanager
+def _folder() -> Iterator[Path | None]:
+    """Give a folder for as long as it is needed, if one can be made."""
+    with ExitStack() as stack:
+        folder = None
+        with suppress(OSError):
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="rtsep-")))
+        yield folder
 
 
 def _reason(error: Exception) -> str:

@@ -15,12 +15,17 @@ import soundfile
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-LIVE = {"rtsep run", "rtsep run --model my-model.onnx", "rtsep run --scene karaoke"}
+LIVE = {
+    *("rtsep run", "rtsep run --model my-model.onnx", "rtsep run --scene karaoke"),
+    *("rtsep run --sources me.rtsep,fan.rtsep", "rtsep run --sources fan.rtsep --rest voice"),
+    "rtsep run --learn-noise 10",
+}
 """These run until Ctrl-C on the system's default devices."""
 LONG = {
     "rtsep train export/speech.toml --data DATA --minutes 10": "tests/test_train_command.py",
     'python -m bench.device --device "system, JACK Audio Connection Kit" --seconds 60': "minutes",
     "python -m pytest bench --benchmark-only": "a minute; run without timing in test_readme.py",
+    "rtsep learn fan.rtsep --device default --seconds 20": "tests/test_learned_files.py",
     "python examples/own_model.py DATA mine.onnx": "a minute; tests/test_examples.py, for seconds",
     "pip install -e .": "make run does it",
     "rtsep run --virtual-mic": "tests/test_virtual_mic.py",
@@ -49,6 +54,7 @@ def commands(pages: list[Path]) -> list[str]:
 def lay_out(folder: Path) -> None:
     """Put what the commands expect to find into a folder."""
     from rtsep import weights
+    from rtsep.cli import main
     from rtsep.models.checkpoint import Description, save
 
     sound, rate = soundfile.read(ROOT / "rtsep" / "demo.flac", dtype="float32")
@@ -69,6 +75,12 @@ def lay_out(folder: Path) -> None:
     save(folder / "runs/speech/best.safetensors", description, description.build().state_dict())
     for name in ("mine", "my-model"):
         shutil.copy(ROOT / "rtsep/weights/chandna-speech.onnx", folder / f"{name}.onnx")
+    for name, part in (("me1", sound[:rate]), ("me2", sound[rate : 2 * rate]), ("fan", noise[0])):
+        soundfile.write(folder / f"{name}.wav", part, rate)
+    for name in ("me", "fan"):
+        command = ["learn", folder / f"{name}.rtsep", "--rank", 10]
+        recordings = [folder / "fan.wav"] if name == "fan" else [folder / "me1.wav"]
+        main([str(word) for word in (*command, "--from", *recordings)], standalone_mode=False)
     (folder / "examples").symlink_to(ROOT / "examples")
 
 

@@ -59,7 +59,7 @@ def test_the_terminal_shows_a_table(measured: tuple[Any, Path, str]) -> None:
 def test_the_report_is_one_file_with_four_plots(measured: tuple[Any, Path, str]) -> None:
     text = measured[1].read_text()
     assert text.count("<figure>") == text.count("<svg") == 4
-    assert "block 24" in text and "tiny.onnx" in text
+    assert "block 24" in text and "tiny, block 16" in text
     for outside in ("<script", '<link rel="stylesheet', "@import", "src="):
         assert outside not in text
 

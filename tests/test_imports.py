@@ -59,19 +59,20 @@ MAY_IMPORT = {
     "selftest": {"io", "latency", "loaded", "metrics", "ring", "tap", "weights", "worker"},
     "facts": {"io", ""},
     "doctor": {"facts", "io", "realtime", "selftest", "weights"},
-    "weights": {"bundle"},
+    "learned": {"atomic", "bundle", "fft", "offline", "spec", "windows", ""},
+    "weights": {"bundle", "learned"},
     "scenes": {"atomic"},
     "ui": {
         *("bundle", "engine", "measure", "mixing", "realtime", "resample", "ring", "separator"),
         *("spec", "weights", ""),
     },
     "nn": {"atomic", "bundle", "separator", "windows", "spec", ""},
-    "models": {"atomic", "nn", "spec"},
-    "train": {"atomic", "models", "nn", "spec"},
+    "models": {"atomic", "learned", "nn", "spec"},
+    "train": {"atomic", "learned", "models", "nn", "spec"},
     "cli": {
         *("atomic", "benchmark", "bundle", "control", "doctor", "engine", "evaluate", "facts"),
-        *("feedback", "io", "latency", "loaded", "measure", "models", "nn", "offline", "picture"),
-        *("realtime", "recorder", "resample", "ring", "roofline", "scenes", "scope"),
+        *("feedback", "io", "latency", "learned", "loaded", "measure", "models", "nn", "offline"),
+        *("picture", "realtime", "recorder", "resample", "ring", "roofline", "scenes", "scope"),
         *("separator", "spec", "stream", "train", "ui", "voice", "weights", "worker", ""),
     },
     "__main__": {"cli"},
@@ -127,7 +128,7 @@ def test_the_table_has_no_circle() -> None:
 def test_the_runtime_does_not_load_torch() -> None:
     code = (
         "import sys, rtsep, rtsep.cli.run, rtsep.cli.separate, rtsep.cli.show, rtsep.cli.export;"
-        "import rtsep.cli.evaluate, rtsep.cli.train, rtsep.cli.ui;"
+        "import rtsep.cli.evaluate, rtsep.cli.train, rtsep.cli.ui, rtsep.cli.learn;"
         "heavy = ('torch', 'matplotlib', 'pytest', 'pystoi', 'websockets');"
         "print([m for m in heavy if m in sys.modules])"
     )

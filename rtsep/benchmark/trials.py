@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -166,9 +167,11 @@ class Trial:
         try:
             for _ in range(ALLOCATION_CALLS):
                 self.call()
+            gc.collect()
             before, _ = tracemalloc.get_traced_memory()
             for _ in range(ALLOCATION_CALLS):
                 self.call()
+            gc.collect()
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

@@ -13,6 +13,7 @@ _COMMANDS = {
     "run": "run",
     "ui": "ui",
     "separate": "separate",
+    "learn": "learn",
     "eval": "evaluate",
     "devices": "show",
     "loopback": "loopback",

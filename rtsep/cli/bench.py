@@ -90,7 +90,7 @@ def bench(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=len(settings))
         for name, samples, count in settings:
-            label = name + (f", block {samples}" if block else "")
+            label = bundles[name].metadata["name"] + (f", block {samples}" if block else "")
             label += f", {count} threads" if threads else ""
             progress.update(task, description=label)
             result = {"label": label, **measure(bundles[name], samples, count, seconds, roof)}

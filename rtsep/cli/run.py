@@ -6,7 +6,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 import numpy as np
@@ -16,6 +16,7 @@ from rich.console import Console
 from rtsep import scenes, weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
+from rtsep.cli.choosing import Choice, choose, model_options
 from rtsep.cli.comeback import Comeback
 from rtsep.cli.desk import Desk
 from rtsep.cli.finish import finish, make_folder
@@ -79,7 +80,7 @@ def _set_scene(context: click.Context, option: click.Parameter, name: str | None
     help="Take model, gains and the like from a scene: call, karaoke, practice-without-drums, or "
     "one of yours; options beside it win.",
 )
-@click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
+@model_options
 @click.option("-l", "--listen", metavar="SOURCE", help="Source to hear; the first by default.")
 @click.option(
     "-g",
@@ -137,7 +138,6 @@ def run(
     device: str,
     output: str | None,
     virtual_mic: str | None,
-    model: str | None,
     listen: str | None,
     gain: tuple[str, ...],
     record: Path | None,
@@ -151,6 +151,7 @@ def run(
     reconnect: bool,
     give_up: float | None,
     realtime: Literal["on", "off"],
+    **choice: Unpack[Choice],
 ) -> None:
     """Separate a live microphone and hear one source of it.
 
@@ -165,6 +166,8 @@ def run(
       rtsep run --device USB --output 4           by part of the name, by index
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
       rtsep run --scene karaoke                   the band without its singer
+      rtsep run --learn-noise 10                  learn the noise for 10 s, then remove it
+      rtsep run --sources me.rtsep,fan.rtsep      what `rtsep learn` made
       rtsep run --virtual-mic                     other programs hear it as microphone "rtsep"
     """  # noqa: D301
     context = click.get_current_context()
@@ -174,7 +177,7 @@ def run(
         output = context.with_resource(opened_virtual_mic(virtual_mic))
     process = Process()  # it starts while the model is loaded
     context.call_on_close(process.close)
-    bundle = weights.find(model)
+    bundle = choose(choice)
     from_scene = context.get_parameter_source("gain") == ParameterSource.DEFAULT_MAP
     gains = _gains(bundle, listen, () if listen is not None and from_scene else gain)
     try:
@@ -252,7 +255,8 @@ def _save(control: Control, limit: float | None, on_late: str, block: int, buffe
     mixer, bundle = control.live.mixer, control.loaded.bundle
     audible = ~mixer.muted & (mixer.soloed | (not mixer.soloed.any()))
     levels = [round(level_db(float(gain)), 2) for gain in np.where(audible, mixer.gains, 0.0)]
-    assert bundle.path is not None
+    if bundle.path is None:
+        return f"{bundle.metadata['name']} is in no file: a scene needs a model of a name or a path"
     shipped = bundle.path.parent == weights.card(bundle.path.stem).parent
     scene = Scene(
         model=bundle.path.stem if shipped else str(bundle.path.resolve()),

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Unpack
 
 import click
+import numpy as np
 from rich.markup import escape
 from rich.progress import Progress
 
-from rtsep import weights
 from rtsep.bundle import Bundle
 from rtsep.cli import fail
-from rtsep.io.files import AudioFileError, blocks, info, stem_path
+from rtsep.cli.choosing import Choice, choose, model_options, read_all
+from rtsep.io.files import AudioFileError, AudioInfo, blocks, info, stem_path
 from rtsep.io.stems import StemWriter
+from rtsep.learned.decoder import UPDATES, Penalty, fit
+from rtsep.learned.frames import magnitudes, masked
+from rtsep.learned.source import LearnedError, alike
 from rtsep.offline import BLOCK, aligned, engine_for
 from rtsep.separator import Separator
 from rtsep.spec import Float32, SpecError
+
+Reading = Callable[[], Iterator[Float32]]
 
 
 @click.command()
@@ -28,8 +35,25 @@ from rtsep.spec import Float32, SpecError
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the stems; made if missing.",
 )
-@click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
-def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
+@model_options
+@click.option(
+    "--full-fit",
+    is_flag=True,
+    help="Fit --sources to each whole file, as in the papers, not live: better, and slower.",
+)
+@click.option(
+    "--crossing",
+    type=click.FloatRange(0.0, 100.0),
+    default=0.0,
+    help="Penalty of a full fit where two sources sound at once; 0.",
+)
+def separate(
+    files: tuple[Path, ...],
+    output: Path,
+    full_fit: bool,
+    crossing: float,
+    **choice: Unpack[Choice],
+) -> None:
     """Separate FILES into one file per source, OUTPUT/<name>_<source>.wav.
 
     The same engine as live, as fast as it goes: stems have the input's length, rate and channels
@@ -40,8 +64,9 @@ def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
     Examples:
       rtsep separate talk.wav -o stems/
       rtsep separate *.flac -o stems/ --model my-model.onnx
+      rtsep separate talk.wav -o stems/ --sources me.rtsep,fan.rtsep --full-fit
     """  # noqa: D301
-    bundle = weights.find(model)
+    separator = FullFit(choice, crossing) if full_fit else Streamed(choose(choice))
     failed = 0
     done: dict[str, Path] = {}
     with Progress() as progress:
@@ -52,8 +77,8 @@ def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
                     raise AudioFileError(
                         f"{path} would get the same names as {other}: use another folder"
                     )
-                _separate(path, output, bundle, progress)
-            except (AudioFileError, SpecError) as error:
+                _separate(path, output, separator, progress)
+            except (AudioFileError, LearnedError, SpecError) as error:
                 fail(error if isinstance(error, AudioFileError) else f"{path}: {error}")
                 failed += 1
                 if done.get(path.stem) is path:
@@ -64,12 +89,42 @@ def separate(files: tuple[Path, ...], output: Path, model: str | None) -> None:
         click.get_current_context().exit(2)
 
 
-def _separate(path: Path, folder: Path, bundle: Bundle, progress: Progress) -> None:
-    spec, audio = bundle.spec, info(path)
-    step = Separator(bundle, spec.streams(audio.channels))
-    engine = engine_for(step, spec, audio.channels, audio.rate_hz)
-    paths = [stem_path(folder, path, source) for source in spec.sources]
-    task = progress.add_task(escape(path.name), total=audio.length)
+class Streamed:
+    """A bundle through the live engine."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle, self.sources, self.passes = bundle, bundle.spec.sources, 1
+
+    def stems(self, read: Reading, audio: AudioInfo) -> Iterator[Float32]:
+        """Parts of all stems, (n, sources, channels)."""
+        spec = self._bundle.spec
+        step = Separator(self._bundle, spec.streams(audio.channels))
+        yield from aligned(engine_for(step, spec, audio.channels, audio.rate_hz), read())
+
+
+class FullFit:
+    """Learned sources fitted to whole recordings."""
+
+    def __init__(self, choice: Choice, crossing: float) -> None:
+        others = choice["model"], choice["rest"], choice["learn_noise"]
+        self._learned = read_all(choice["sources"] or "") if not any(others) else []
+        if len(self._learned) < 2:
+            raise LearnedError("--full-fit is for two or more --sources, and nothing else")
+        self._spec, self._penalty = alike(self._learned), Penalty(crossing=crossing)
+        self.sources, self.passes = self._spec.sources, 2
+
+    def stems(self, read: Reading, audio: AudioInfo) -> Iterator[Float32]:
+        """Parts of all stems, (n, sources, channels), after a first reading for the fit."""
+        shape = self._spec, audio.channels, audio.rate_hz
+        decoders = [source.decoder for source in self._learned]
+        masks = [fit(x, decoders, UPDATES, self._penalty) for x in magnitudes(read(), *shape)]
+        yield from masked(read(), *shape, np.stack(masks))
+
+
+def _separate(path: Path, folder: Path, separator: Streamed | FullFit, progress: Progress) -> None:
+    audio = info(path)
+    paths = [stem_path(folder, path, source) for source in separator.sources]
+    task = progress.add_task(escape(path.name), total=separator.passes * audio.length)
 
     def read() -> Iterator[Float32]:
         for mixture in blocks(path, BLOCK):
@@ -78,7 +133,7 @@ def _separate(path: Path, folder: Path, bundle: Bundle, progress: Progress) -> N
 
     try:
         with StemWriter(paths, audio.rate_hz, audio.channels) as writer:
-            for part in aligned(engine, read()):
+            for part in separator.stems(read, audio):
                 writer.write(part)
     finally:
         progress.remove_task(task)

@@ -1,10 +1,11 @@
-"""The shipped bundles, each beside its card."""
+"""The shipped bundles and the learned voice, each beside its card."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rtsep.bundle import Bundle, BundleError, load
+from rtsep.learned.source import Source, read
 
 DEFAULT = "speech"
 """What runs when no model is named."""
@@ -39,3 +40,8 @@ def find(name_or_path: str | Path | None = None) -> Bundle:
         shipped = ", ".join(names()) or "none"
         raise BundleError(f"{name_or_path} is neither a file nor a shipped model ({shipped})")
     return load(path)
+
+
+def voice() -> Source:
+    """Load what was learned of many speakers: what `rtsep run --learn-noise` keeps."""
+    return read(_FOLDER / "voice.rtsep")

@@ -1,0 +1,156 @@
+"""``rtsep learn``: one source from seconds of its sound."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.progress import Progress
+
+from rtsep.io.errors import DeviceError
+from rtsep.io.files import blocks, info
+from rtsep.io.opening import open_device
+from rtsep.io.process import Process
+from rtsep.learned.frames import magnitudes
+from rtsep.learned.source import MODELS, LearnedError, Source, check_name, stream, write
+from rtsep.offline import BLOCK
+from rtsep.spec import Float32, Spec
+from rtsep.train.learning import Plan, check
+from rtsep.train.learning import learn as fit
+
+MAX_S = 600.0
+"""Most seconds learned from: more teaches little and takes long."""
+_PATIENCE_S = 5.0  # without a block from the device
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.rtsep")
+@click.option(
+    "--from",
+    "first",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE...",
+    help="Recordings of this source alone.",
+)
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
+@click.option("-d", "--device", metavar="IN", help="Record it instead: as of `rtsep run`.")
+@click.option(
+    "-s",
+    "--seconds",
+    type=click.FloatRange(0.0, MAX_S, min_open=True),
+    default=20.0,
+    help="How long to record; 20.",
+)
+@click.option("--name", help="Of the source; that of OUT by default.")
+@click.option(
+    "-m", "--model", type=click.Choice(list(MODELS)), default="nmf", help="How to learn; nmf."
+)
+@click.option("-k", "--rank", type=click.IntRange(min=1), default=40, help="Of the model; 40.")
+@click.option("--updates", type=click.IntRange(1, 100_000), help="Of the fit; by the model.")
+@click.option("--sparsity", type=click.FloatRange(0.0, 100.0), help="Penalty of the activations.")
+@click.option(
+    "--smallness",
+    type=click.FloatRange(0.0, 100.0),
+    default=0.0,
+    help="Penalty of an auto-encoder's weights; 0.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, help="Of the random start; 0.")
+@click.option("--rate", type=click.IntRange(1000, 192_000), default=16000, help="In Hz; 16000.")
+@click.option("--window", type=click.IntRange(16, 16384), default=512, help="In samples; 512.")
+@click.option("--hop", type=click.IntRange(min=1), default=128, help="In samples; 128.")
+def learn(
+    out: Path,
+    first: tuple[Path, ...],
+    more: tuple[Path, ...],
+    device: str | None,
+    seconds: float,
+    name: str | None,
+    model: str,
+    rank: int,
+    updates: int | None,
+    sparsity: float | None,
+    smallness: float,
+    seed: int,
+    rate: int,
+    window: int,
+    hop: int,
+) -> None:
+    """Learn a source from seconds of its sound alone, into a small file.
+
+    Sources learned with one --rate, --window and --hop can be combined in any way, by `rtsep run
+    --sources` and `rtsep separate --sources`. nmf and cnmf need nothing more; the auto-encoders
+    (nae, nae-deep, ccae, rcae) need torch.
+
+    \b
+    Examples:
+      rtsep learn fan.rtsep --device default --seconds 20
+      rtsep learn voice.rtsep --from me1.wav me2.wav
+      rtsep learn voice.rtsep --from me1.wav --model nae --rank 100
+    """  # noqa: D301
+    files = [*first, *more]
+    if bool(files) == (device is not None):
+        raise LearnedError("say what to learn from: either --from FILE... or --device")
+    spec = stream(check_name(name or out.stem), rate, window, hop)
+    own = -1.0 if sparsity is None else sparsity
+    plan = Plan(model, rank, updates or 0, own, smallness, seed)
+    with Progress(transient=True) as progress:
+        if device is None:
+            x, samples = _read(files, spec)
+            told = f"{len(files)} recording{'s' if len(files) > 1 else ''}"
+        else:
+            x, samples = _record(device, seconds, spec, progress)
+            told = "a microphone"
+        check(x, samples, spec, rank)
+        task = progress.add_task(f"learning {spec.sources[0]}", total=plan.count())
+        decoder, _ = fit(x, plan, lambda: progress.advance(task))
+    told = f"{model}, rank {rank}, {samples / rate:.1f} s of {told}"
+    write(Source(spec.sources[0], model, decoder, spec, told), out)
+    click.echo(f"{out}: {told}, {out.stat().st_size / 1000:.0f} kB")
+
+
+def _read(files: list[Path], spec: Spec) -> tuple[Float32, int]:
+    """Magnitudes of all channels of all files, one after the other, and their samples."""
+    found: list[Float32] = []
+    samples = 0
+    for path in files:
+        audio = info(path)
+        samples += round(audio.length * spec.sample_rate / audio.rate_hz)
+        if samples > MAX_S * spec.sample_rate:
+            raise LearnedError(f"these are more than {MAX_S:.0f} s: fewer recordings are enough")
+        x = magnitudes(blocks(path, BLOCK), spec, audio.channels, audio.rate_hz)
+        found.extend(x)
+    return np.concatenate(found), samples
+
+
+def _record(query: str, seconds: float, spec: Spec, progress: Progress) -> tuple[Float32, int]:
+    """Magnitudes of what a microphone hears, and how many samples that were."""
+    process = Process()
+    click.get_current_context().call_on_close(process.close)
+    device = open_device(query, None, 1, 128, 10.0, process)
+    rate, block = device.sample_rate, device.block
+    task = progress.add_task(f"recording {device.name}", total=seconds)
+
+    def heard() -> Iterator[Float32]:
+        left, last = round(seconds * rate), time.monotonic()
+        while left > 0 and not (device.finished and device.input.readable < block):
+            count = min(device.input.readable // block * block, BLOCK)
+            if count:
+                piece = np.zeros((count, device.input.width), np.float32)
+                device.input.read(piece)
+                yield piece[:left]
+                left, last = left - count, time.monotonic()
+                progress.update(task, completed=seconds - max(left, 0) / rate)
+            elif not device.active or time.monotonic() - last > _PATIENCE_S:
+                raise DeviceError(f"{device.name} stopped by itself")
+            else:
+                time.sleep(0.5 * block / rate)
+
+    with device:
+        pieces = list(heard())
+    samples = sum(map(len, pieces)) * spec.sample_rate // rate
+    x = magnitudes(pieces, spec, device.input.width, rate)
+    return np.concatenate(list(x)), samples

@@ -1,0 +1,261 @@
+"""Learned sources as an ordinary bundle: activations are state, improved a little in every call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import onnx
+
+from rtsep import __version__
+from rtsep.bundle import Bundle, describe, parse
+from rtsep.learned.decoder import EPSILON, Penalty
+from rtsep.learned.online import Learning
+from rtsep.learned.onnxgraph import Writer
+from rtsep.learned.parts import Frame, Learned, Part
+from rtsep.learned.source import MODELS, LearnedError, Source, alike
+from rtsep.spec import Float32, Spec
+
+STEPS = 5
+"""Updates per frame unless another number is asked for; the dial between quality and load."""
+MEMORY = 0.5
+"""Weight of the last frame's activations in the first guess of the next ones."""
+REMOVAL = {"sparsity": 0.1, "power": 2.0, "memory": 0.9}
+"""Options of `bundle` that suit a noise learned live: what both could explain is the noise's."""
+REMOVAL_STEPS = 2
+"""`STEPS` for them: more would let the voice explain the noise's chance."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A source nothing was learned of: it takes, and slowly learns, what the others leave.
+
+    Attributes
+    ----------
+    name
+        Of the source.
+    first
+        (rank, bins): where its dictionary begins.
+    trust
+        Frames that this beginning counts as, for each entry.
+    memory_s
+        How long what it learns counts, in seconds.
+    """
+
+    name: str
+    first: Float32
+    trust: float = 5.0
+    memory_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A source that is alone for the first seconds of the stream, and is learned from them.
+
+    Attributes
+    ----------
+    name
+        Of the source.
+    seconds
+        So long the mixture passes through, in the place of the first source.
+    rank
+        Of its dictionary.
+    memory_s
+        How long what it learns counts, in seconds: the first guesses shall be forgotten.
+    anchor
+        How much its activations keep to their mean over these seconds afterwards.
+    weight
+        Of its magnitudes where masks are made of them.
+    """
+
+    name: str
+    seconds: float
+    rank: int = 32
+    memory_s: float = 3.0
+    anchor: float = 0.2
+    weight: float = 1.5
+
+
+def rest(name: str, spec: Spec, voice: Source) -> Rest:
+    """Give the rest a beginning: any voice where rate and windows are those of ``voice``.
+
+    Elsewhere it is a random one, which has to be learned first.
+    """
+    linear = voice.decoder.linear and voice.decoder.taps == 1
+    if linear and replace(voice.spec, sources=spec.sources) == spec:
+        return Rest(name, voice.decoder.matrices[0])
+    rng = np.random.default_rng(1)
+    return Rest(name, rng.uniform(0.1, 1.9, (32, spec.frame_shape[1])).astype(np.float32))
+
+
+def bundle(
+    sources: Sequence[Source],
+    *,
+    steps: int = STEPS,
+    rest: Rest | None = None,
+    noise: Noise | None = None,
+    sparsity: float = 0.0,
+    memory: float = MEMORY,
+    power: float = 1.0,
+) -> Bundle:
+    """Combine learned sources into a bundle for the ordinary engine.
+
+    Parameters
+    ----------
+    sources
+        Learned at one rate with the same windows.
+    steps
+        Updates of the activations per frame.
+    rest, noise
+        Further sources, which learn from the stream.
+    sparsity
+        Penalty of the learned sources' activations.
+    memory
+        Weight of the last frame's activations in the first guess.
+    power
+        Of the magnitudes whose shares are the masks: 1 in the papers, 2 for Wiener filters.
+
+    Raises
+    ------
+    LearnedError
+        Too few sources, or they do not fit each other.
+    """
+    others = [part.name for part in (rest, noise) if part is not None]
+    if not sources or len(sources) + len(others) < 2:
+        raise LearnedError(
+            f"{''.join(s.name for s in sources) or 'nothing'} alone separates nothing: name "
+            "another source, or --rest NAME for what is left"
+        )
+    spec = alike(sources)
+    names = (*spec.sources, *others)
+    if len(set(names)) < len(names):
+        raise LearnedError(f"two sources have one name: {', '.join(names)}")
+    spec = replace(spec, sources=names)
+    graph = _graph(sources, spec, steps, rest, noise, Penalty(sparsity), memory, power)
+    kinds = sorted({MODELS[source.model] for source in sources})
+    texts = {
+        "name": " + ".join(names),
+        "model": f"learned sources, {steps} updates per frame ({'; '.join(kinds)})",
+        "training": "\n".join(f"{s.name}: {s.training}" for s in sources),
+        "licence": "that of the learned sources",
+        "quality": "not measured",
+        "version": __version__,
+    }
+    for key, value in describe(spec, texts).items():
+        graph.metadata_props.add(key=key, value=value)
+    return parse(graph.SerializeToString())
+
+
+def _graph(
+    sources: Sequence[Source],
+    spec: Spec,
+    steps: int,
+    rest: Rest | None,
+    noise: Noise | None,
+    penalty: Penalty,
+    memory: float,
+    power: float,
+) -> onnx.ModelProto:
+    g = Writer()
+    bins, count = spec.frame_shape[1], len(spec.sources)
+    mixture = g.input("mixture", (1, 1, 2, bins))
+    x = g("Reshape", g("ReduceL2", mixture, g.integers(3), keepdims=0), g.integers(0, 1, bins))
+    level = g("ReduceSum", x, g.integers(2))
+    window = max(source.decoder.taps for source in sources)
+    if window > 1:
+        past = g.input("state.recent", (window - 1, bins))
+        x = g("Concat", past, x, axis=1)
+        recent = g("Slice", x, g.integers(1), g.integers(window), g.integers(1))
+        g.output(recent, "next_state.recent", (window - 1, bins))
+    separating = listening = ""
+    if noise is not None:
+        listening, separating = _phases(g, noise, spec)
+    frame = Frame(x, level, window, count, memory, separating)
+    parts = _parts(g, sources, penalty)
+    rate = spec.sample_rate / spec.hop_length
+    if rest is not None:
+        forget = rest.memory_s * rate
+        kept = {"trust": rest.trust, "memory_frames": forget, "gate": separating}
+        parts.append(Learning(g, rest.name, rest.first, **kept))  # type: ignore[arg-type]
+    if noise is not None:
+        rng = np.random.default_rng(0)
+        first = rng.uniform(0.1, 1.9, (noise.rank, bins)).astype(np.float32)
+        parts.append(
+            Learning(
+                *(g, noise.name, first),
+                trust=1.0,
+                memory_frames=noise.memory_s * rate,
+                gate=listening,
+                anchor=noise.anchor,
+                learned_frames=noise.seconds * rate,
+            )
+        )
+    for part in parts:
+        part.begin(frame)
+    ratio = ""
+    for _ in range(steps):
+        ratio = _ratio(g, x, parts)
+        for part in parts:
+            part.improve(ratio)
+    if any(isinstance(part, Learning) for part in parts):
+        ratio = _ratio(g, x, parts)
+    pieces = [piece for part in parts for piece in part.newest()]
+    explained = g("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
+    if noise is not None and noise.weight != 1:
+        weights = np.ones((1, count, 1), np.float32)
+        weights[0, -1] = noise.weight
+        explained = g("Mul", explained, g.number(weights))
+    if power != 1:
+        explained = g("Pow", explained, g.number(power))
+    masks = _masks(g, explained, listening, count, EPSILON**power)
+    masks = g("Reshape", masks, g.integers(0, 1, count, 1, 1, bins))
+    separated = g("Mul", masks, g("Unsqueeze", mixture, g.integers(2)))
+    g.output(separated, "sources", (1, count, 1, 2, bins))
+    for part in parts:
+        part.end(ratio)
+    return g.model("learned")
+
+
+def _parts(g: Writer, sources: Sequence[Source], penalty: Penalty) -> list[Part]:
+    """Put neighbours that are linear and of the same taps together."""
+
+    def kind(pair: tuple[int, Source]) -> tuple[int, int]:
+        index, source = pair
+        return (source.decoder.taps, -1) if source.decoder.linear else (0, index)
+
+    parts: list[Part] = []
+    for _, group in groupby(enumerate(sources), kind):
+        members = [source for _, source in group]
+        name = "+".join(source.name for source in members)
+        parts.append(Learned(g, name, [source.decoder for source in members], penalty))
+    return parts
+
+
+def _ratio(g: Writer, x: str, parts: Sequence[Part]) -> str:
+    explained = [part.explain() for part in parts]
+    return g("Div", x, g("Sum", *explained, g.number(EPSILON)))
+
+
+def _masks(g: Writer, explained: str, dry: str, count: int, least: float) -> str:
+    """(streams, sources, bins): each source's share; all is the first one's while ``dry``."""
+    parts = g("Add", explained, g.number(least / count))
+    masks = g("Div", parts, g("ReduceSum", parts, g.integers(1)))
+    if dry:
+        first = np.zeros((1, count, 1), np.float32)
+        first[0, 0] = 1.0
+        towards = g("Mul", dry, g("Sub", g.number(first), masks))
+        masks = g("Add", masks, towards)
+    return masks
+
+
+def _phases(g: Writer, noise: Noise, spec: Spec) -> tuple[str, str]:
+    """Gates (streams, 1, 1) that are 1 while the noise is learned, and after; frames are state."""
+    frames = noise.seconds * spec.sample_rate / spec.hop_length
+    heard = g.input("state.frames", (1, 1))
+    g.output(
+        g("Min", g("Add", heard, g.number(1.0)), g.number(frames + 1)), "next_state.frames", (1, 1)
+    )
+    listening = g("Cast", g("Less", heard, g.number(frames)), to=1)
+    return listening, g("Sub", g.number(1.0), listening)
