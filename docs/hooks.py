@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
@@ -14,10 +15,9 @@ HELP = "<!-- help of all commands -->"
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Make a page of every model's card."""
-    for name in weights.names():
-        card = weights.card(name)
-        files.append(File.generated(config, f"cards/{name}.md", content=card.read_text("utf-8")))
+    """Make a page of every card."""
+    for card in sorted(Path(weights.__file__).parent.glob("*.md")):
+        files.append(File.generated(config, f"cards/{card.name}", content=card.read_text("utf-8")))
     return files
 
 

@@ -87,12 +87,13 @@ def bench(
         "roof": roof,
         "results": [],
     }
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    # Without its thread, which would be measured, too.
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         task = progress.add_task("", total=len(settings))
         for name, samples, count in settings:
             label = bundles[name].metadata["name"] + (f", block {samples}" if block else "")
             label += f", {count} threads" if threads else ""
-            progress.update(task, description=label)
+            progress.update(task, description=label, refresh=True)
             result = {"label": label, **measure(bundles[name], samples, count, seconds, roof)}
             result["start"] = trials.start(name)
             if limit is not None and count == 1 and samples in (0, *block[:1]):
