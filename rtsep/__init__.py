@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rtsep.version import __version__
+
 if TYPE_CHECKING:
     from rtsep.api import Separation, load, separate
     from rtsep.stream import LiveStream, live
 
-__version__ = "0.1.0"
-__all__ = ["LiveStream", "Separation", "live", "load", "separate"]
+__all__ = ["LiveStream", "Separation", "__version__", "live", "load", "separate"]
 
 _HOMES = {"LiveStream": "stream", "live": "stream"}
 """Where a public name lives, if not in ``rtsep.api``; imported when it is first asked for."""

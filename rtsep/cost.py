@@ -7,6 +7,7 @@ import math
 import onnx
 from onnx import TensorProto
 
+_FEW = 16  # numbers
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
@@ -19,10 +20,28 @@ def weights(model: onnx.ModelProto) -> int:
     )
 
 
+def drop_weights(model: onnx.ModelProto) -> None:
+    """Turn weights into inputs of their shapes: to infer shapes, no more is needed.
+
+    Inferring copies the whole model several times.
+    """
+    graph = model.graph
+    kept = []
+    for tensor in graph.initializer:
+        if tensor.data_type in FLOATS and math.prod(tensor.dims) > _FEW:
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(value)
+        else:
+            kept.append(tensor)
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def multiply_accumulates(model: onnx.ModelProto) -> tuple[int, int]:
     """Multiply-accumulates of matrix products and convolutions, for one stream.
 
-    Changes ``model``: its free sizes become 1.
+    Changes ``model``: its free sizes become 1, and its weights inputs.
 
     Returns
     -------
@@ -34,12 +53,13 @@ def multiply_accumulates(model: onnx.ModelProto) -> tuple[int, int]:
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.shape.dim[0].Clear()
+    constant = {tensor.name for tensor in model.graph.initializer} | {""}
+    sizes: dict[str, list[int]] = {t.name: list(t.dims) for t in model.graph.initializer}
+    drop_weights(model)
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    sizes: dict[str, list[int]] = {t.name: list(t.dims) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         sizes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
     total = [0, 0]
-    constant = {tensor.name for tensor in graph.initializer} | {""}
     for node in graph.node:
         once = constant.issuperset(node.input)
         if once:

@@ -33,7 +33,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_page_and_card_is_in_the_site_and_its_navigation(site: Path) -> None:
     index = (site / "index.html").read_text(encoding="utf-8")
-    names = [page.stem for page in PAGES[1:]] + [f"cards/{name}" for name in (*weights.names(), "voice")]
+    names = [page.stem for page in PAGES[1:]] + [
+        f"cards/{name}" for name in (*weights.names(), "voice")
+    ]
     for name in names:
         assert (site / f"{name}.html").exists()
         assert f'href="{name}.html"' in index

@@ -9,7 +9,6 @@ from itertools import groupby
 import numpy as np
 import onnx
 
-from rtsep import __version__
 from rtsep.bundle import Bundle, describe, parse
 from rtsep.learned.decoder import EPSILON, Penalty
 from rtsep.learned.online import Learning
@@ -17,6 +16,7 @@ from rtsep.learned.onnxgraph import Writer
 from rtsep.learned.parts import Frame, Learned, Part
 from rtsep.learned.source import MODELS, LearnedError, Source, alike
 from rtsep.spec import Float32, Spec
+from rtsep.version import __version__
 
 STEPS = 5
 """Updates per frame unless another number is asked for; the dial between quality and load."""

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from rtsep.cost import drop_weights
 from rtsep.spec import Float32
 from rtsep.tape import kernel
 from rtsep.tape.kernel import AXES, BINARY, CODES, UNARY, WIDTH
@@ -83,13 +84,14 @@ class Tape:
         rings: Mapping[str, int],
         inputs: Mapping[str, tuple[str, int]],
     ) -> None:
+        self._constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         del model.graph.value_info[:]  # whatever it says, the sizes are those of the operations
+        drop_weights(model)
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         self._shapes: dict[str, Shape] = {}
         for value in (*graph.input, *graph.value_info, *graph.output):
             sizes = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
             self._shapes[value.name] = sizes
-        self._constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self._values: dict[str, Operand] = {}
         self._end = 0
         self._filled: list[tuple[int, NDArray[np.float32]]] = []
