@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from bench import report
 from rtsep.benchmark import page, plots, streams, trials
 from rtsep.cli import main
 from rtsep.roofline import traffic
 from tests import models
+from tests.browser import chromium
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,36 @@ def test_the_report_is_one_file_with_four_plots(measured: tuple[Any, Path, str])
     assert "block 24" in text and "tiny, block 16" in text
     for outside in ("<script", '<link rel="stylesheet', "@import", "src="):
         assert outside not in text
+
+
+@pytest.mark.device
+def test_the_report_opens_in_a_browser(measured: tuple[Any, Path, str], tmp_path: Path) -> None:
+    with chromium(tmp_path, tmp_path / "none.wav") as browser:
+        browser.open(measured[1].as_uri())
+        assert browser.ask("document.querySelectorAll('figure svg').length") == 4
+        sizes = browser.ask("[...document.querySelectorAll('figure svg')].map(e => e.clientHeight)")
+        assert min(sizes) > 200
+        for k in range(4):  # something is drawn in each
+            count = f"document.querySelectorAll('figure svg')[{k}].querySelectorAll('path').length"
+            assert browser.ask(count) > 10
+        assert browser.problems == []
+        (tmp_path / "report.png").write_bytes(browser.screenshot())
+
+
+def test_the_tables_are_those_of_the_last_measurement() -> None:
+    pages = {path: path.read_text(encoding="utf-8") for path in report.PAGES}
+    assert report.rendered(pages) == pages, "python -m bench.report"
+    stale = {
+        path: page.replace("| `speech` |", "| `speech` | 1", 1) for path, page in pages.items()
+    }
+    assert report.rendered(stale) == pages
+
+
+def test_a_table_has_one_place(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for text in ("", "<!-- bench -->\n<!-- /bench -->" * 2):
+        with pytest.raises(ValueError, match="'bench' must have one place"):
+            report.rendered({page: text})
 
 
 def test_a_hostile_name_is_only_text() -> None:

@@ -188,25 +188,28 @@ def _product(memory, out, left, right, third, rows, inputs, outputs, rise):  # t
             c = memory[third + row * rise : third + row * rise + outputs]
             for j in range(outputs):
                 z[j] = c[j]
-        x = memory[left + row * inputs : left + (row + 1) * inputs]
-        k = 0
-        while k + 8 <= inputs:
-            at = right + k * outputs
-            w = memory[at : at + 8 * outputs].reshape(8, outputs)
-            x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
-            x4, x5, x6, x7 = x[k + 4], x[k + 5], x[k + 6], x[k + 7]
+    k = 0
+    while k + 8 <= inputs:  # all rows use the same few weights before the next ones are read
+        at = right + k * outputs
+        w = memory[at : at + 8 * outputs].reshape(8, outputs)
+        for row in range(rows):
+            z = memory[out + row * outputs : out + (row + 1) * outputs]
+            x = memory[left + row * inputs + k : left + row * inputs + k + 8]
+            x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
             for j in range(outputs):
                 z[j] += (
                     (x0 * w[0, j] + x1 * w[1, j] + (x2 * w[2, j] + x3 * w[3, j]))
                     + (x4 * w[4, j] + x5 * w[5, j] + (x6 * w[6, j] + x7 * w[7, j]))
                 )  # fmt: skip
-            k += 8
-        while k < inputs:
-            w1 = memory[right + k * outputs : right + (k + 1) * outputs]
-            x0 = x[k]
+        k += 8
+    while k < inputs:
+        w1 = memory[right + k * outputs : right + (k + 1) * outputs]
+        for row in range(rows):
+            z = memory[out + row * outputs : out + (row + 1) * outputs]
+            x0 = memory[left + row * inputs + k]
             for j in range(outputs):
                 z[j] += x0 * w1[j]
-            k += 1
+        k += 1
 
 
 @kernel(types.void, array(1), array(2, types.int64), array(2), types.int64)
