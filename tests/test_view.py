@@ -219,6 +219,7 @@ def test_each_key_does_what_the_help_says(
     terminal.see("● REC")
     press("r", "r")
     terminal.see("● REC", gone=True)
+    terminal.see("recorded")  # else what is said next may be hidden by this
 
     press("w", "w")
     terminal.see("saved.toml")
