@@ -104,6 +104,11 @@ class Control:
         """Whether the stream runs, or may still come back."""
         return self._thread.is_alive()
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the one before."""
+        return self._requests.qsize()
+
     def toggle_bypass(self) -> None:
         """Hear the mixture in place of the sources, as late as they are, or no longer."""
         on = not self.live.mixer.bypass

@@ -72,6 +72,11 @@ class Scope:
         keep(self._timeline.data, self._timeline.cursors, mixture, stems)
 
     @property
+    def signals(self) -> int:
+        """Mixture and stems together."""
+        return self._timeline.width
+
+    @property
     def written(self) -> int:
         """Samples put so far."""
         return self._timeline.written
@@ -81,8 +86,12 @@ class Scope:
 
         The stems are late by the latency, as they are heard.
         """
+        return self.read(self.written - n, n)
+
+    def read(self, start: int, n: int) -> Float32:
+        """(n, 1 + sources): the samples from the one on that was put as number ``start``."""
         out = np.zeros((n, self._timeline.width), np.float32)
-        self._timeline.copy(self._timeline.written - n, out)
+        self._timeline.copy(start, out)
         return out
 
 

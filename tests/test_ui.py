@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from rtsep.engine import Engine
 from rtsep.resample import around
+from rtsep.scope import Scope
 from rtsep.separator import Separator
 from rtsep.ui import protocol
 from rtsep.ui.chain import Chain, Pool
 from rtsep.ui.guard import Allowance, Guard, GuardError, is_loopback, token_for
-from rtsep.ui.protocol import Control, Hello, ProtocolError, SwitchModel
+from rtsep.ui.protocol import Control, Hello, ProtocolError, Record, SwitchDevice, SwitchModel
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, LEVELS_DB, Spectra, hertz, mel
 from rtsep.ui.worker import BACKLOG_S, Worker
 from tests import models
@@ -69,6 +70,8 @@ def test_commands() -> None:
     assert parsed(type="solo", source="a", on=False) == Control("solo", "a", False)
     assert parsed(type="bypass", on=True) == Control("bypass", "", True)
     assert parsed(type="model", name="music") == SwitchModel("music")
+    assert parsed(type="device", name="USB") == SwitchDevice("USB")
+    assert parsed(type="record", on=True) == Record(True)
     for message in (
         {"type": "gain", "source": "a", "db": 24.1},
         {"type": "gain", "source": "a", "db": float("nan")},
@@ -78,6 +81,8 @@ def test_commands() -> None:
         {"type": "mute", "on": True},
         {"type": "model"},
         {"type": "model", "name": 1},
+        {"type": "device", "name": None},
+        {"type": "record", "on": 1},
         {"type": "hello"},
     ):
         with pytest.raises(ProtocolError):
@@ -88,7 +93,7 @@ def test_commands() -> None:
 def test_no_text_breaks_the_parser(content: object) -> None:
     nested = "[" * 4000
     for text in (str(content), json.dumps(content), json.dumps({"type": content}), nested):
-        for parse in (protocol.parse_hello, protocol.parse_command):
+        for parse in (protocol.parse_hello, protocol.parse_watch, protocol.parse_command):
             with pytest.raises(ProtocolError):
                 parse(text)
 
@@ -311,6 +316,27 @@ def test_models_change_without_a_click(heard: Heard, pool: Pool) -> None:
     assert np.max(np.abs(out[-1600:])) > 0.45  # the original is heard, through either
 
 
+def test_another_model_keeps_the_controls_of_its_sources(heard: Heard, pool: Pool) -> None:
+    chain, same = heard.worker.chain, Chain("chandna-speech", pool, heard.hello)
+    for change in (
+        Control("gain", "speech", -6.0),
+        Control("mute", "speech", True),
+        Control("solo", "noise", True),
+        Control("mute", "noise", False),
+        Control("bypass", "", True),
+    ):
+        assert chain.control(change)
+    same.go_on_from(chain)
+    assert protocol.described(same.mixer) == {
+        "gains_db": [-6.0, 0.0], "muted": [True, False], "soloed": [False, True], "bypass": True,
+    }  # fmt: skip
+    other = Chain("speakers", pool, heard.hello)
+    other.go_on_from(chain)
+    assert protocol.described(other.mixer) == {
+        "gains_db": [0.0, 0.0], "muted": [False, True], "soloed": [False, False], "bypass": True,
+    }  # fmt: skip
+
+
 def test_a_fault_of_the_model_ends_the_worker_and_is_kept(pool: Pool) -> None:
     heard = Heard(pool, Hello(16000, 1, 128, "f32"))
     heard.worker.chain.engine.process = lambda *_: 1 / 0  # type: ignore
@@ -334,15 +360,18 @@ def test_a_pool_loads_nothing_twice(pool: Pool) -> None:
 
 def test_a_tone_is_drawn_where_and_as_loud_as_it_is() -> None:
     rate, hz, latency = 48000, 1000.0, 500
-    spectra = Spectra(1, rate, 8000.0, latency)
+    scope = Scope(1, rate)
+    spectra = Spectra(scope, 8000.0, latency)
     time_s = np.arange(rate // 2) / rate
     tone = (0.01 * np.sin(2 * np.pi * hz * time_s)).astype(np.float32)[:, None]
     late = np.concatenate([np.zeros((latency, 1), np.float32), tone])[: len(tone)]
     columns = []
     for first in range(0, len(tone), 384):
         part = slice(first, first + 384)
-        spectra.put(tone[part], late[part][:, None])
+        scope.put(tone[part], late[part][:, None])
         columns.append(spectra.columns())
+        if len(columns[-1]):
+            assert 0.004 < min(spectra.peaks) <= max(spectra.peaks) < 0.0101
     found = np.concatenate(columns)
     assert found.shape == (round(COLUMNS_HZ / 2), 2, BANDS)
     np.testing.assert_array_equal(found[:, 0], found[:, 1])  # aligned
@@ -354,10 +383,11 @@ def test_a_tone_is_drawn_where_and_as_loud_as_it_is() -> None:
 
 
 def test_drawing_never_holds_the_sound_up() -> None:
-    spectra = Spectra(1, 16000, 8000.0, 0)
-    block = np.zeros((128, 1), np.float32)
+    scope = Scope(1, 16000)
+    spectra = Spectra(scope, 8000.0, 0)
+    block = np.full((128, 1), np.nan, np.float32)
     for _ in range(1000):  # nobody draws
-        spectra.put(block, block[:, None])
+        scope.put(block, block[:, None])
     assert 0.3 * COLUMNS_HZ < len(spectra.columns()) < 1.1 * COLUMNS_HZ
     assert len(spectra.columns()) == 0
 

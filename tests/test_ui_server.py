@@ -166,6 +166,9 @@ MALFORMED: list[list[str | bytes]] = [
     [greeting(), '{"type": "gain", "source": "speech", "db": 1e999}'],
     [greeting(), '{"type": "mute", "source": ["speech"], "on": true}'],
     [greeting(), "x" * 5000],
+    ['{"type": "watch"}'],
+    [greeting(), '{"type": "record", "on": true}'],
+    [greeting(), '{"type": "device", "name": "demo"}'],
     [greeting(), *['{"type": "bypass", "on": true}'] * 1000],
     [greeting(), *[frame(number) for number in range(1000)]],
 ]
@@ -262,8 +265,8 @@ def test_what_a_session_asks_for_it_gets_or_is_told_why_not(address: str) -> Non
                     break
         ready = json.loads(message)
         assert ready["number"] <= number
-        names = [source["name"] for source in ready["sources"]]
-        assert names == ["vocals", "drums", "bass", "other"]
+        assert ready["sources"] == ["vocals", "drums", "bass", "other"]
+        assert ready["controls"]["muted"] == [False, True, True, True]
 
 
 def test_bound_elsewhere_it_asks_for_a_token_of_its_own() -> None:

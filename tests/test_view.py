@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -25,9 +26,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console, ConsoleDimensions
 
 from rtsep.cli.desk import KEYS, Desk
-from rtsep.cli.paint import plain
+from rtsep.cli.paint import Line, painter, plain
 from rtsep.cli.view import View
 from rtsep.io.opening import DEMO
 from tests.test_live import Hand, noise, stream
@@ -119,8 +121,8 @@ class Terminal:
             time.sleep(0.02)
 
     def see(self, text: str, *, gone: bool = False) -> None:
-        """Wait until a text is on the screen, or no longer."""
-        self.wait(lambda lines: (text in "\n".join(lines)) is not gone)
+        """Wait until a text is on the screen, perhaps over two lines, or no longer."""
+        self.wait(lambda lines: (text in "".join(lines)) is not gone)
 
     def end(self) -> str:
         """Wait for the end; return what is said after the view."""
@@ -314,6 +316,30 @@ def test_it_is_never_larger_than_the_terminal(width: int, height: int, key: str)
 
 
 LOOK = look()
+
+
+def test_a_long_notice_goes_on_in_the_next_line() -> None:
+    view, _ = LOOK
+    lines = [plain(line) for line in view.lines(30, 20, "wrote " + "a" * 50 + ".toml")]
+    assert len(lines) == 20
+    assert "".join(lines[-4:-1]).strip() == "wrote " + "a" * 50 + ".toml"
+
+
+def test_a_terminal_that_shrinks_while_it_is_drawn() -> None:
+    """The next picture is whole."""
+    content = io.StringIO()
+    console = Console(file=content, force_terminal=True, width=30, height=20)
+    screen = pyte.Screen(20, 6)
+
+    def draw(width: int, height: int) -> list[Line]:
+        console.size = ConsoleDimensions(20, 6)
+        return [[(f"{number} of {height} x {width}"[:width], "bold")] for number in range(height)]
+
+    with painter(console) as paint:
+        paint(draw)
+        paint(draw)
+        pyte.Stream(screen).feed(content.getvalue())
+    assert [line.rstrip() for line in screen.display] == [f"{n} of 6 x 20" for n in range(6)]
 
 
 def test_loud_bands_are_drawn_dark() -> None:

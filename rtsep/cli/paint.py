@@ -15,6 +15,9 @@ from rich.console import Console
 Line = list[tuple[str, str]]
 """Pieces of text, each with its style in rich's words."""
 
+Draw = Callable[[int, int], list[Line]]
+"""Draws lines for a width and a height."""
+
 _MARK = "x"
 
 
@@ -36,7 +39,7 @@ def fitted(line: Line, width: int) -> Line:
 
 
 @contextmanager
-def painter(console: Console) -> Iterator[Callable[[list[Line]], None]]:
+def painter(console: Console) -> Iterator[Callable[[Draw], None]]:
     """Give what shows lines in place of those before; afterwards, the screen is as it was."""
 
     @cache
@@ -49,14 +52,15 @@ def painter(console: Console) -> Iterator[Callable[[list[Line]], None]]:
     shown: list[str] = []
     size = console.size
 
-    def paint(lines: list[Line]) -> None:
+    def paint(draw: Draw) -> None:
         nonlocal shown, size
         changes: list[str] = []
-        if console.size != size:  # the terminal may have moved anything
-            size, shown = console.size, []
+        size_now = console.size  # asked once: it may change at any time
+        if size_now != size:  # the terminal may have moved anything
+            size, shown = size_now, []
             changes.append("\x1b[0m\x1b[2J")
         now = []
-        for number, line in enumerate(lines):
+        for number, line in enumerate(draw(*size)):
             pieces = [(*codes(style), text) for text, style in line]
             now.append("".join(f"{before}{text}{after}" for before, after, text in pieces))
             if number >= len(shown) or shown[number] != now[-1]:

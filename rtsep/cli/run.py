@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -21,6 +21,7 @@ from rtsep.cli.comeback import Comeback
 from rtsep.cli.desk import Desk
 from rtsep.cli.finish import finish, make_folder
 from rtsep.cli.opening import device_options
+from rtsep.cli.panel import Panel
 from rtsep.cli.report import Report
 from rtsep.cli.watch import Notices, watch
 from rtsep.control import Control, level_db
@@ -229,12 +230,15 @@ def run(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's Ctrl-C
     started = time.monotonic()
+    panel = context.find_object(Panel)
     try:
         live.start()
         if realtime == "on" and not live.realtime:
             console.print(HINT)
         control.start()
-        watch(report, console, say, seconds, Desk(control, save, say))
+        with nullcontext() if panel is None else panel.showing(control, say.last):
+            desk = None if panel else Desk(control, save, say)
+            watch(report, console, say, seconds, desk)
     except KeyboardInterrupt:
         report.completed = True
         console.print()

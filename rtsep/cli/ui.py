@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from rtsep.cli import fail
-from rtsep.ui.guard import Guard, is_loopback, token_for
+from rtsep.cli.opening import device_options
+from rtsep.cli.panel import Panel
+from rtsep.io.opening import DEFAULT
 
 
-class ExtraError(ValueError):
-    """What the panel needs is not installed."""
+class PanelOptionError(ValueError):
+    """Options that contradict each other."""
 
 
 @click.command()
@@ -43,7 +43,19 @@ class ExtraError(ValueError):
     metavar="FILE",
     help="Its key (PEM); in the same file by default.",
 )
+@click.option(
+    "-d",
+    "--device",
+    is_flag=False,
+    flag_value=DEFAULT,
+    metavar="[IN]",
+    help="Separate what this machine's sound card hears, as `rtsep run` does; browsers show and "
+    "change it. An index or part of a name, 'demo', or a file; the default without a value.",
+)
+@device_options
+@click.pass_context
 def ui(
+    context: click.Context,
     host: str,
     port: int,
     token: str | None,
@@ -51,54 +63,43 @@ def ui(
     sessions: int,
     certificate: Path | None,
     key: Path | None,
+    device: str | None,
+    output: str | None,
+    channels: int,
+    block: int,
+    buffer: float,
 ) -> None:
-    """Separate in the browser: it is microphone, loudspeaker and controls.
+    """Separate in the browser, or look at this machine's own stream there.
 
-    Runs until Ctrl-C. Sound goes from the page to this program and back, nowhere else.
+    Without --device, the browser is microphone, loudspeaker and controls: sound goes from the page
+    to this program and back, nowhere else. With it, sound stays in this machine's sound card, and
+    the page has the controls and the spectrograms. Runs until Ctrl-C.
 
     \b
     Examples:
       rtsep ui                               open the printed address in a browser
+      rtsep ui --device                      the sound card's stream, shown in the browser
       rtsep ui --model music --port 8000
       rtsep ui --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem
                                              for a phone on the same network
     """  # noqa: D301
-    secret = token_for(host, token)
-    try:
-        from rtsep.ui.chain import Pool
-        from rtsep.ui.server import Server, listen, tls_context
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("websockets"):
-            raise
-        raise ExtraError(
-            "rtsep ui needs websockets: install it with pip install 'rtsep[ui]'"
-        ) from None
-    tls = None if certificate is None else tls_context(certificate, key or certificate)
-    with listen(host, port) as listener:
-        bound = listener.getsockname()[1]
-        pool = Pool(model, spare=sessions)
-
-        def say() -> None:
-            scheme = "http" if tls is None else "https"
-            fragment = "" if secret is None else f"#token={secret}"
-            click.echo(f"{pool.default}: open {scheme}://{_named(host)}:{bound}/{fragment}")
-            if tls is None and not is_loopback(host):
-                click.echo(
-                    "browsers give the microphone to https pages only: add --certificate and --key"
-                )
-            click.echo("Ctrl-C stops")
-
+    panel = Panel(host, port, token, sessions, certificate, key)
+    context.call_on_close(panel.close)
+    if device is None:
+        if output is not None:
+            raise PanelOptionError("--output is for --device: a browser plays what it gets itself")
         with suppress(KeyboardInterrupt):  # Windows
-            Server(Guard(host, secret), pool, sessions, fail).run(listener, tls, say)
+            panel.serve(model)
+        return
+    from rtsep.cli.run import run
 
-
-def _named(host: str) -> str:
-    """Put a host as others write it in an address; this machine's own for "any"."""
-    if host in ("0.0.0.0", "::"):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect(("192.0.2.1", 9))  # sends nothing; it tells the way out
-                host = str(probe.getsockname()[0])
-            except OSError:
-                host = socket.gethostname()
-    return f"[{host}]" if ":" in host else host
+    context.obj = panel
+    context.invoke(
+        run,
+        device=device,
+        output=output,
+        channels=channels,
+        block=block,
+        buffer=buffer,
+        model=model,
+    )

@@ -7,6 +7,7 @@ from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import chop_cells
 
 from rtsep.cli.desk import KEYS, Desk
 from rtsep.cli.paint import Line, fitted
@@ -20,8 +21,9 @@ FALL_DB = 1.5
 """By so much a meter falls from look to look, after a peak."""
 LOUDEST_DB, QUIETEST_DB = -10.0, -70.0
 """Levels of a band that are drawn brightest and not at all."""
+MOST_NOTICE_ROWS = 3
 MOST_ROWS = 8
-"""Rows of one spectrogram at most."""
+"""Rows of a notice and of one spectrogram at most."""
 KEPT_COLUMNS = 512
 RTF_S = 0.5
 """Time that one mark of the load is measured over, in seconds."""
@@ -80,7 +82,11 @@ class View:
     def lines(self, width: int, height: int, notice: str) -> list[Line]:
         """Draw it in at most ``height`` lines of ``width`` cells."""
         head = [self._title(), *self._figures(width)]
-        foot: list[Line] = [[(printable(notice), "yellow")], [("? help  q quit", "dim")]]
+        told: list[Line] = [
+            [(row, "yellow")] for row in chop_cells(printable(notice), max(width, 2)) or [""]
+        ]
+        most = max(min(height - len(head) - 1, MOST_NOTICE_ROWS), 1)
+        foot: list[Line] = [*told[:most], [("? help  q quit", "dim")]]
         room = max(height - len(head) - len(foot), 0)
         if self._desk.choice is not None:
             body = self._choice()

@@ -51,6 +51,10 @@ class Notices:
         """Return the last one, while it is new."""
         return self._latest if time.monotonic() - self._at < NOTICE_S else ""
 
+    def last(self) -> tuple[float, str]:
+        """Return when the last one was said, in seconds of the monotonic clock, and what it was."""
+        return self._at, self._latest
+
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Print nothing before the end."""
@@ -68,7 +72,7 @@ def watch(
     console: Console,
     say: Notices,
     seconds: float | None,
-    desk: Desk,
+    desk: Desk | None,
 ) -> None:
     """Show the stream until it is time to stop, or until nothing can go on.
 
@@ -81,7 +85,7 @@ def watch(
     seconds
         Then stop; never if None.
     desk
-        Does what the keys say.
+        Does what the keys say; without one, there are no keys, and one line is shown.
     """
     live = report.live
     started = time.monotonic()
@@ -98,7 +102,8 @@ def watch(
             elif drained is None:
                 drained = now + report.latency_ms() / 1000 + 0.1  # the end of the file is heard
             timed_out = seconds is not None and now - started >= seconds
-            if timed_out or desk.ended or (drained is not None and now >= drained):
+            heard_out = drained is not None and now >= drained
+            if timed_out or heard_out or (desk is not None and desk.ended):
                 report.completed = True
                 return
             if now - looked >= PIECE_S:
@@ -114,12 +119,12 @@ def watch(
 
 @contextmanager
 def _screen(
-    report: Report, console: Console, say: Notices, desk: Desk
+    report: Report, console: Console, say: Notices, desk: Desk | None
 ) -> Iterator[tuple[float, Show]]:
     """Give what shows the stream, and how often: all of it, or one line, in place or below."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield LINE_S, lambda elapsed_s: console.print(report.status(elapsed_s))
-    elif console.legacy_windows or not usable():
+    elif desk is None or console.legacy_windows or not usable():
         with Screen(console=console, auto_refresh=False, transient=True) as screen:
             yield (
                 STATUS_S,
@@ -135,6 +140,6 @@ def _screen(
                 for key in keys():
                     desk.press(key)
                 view.look(elapsed_s)
-                paint(view.lines(*console.size, say.latest()))
+                paint(lambda width, height: view.lines(width, height, say.latest()))
 
             yield VIEW_S, show

@@ -12,9 +12,10 @@ from rtsep.bundle import Bundle, BundleError
 from rtsep.engine import Engine
 from rtsep.mixing import Mixer
 from rtsep.resample import around
+from rtsep.scope import Scope
 from rtsep.separator import Separator
 from rtsep.spec import Float32
-from rtsep.ui.protocol import GAIN_DB, Control, Hello
+from rtsep.ui.protocol import Control, Hello
 from rtsep.ui.spectra import Spectra
 
 
@@ -113,7 +114,8 @@ class Chain:
         late = self.engine.latency_samples
         self.mixer = Mixer(len(spec.sources), channels, hello.channels, rate, late)
         self.mixer.muted[1:] = True  # as `rtsep run`: the first source is heard
-        self.spectra = Spectra(len(spec.sources), rate, spec.sample_rate / 2, late)
+        self._scope = Scope(len(spec.sources), rate)
+        self.spectra = Spectra(self._scope, spec.sample_rate / 2, late)
         self._mixture = np.zeros((hello.frame, channels), np.float32)
         self._stems = np.zeros((hello.frame, len(spec.sources), channels), np.float32)
         self._warm_up()
@@ -132,25 +134,26 @@ class Chain:
             self._mixture[:, channel] = sound[:, min(channel, sound.shape[1] - 1)]
         stems = self.engine.process(self._mixture, self._stems)
         self.mixer.process(self._mixture, stems, out)
-        self.spectra.put(self._mixture, stems)
+        self._scope.put(self._mixture, stems)
         return out
 
     def control(self, change: Control) -> bool:
         """Set the mixer; tell whether there is such a source."""
-        if change.kind == "bypass":
-            self.mixer.bypass = bool(change.value)
-            return True
-        if change.source not in self.spec.sources:
-            return False
-        source = self.spec.sources.index(change.source)
-        if change.kind == "gain":
-            silent = change.value <= GAIN_DB[0]
-            self.mixer.gains[source] = 0.0 if silent else 10 ** (change.value / 20)
-        elif change.kind == "mute":
-            self.mixer.muted[source] = bool(change.value)
-        else:
-            self.mixer.soloed[source] = bool(change.value)
-        return True
+        return change.set(self.mixer, self.spec.sources)
+
+    def go_on_from(self, former: Chain) -> None:
+        """Take over the controls of sources of one name; where there are any, no other is heard."""
+        before, after = former.spec.sources, self.spec.sources
+        if set(before) & set(after):
+            self.mixer.muted[:] = True
+        for index, name in enumerate(after):
+            if name in before:
+                old = before.index(name)
+                self.mixer.gains[index] = former.mixer.gains[old]
+                self.mixer.muted[index] = former.mixer.muted[old]
+                self.mixer.soloed[index] = former.mixer.soloed[old]
+        self.mixer.bypass = former.mixer.bypass
+        self.mixer.reset()
 
     def latency_terms_ms(self) -> dict[str, float]:
         """Latency of the engine by its terms, in ms."""

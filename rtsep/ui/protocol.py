@@ -3,7 +3,9 @@
 Text is JSON, one object with a ``type`` each. The browser begins with ``hello``; then it sends
 ``gain`` (source, db), ``mute``, ``solo`` (source, on), ``bypass`` (on) and ``model`` (name). The
 server answers ``ready`` when a model runs, ``status`` a few times per second, and ``problem`` when
-it could not do what was asked.
+it could not do what was asked. Where the sound is that of the server's own device, the browser
+begins with ``watch``, may also ask for ``record`` (on) and ``device`` (name), and hears of
+``controls`` whenever they change, whoever changed them.
 
 Binary messages begin with a header of 8 bytes, little-endian like all of them: the kind (uint8),
 three zeros, and the frame's number (uint32). Sound is interleaved samples behind it. Every frame of
@@ -20,6 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rtsep.control import level_db, linear
+from rtsep.mixing import Mixer
 from rtsep.spec import Float32
 
 SUBPROTOCOL = "rtsep.v1"
@@ -98,12 +102,45 @@ class Control:
     source: str
     value: float
 
+    def set(self, mixer: Mixer, sources: tuple[str, ...]) -> bool:
+        """Set it; tell whether there is such a source."""
+        if self.kind == "bypass":
+            mixer.bypass = bool(self.value)
+            return True
+        if self.source not in sources:
+            return False
+        source = sources.index(self.source)
+        if self.kind == "gain":
+            mixer.gains[source] = 0.0 if self.value <= GAIN_DB[0] else linear(self.value)
+        elif self.kind == "mute":
+            mixer.muted[source] = bool(self.value)
+        else:
+            mixer.soloed[source] = bool(self.value)
+        return True
+
 
 @dataclass(frozen=True)
 class SwitchModel:
     """Go on with another model."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class SwitchDevice:
+    """Go on with another device."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """Begin or end a recording."""
+
+    on: bool
+
+
+Command = Control | SwitchModel | SwitchDevice | Record
 
 
 def parse_hello(text: str) -> Hello:
@@ -133,7 +170,19 @@ def parse_hello(text: str) -> Hello:
     return Hello(rate, channels, frame, name, model)
 
 
-def parse_command(text: str) -> Control | SwitchModel:
+def parse_watch(text: str) -> None:
+    """Read the first message of one who looks on.
+
+    Raises
+    ------
+    ProtocolError
+        It is another.
+    """
+    if _parsed(text)["type"] != "watch":
+        raise ProtocolError("what is separated here is the server's own device: begin with watch")
+
+
+def parse_command(text: str) -> Command:
     """Read a message of the controls.
 
     Raises
@@ -145,6 +194,10 @@ def parse_command(text: str) -> Control | SwitchModel:
     kind = message["type"]
     if kind == "model":
         return SwitchModel(_text(message, "name"))
+    if kind == "device":
+        return SwitchDevice(_text(message, "name"))
+    if kind == "record":
+        return Record(_flag(message))
     if kind == "bypass":
         return Control("bypass", "", _flag(message))
     if kind == "mute" or kind == "solo":
@@ -206,6 +259,17 @@ def encode_spectra(
     count, signals, bands = columns.shape
     head = _HEADER.pack(SPECTRA, number) + _SHAPE.pack(count, signals, bands)
     return b"".join((head, peaks.tobytes(), columns.tobytes()))
+
+
+def described(mixer: Mixer) -> dict[str, Any]:
+    """What the page shows of a mixer's controls, in the order of its sources."""
+    levels = [max(level_db(float(gain)), GAIN_DB[0]) for gain in mixer.gains]
+    return {
+        "gains_db": [round(level, 1) for level in levels],
+        "muted": mixer.muted.tolist(),
+        "soloed": mixer.soloed.tolist(),
+        "bypass": mixer.bypass,
+    }
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as websocket_server
@@ -26,10 +27,9 @@ from websockets.typing import Subprotocol
 
 from rtsep import __version__
 from rtsep.realtime import undisturbed
-from rtsep.ui.chain import Pool
 from rtsep.ui.guard import Guard
 from rtsep.ui.protocol import MAX_MESSAGE, SUBPROTOCOL
-from rtsep.ui.session import Session
+from rtsep.ui.talk import Talk
 
 CONNECTIONS = 64
 """At the same time, whatever they are for; more are closed at once."""
@@ -103,6 +103,16 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+class Host(Protocol):
+    """What browsers come for."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a page needs to know before it has a session."""
+
+    def session(self, connection: ServerConnection) -> Talk:
+        """Make a session."""
+
+
 class Server:
     """Answer requests.
 
@@ -110,8 +120,8 @@ class Server:
     ----------
     guard
         Who may ask.
-    pool
-        Models.
+    host
+        Makes sessions.
     sessions
         At the same time.
     complain
@@ -119,9 +129,9 @@ class Server:
     """
 
     def __init__(
-        self, guard: Guard, pool: Pool, sessions: int, complain: Callable[[str], None]
+        self, guard: Guard, host: Host, sessions: int, complain: Callable[[str], None]
     ) -> None:
-        self._guard, self._pool, self._complain = guard, pool, complain
+        self._guard, self._host, self._complain = guard, host, complain
         self._places = sessions
         self._connections = 0
         static = Path(__file__).parent / "static"
@@ -147,16 +157,46 @@ class Server:
         started
             Called when requests are answered.
         """
+
+        async def serve() -> None:
+            ended = asyncio.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with suppress(NotImplementedError):  # Windows: Ctrl-C is a KeyboardInterrupt there
+                    asyncio.get_running_loop().add_signal_handler(number, ended.set)
+            await self._serve(listener, tls, started, ended)
+
         with undisturbed(ask=False):
-            asyncio.run(self._serve(listener, tls, started))
+            asyncio.run(serve())
+
+    @contextmanager
+    def beside(self, listener: socket.socket, tls: ssl.SSLContext | None) -> Iterator[None]:
+        """Answer in another thread as long as a ``with`` block lasts; else as `run`."""
+        loop, ended = asyncio.new_event_loop(), asyncio.Event()
+
+        def answer() -> None:
+            try:
+                with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                    runner.run(self._serve(listener, tls, begun.set, ended))
+            finally:
+                begun.set()
+
+        begun = threading.Event()
+        thread = threading.Thread(target=answer, name="rtsep panel", daemon=True)
+        thread.start()
+        begun.wait()
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(ended.set)
+            thread.join()
 
     async def _serve(
-        self, listener: socket.socket, tls: ssl.SSLContext | None, started: Callable[[], None]
+        self,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None,
+        started: Callable[[], None],
+        ended: asyncio.Event,
     ) -> None:
-        ended = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # Windows: Ctrl-C is a KeyboardInterrupt there
-                asyncio.get_running_loop().add_signal_handler(number, ended.set)
         async with websocket_server(
             self._session,
             sock=listener,
@@ -206,7 +246,7 @@ class Server:
             scheme, _, token = (_only(headers, "Authorization") or "").partition(" ")
             if not self._guard.knows_token(token if scheme.lower() == "bearer" else None):
                 return _refusal(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong")
-            facts = {"version": __version__, "models": self._pool.names, "places": self._places}
+            facts = {**self._host.facts(), "version": __version__, "places": self._places}
             return _response(HTTPStatus.OK, "application/json", json.dumps(facts).encode())
         if path in self._files:
             return _response(HTTPStatus.OK, *self._files[path])
@@ -234,7 +274,7 @@ class Server:
             return
         self._places -= 1
         try:
-            await Session(connection, self._pool).run()
+            await self._host.session(connection).run()
         except Exception as error:
             self._complain(f"a session failed: {type(error).__name__}: {error}")
         finally:

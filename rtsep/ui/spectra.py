@@ -1,6 +1,6 @@
 """Scrolling spectrograms for the page: few bytes per column, and no work where the audio is made.
 
-The worker puts samples into a ring; whoever draws takes them out in its own time. Where it is too
+They are made of what a `rtsep.scope.Scope` keeps, in the time of whoever draws. Where that is too
 slow, columns are missing, never sound.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsep.ring import Ring
+from rtsep.scope import KEPT_S, Scope
 from rtsep.spec import Float32
 
 Bytes = NDArray[np.uint8]
@@ -26,7 +26,6 @@ PEAKS_DB = -60.0, 0.0
 """Peaks shown as 0 and 255, in dB re full scale."""
 _WINDOW_S = 0.043
 _LOWEST_HZ = 60.0
-_RING_S = 0.5
 _TINY = 1e-12
 
 
@@ -41,30 +40,34 @@ def hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class Spectra:
-    """Spectrograms of a mixture and its sources.
+    """Spectrograms of a mixture and its sources, for one who draws.
 
     Parameters
     ----------
-    sources
-        How many.
-    rate_hz
-        Of the samples.
+    scope
+        Where they are.
     top_hz
         Highest frequency shown, at most half the rate.
     latency
         Samples that the stems are later than the mixture, which is shown as late.
+
+    Attributes
+    ----------
+    peaks
+        (signals,) largest absolute values of what the last columns were new in.
     """
 
-    def __init__(self, sources: int, rate_hz: int, top_hz: float, latency: int) -> None:
-        self.signals = 1 + sources
+    def __init__(self, scope: Scope, top_hz: float, latency: int) -> None:
+        self._scope, self._seen, self._latency = scope, scope.written, latency
+        rate_hz, signals = scope.sample_rate, scope.signals
         self.top_hz = min(top_hz, rate_hz / 2)
+        self.peaks = np.zeros(signals, np.float32)
         self._hop = round(rate_hz / COLUMNS_HZ)
+        self._shape = self._hop, signals
+        self._most = round(KEPT_S * rate_hz)
         self._length = 1 << round(np.log2(_WINDOW_S * rate_hz))
-        self._latency = latency
-        self._ring = Ring(round(_RING_S * rate_hz), self.signals)
         # What the present columns are made of, the newest last.
-        self._history = np.zeros((self._length + latency, self.signals), np.float32)
-        self._fresh = np.zeros((self._hop, self.signals), np.float32)
+        self._history = np.zeros((self._length + latency, signals), np.float32)
         window = np.hanning(self._length + 1)[:-1]
         self._window = (window / (window.sum() / 2)).astype(np.float32)[:, None]
         self._edges = self._bands(rate_hz)
@@ -79,36 +82,27 @@ class Spectra:
             centres + widths / 2 + 0.5, 0, last
         )
 
-    def put(self, mixture: Float32, stems: Float32) -> None:
-        """Hand over what was separated (the worker's side); channels are averaged.
-
-        Parameters
-        ----------
-        mixture, stems
-            (n, channels) and (n, sources, channels).
-        """
-        block = np.empty((len(mixture), self.signals), np.float32)
-        np.mean(mixture, axis=1, out=block[:, 0])
-        np.mean(stems, axis=2, out=block[:, 1:])
-        if self._ring.writable >= len(block):
-            self._ring.write(block)
-
     def columns(self) -> Bytes:
-        """(columns, signals, bands) since the last call (the drawer's side)."""
-        found = []
-        while self._ring.readable >= self._hop:
-            self._ring.read(self._fresh)
-            self._history = np.concatenate([self._history[self._hop :], self._fresh])
-            found.append(self._column())
-        return np.array(found, np.uint8).reshape(-1, self.signals, BANDS)
+        """(columns, signals, bands) since the last call."""
+        start = max(self._seen, self._scope.written - self._most)
+        count = (self._scope.written - start) // self._hop
+        self._seen = start + count * self._hop
+        fresh = self._scope.read(start, count * self._hop)
+        np.nan_to_num(fresh, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        if count:
+            self.peaks = np.max(np.abs(fresh), axis=0)
+        found = np.zeros((count, len(self.peaks), BANDS), np.uint8)
+        for column, hop in zip(found, fresh.reshape(count, *self._shape), strict=True):
+            self._history = np.concatenate([self._history[self._hop :], hop])
+            column[:] = self._column()
+        return found
 
     def _column(self) -> Bytes:
         stems = self._history[self._latency :, 1:]
         frame = np.concatenate([self._history[: self._length, :1], stems], axis=1)
-        np.nan_to_num(frame, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         spectrum = np.fft.rfft(frame * self._window, axis=0)
         power = np.square(spectrum.real, dtype=np.float64) + np.square(spectrum.imag)
-        total = np.concatenate([np.zeros((1, self.signals)), np.cumsum(power, axis=0)])
+        total = np.concatenate([np.zeros((1, frame.shape[1])), np.cumsum(power, axis=0)])
         low, high = (_between(total, edge) for edge in self._edges)
         mean = (high - low) / (self._edges[1] - self._edges[0])[:, None]
         return to_bytes(10 * np.log10(np.maximum(mean, _TINY)), LEVELS_DB).T
@@ -123,7 +117,7 @@ def _between(rows: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.f
 
 def peaks_to_bytes(peaks: Float32) -> Bytes:
     """Peaks, linear, as the page shows them."""
-    level_db = 20 * np.log10(np.maximum(np.nan_to_num(peaks), 1e-6))
+    level_db = 20 * np.log10(np.maximum(peaks, 1e-6))
     return to_bytes(level_db, PEAKS_DB)
 
 

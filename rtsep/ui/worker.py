@@ -120,14 +120,14 @@ class Worker:
 
     def control(self, change: Control) -> bool:
         """Set the mixer; tell whether there is such a source."""
-        if self._next is not None and change.kind == "bypass":
-            self._next.control(change)
+        coming = self._next
+        if coming is not None:
+            coming.control(change)
         return self.chain.control(change)
 
     def switch(self, chain: Chain) -> None:
         """Go on with another chain; not while `switching`."""
-        chain.mixer.bypass = self.chain.mixer.bypass
-        chain.mixer.reset()
+        chain.go_on_from(self.chain)
         self._heard = 0
         self._next = chain
 

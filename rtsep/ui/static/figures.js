@@ -15,6 +15,10 @@ const MEANINGS = {
   lookahead: "future frames the model looks at",
   resampling: "the browser's rate is not the model's",
   playback: "what the browser says of its output",
+  "device input": "what the sound card says of its input",
+  headroom: "time the worker may take for a block",
+  "device output": "what the sound card says of its output",
+  off: "what the stream is off its terms now",
 };
 
 /** All terms in ms; those between capture and playback add up to the delay that is played. */
@@ -76,4 +80,15 @@ export function showRows(list, rows) {
       return row;
     }),
   );
+}
+
+/** Rows about the load: its share of real time, and the time of one piece of work in ms. */
+export function loadRows(factor, what, { p50, p99, max }, sampleRate) {
+  return [
+    ["of real time, on one core", `${(100 * factor).toFixed(1)} %`, factor > 0.8],
+    [`${what} takes, median`, `${p50.toFixed(2)} ms`],
+    ["p99", `${p99.toFixed(2)} ms`],
+    ["most", `${max.toFixed(1)} ms`],
+    ["sample rate", `${(sampleRate / 1000).toFixed(1)} kHz`],
+  ];
 }

@@ -1,7 +1,7 @@
 /* The page: what is pressed goes to the audio graph and the server, what they say is shown. */
 
 import { Audio, AudioProblem, microphones } from "/static/audio.js";
-import { latencyTerms, showLatency, showRows } from "/static/figures.js";
+import { latencyTerms, loadRows, showLatency, showRows } from "/static/figures.js";
 import { Strips } from "/static/strips.js";
 import { Recording } from "/static/wav.js";
 
@@ -9,10 +9,12 @@ const PROTOCOL = "rtsep.v1";
 const RECORDING_S = 30 * 60;
 const $ = (id) => document.getElementById(id);
 
-let session = null;   // {audio, worker, engine, status, report, trip}
+const AGAIN_MS = 2000;
+
+let session = null;   // {audio, worker, engine, status, report, trip}; no audio where it is the server's
 let recording = null;
 const strips = new Strips(
-  $("strips"), $("strip"), say, (loudest) => session?.audio.bridge.port.postMessage({ loudest }),
+  $("strips"), $("strip"), say, (loudest) => session?.audio?.bridge.port.postMessage({ loudest }),
 );
 
 // --- the server -----------------------------------------------------------------------------
@@ -48,28 +50,48 @@ function heard(event) {
   if (closed) lost(closed);
   if (!message) return;
   if (message.type === "ready") ready(message);
-  else if (message.type === "status") session.status = message;
+  else if (message.type === "controls") follow(message);
+  else if (message.type === "status") {
+    session.status = message;
+    if (!session.audio) station(message);
+  } else if (message.type === "notice") notice(message.text);
   else if (message.type === "problem") {
     notice(message.text);
-    $("model").value = session.model;
-    $("model").disabled = false;
+    chosen("model", session.model);
+    if (session.status?.device) chosen("input", session.status.device);
   }
 }
 
 function ready(message) {
+  const original = session.audio && strips.bypass;
   session.engine = message.latency_ms;
   session.model = message.model;
-  session.audio.bridge.port.postMessage({ engine: message.latency_samples });
+  session.audio?.bridge.port.postMessage({ engine: message.latency_samples });
   strips.show(message);
-  if (strips.bypass) strips.setBypass(true);
-  $("model").value = message.model;
-  $("model").disabled = false;
+  if (original && !message.controls.bypass) strips.setBypass(true);
+  showBypass();
+  chosen("model", message.model);
   state("live", "live");
 }
 
+function follow(controls) {
+  strips.follow(controls);
+  showBypass();
+}
+
+/** Show what is chosen now, whether it was there to choose or not. */
+function chosen(id, value) {
+  const known = [...$(id).options].some((option) => option.value === value);
+  if (!known) $(id).append(new Option(value));
+  $(id).value = value;
+  $(id).disabled = false;
+}
+
 async function lost({ code, reason }) {
+  const watching = session && !session.audio;
   await stop();
   state("lost", "ended");
+  if (watching) setTimeout(begin, AGAIN_MS);
   const place = await greet().then(({ places }) => places, (error) => notice(error.message));
   if (place === undefined) return;
   if (reason) notice(`The server ended the session: ${reason}.`);
@@ -86,6 +108,17 @@ function chosenInput() {
   return { kind: "microphone", deviceId: value === "microphone" ? null : value };
 }
 
+function connect(audio, greeting, port) {
+  const worker = new Worker("/static/socket.js");
+  session = { audio, worker, dropped: 0 };
+  worker.onmessage = heard;
+  const url = new URL("/session", location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  const secret = token();
+  const open = { url: url.href, protocols: secret ? [PROTOCOL, secret] : [PROTOCOL], greeting };
+  worker.postMessage({ open, port }, port ? [port] : []);
+}
+
 async function start() {
   const input = chosenInput();
   if (input.kind === "file" && !input.file) {
@@ -99,25 +132,14 @@ async function start() {
     const { places } = await greet();
     if (!places) throw new AudioProblem("All of the server's sessions are taken: try again when one has ended.");
     const audio = await Audio.open(input);
-    const worker = new Worker("/static/socket.js");
     const { port1, port2 } = new MessageChannel();
-    session = { audio, worker, dropped: 0 };
-    worker.onmessage = heard;
+    connect(audio, { type: "hello", ...audio.greeting, model: $("model").value || null }, port2);
     audio.bridge.port.onmessage = ({ data }) => {
       if (data.report && session) session.report = data.report;
       if (data.recorded) recorded(data.recorded);
     };
     audio.bridge.port.postMessage({ socket: port1 }, [port1]);
     audio.track?.addEventListener("ended", () => stop().then(() => notice("The microphone has gone.")));
-    const url = new URL("/session", location.href);
-    url.protocol = url.protocol.replace("http", "ws");
-    const secret = token();
-    const open = {
-      url: url.href,
-      protocols: secret ? [PROTOCOL, secret] : [PROTOCOL],
-      greeting: { ...audio.greeting, model: $("model").value || null },
-    };
-    worker.postMessage({ open, port: port2 }, [port2]);
     audio.start?.();
     listInputs();
   } catch (error) {
@@ -135,7 +157,7 @@ async function stop() {
   session = null;
   worker.postMessage({ close: true });
   setTimeout(() => worker.terminate(), 1000); // the goodbye is sent first
-  await audio.close();
+  await audio?.close();
   $("model").disabled = false;
   state("idle", "idle");
   running();
@@ -146,7 +168,7 @@ function running() {
   $("start").textContent = on ? "Stop" : "Start";
   $("start").classList.toggle("running", on);
   $("record").disabled = !on;
-  $("input").disabled = on;
+  $("input").disabled = on && session.audio !== null;
 }
 
 // --- recording ------------------------------------------------------------------------------
@@ -162,6 +184,10 @@ function recorded(sound) {
 
 async function toggleRecording() {
   if (!session || saved) return;
+  if (!session.audio) {
+    say({ type: "record", on: !session.status?.recording });
+    return;
+  }
   const port = session.audio.bridge.port;
   if (!recording) {
     recording = new Recording(session.audio.context.sampleRate, session.audio.channels, RECORDING_S);
@@ -195,6 +221,37 @@ function notice(text) {
   $("notice").hidden = !text;
 }
 
+/** The server's own stream: its figures, and what it records. */
+function station(status) {
+  const { device, devices, sample_rate: rate, latency_ms: terms } = status;
+  const inputs = [...new Set([...devices, device])];
+  if (inputs.join() !== [...$("input").options].map(({ value }) => value).join()) {
+    $("input").replaceChildren(...inputs.map((name) => new Option(name)));
+    $("input").value = device;
+  }
+  if (!status.busy) {
+    chosen("model", status.model);
+    chosen("input", device);
+  }
+  $("record").setAttribute("aria-pressed", status.recording);
+  $("recordtext").textContent = status.not_recording ? "Not recording" : status.recording ? "Stop" : "Record";
+  state(status.away ? "lost" : "live", status.away ? "away" : status.busy || "live");
+  showLatency($("latency"), $("bar"), $("terms"), terms);
+  $("load").textContent = status.real_time_factor.toFixed(3);
+  const { p50, p99, max } = status.hop_time_us;
+  const hop = { p50: p50 / 1000, p99: p99 / 1000, max: max / 1000 };
+  showRows($("loads"), loadRows(status.real_time_factor, "a hop", hop, rate));
+  $("misses").textContent = status.deadline_misses;
+  const broken = status.nonfinite_in + status.nonfinite_out;
+  showRows($("faults"), [
+    ["replaced by the input", `${((1000 * status.starved_samples) / rate).toFixed(0)} ms`, status.starved_samples],
+    ["left out", `${((1000 * status.dropped_samples) / rate).toFixed(0)} ms`, status.dropped_samples],
+    ["xruns of the sound card", status.xruns, status.xruns],
+    ["callbacks missed", status.missed_callbacks, status.missed_callbacks],
+    ["not a number", broken, broken],
+  ]);
+}
+
 function figures() {
   if (!session?.report || !session.status) return;
   const { audio, engine, report, status, trip, dropped } = session;
@@ -207,13 +264,7 @@ function figures() {
     showLatency($("latency"), $("bar"), $("terms"), terms);
   }
   $("load").textContent = status.real_time_factor.toFixed(3);
-  showRows($("loads"), [
-    ["of real time, on one core", `${(100 * status.real_time_factor).toFixed(1)} %`, status.real_time_factor > 0.8],
-    ["a frame takes, median", `${status.frame_ms.p50.toFixed(2)} ms`],
-    ["p99", `${status.frame_ms.p99.toFixed(2)} ms`],
-    ["most", `${status.frame_ms.max.toFixed(1)} ms`],
-    ["sample rate", `${(sampleRate / 1000).toFixed(1)} kHz`],
-  ]);
+  showRows($("loads"), loadRows(status.real_time_factor, "a frame", status.frame_ms, sampleRate));
   $("misses").textContent = report.misses;
   showRows($("faults"), [
     ["replaced by the input", `${((1000 * report.replaced) / sampleRate).toFixed(0)} ms`, report.replaced],
@@ -233,10 +284,14 @@ function otherTheme() {
   theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
 }
 
+function showBypass() {
+  $("separated").setAttribute("aria-pressed", !strips.bypass);
+  $("original").setAttribute("aria-pressed", strips.bypass);
+}
+
 function bypass(on) {
-  $("separated").setAttribute("aria-pressed", !on);
-  $("original").setAttribute("aria-pressed", on);
   strips.setBypass(on);
+  showBypass();
 }
 
 async function listInputs() {
@@ -256,7 +311,12 @@ $("separated").onclick = () => bypass(false);
 $("original").onclick = () => bypass(true);
 $("theme").onclick = otherTheme;
 $("help").onclick = () => $("keys").showModal();
-$("input").onchange = () => $("input").value === "file" && $("file").click();
+$("input").onchange = () => {
+  if (session && !session.audio) {
+    $("input").disabled = true; // until it plays
+    say({ type: "device", name: $("input").value });
+  } else if ($("input").value === "file") $("file").click();
+};
 $("file").onchange = () => $("file").files.length && start();
 $("model").onchange = () => {
   if (!session) return;
@@ -274,7 +334,7 @@ document.addEventListener("keydown", (event) => {
   if (event.target.matches("select, input[type=password]")) return;
   const digit = /^Digit([1-9])$/.exec(event.code);
   if (digit) strips.toggle(Number(digit[1]), event.shiftKey ? "solo" : "mute");
-  else if (event.code === "Space" && !event.target.matches("button, input")) $("start").click();
+  else if (event.code === "Space" && !event.target.matches("button, input")) $("start").hidden || $("start").click();
   else if (event.key === "?") $("keys").showModal();
   else if (event.key.toLowerCase() === "b") bypass(!strips.bypass);
   else if (event.key.toLowerCase() === "r") toggleRecording();
@@ -285,15 +345,25 @@ document.addEventListener("keydown", (event) => {
 
 async function begin() {
   try {
-    const { models } = await greet();
+    const { models, device } = await greet();
     $("model").replaceChildren(...models.map((name) => new Option(name)));
     notice("");
+    if (device === undefined) listInputs();
+    else watch();
   } catch (error) {
     notice(error.message);
+    if (session === null && $("start").hidden) setTimeout(begin, AGAIN_MS);
   }
+}
+
+/** Show the server's own stream: it runs whether somebody looks or not. */
+function watch() {
+  $("start").hidden = true;
+  $("empty")?.remove();
+  connect(null, { type: "watch" });
+  running();
 }
 
 theme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
 setInterval(figures, 250);
 begin();
-listInputs();

@@ -1,7 +1,7 @@
 /* The WebSocket, in a thread of its own: neither drawing nor anything else on the page delays it.
  *
- * Sound goes straight between here and the audio thread, over a MessagePort; see
- * rtsep/ui/protocol.py for what the messages hold.
+ * Sound goes straight between here and the audio thread, over a MessagePort; without one, none
+ * goes. See rtsep/ui/protocol.py for what the messages hold.
  */
 
 const AUDIO = 1;
@@ -72,10 +72,10 @@ function receive(message) {
 function open({ url, protocols, port, greeting }) {
   hello = greeting;
   bridge = port;
-  bridge.onmessage = ({ data }) => send(data);
+  if (bridge) bridge.onmessage = ({ data }) => send(data);
   socket = new WebSocket(url, protocols);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => socket.send(JSON.stringify({ type: "hello", ...hello }));
+  socket.onopen = () => socket.send(JSON.stringify(hello));
   socket.onmessage = ({ data }) => {
     if (typeof data !== "string") {
       receive(data);

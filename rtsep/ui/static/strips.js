@@ -4,6 +4,7 @@ import { SECONDS, Spectrogram, marks } from "/static/spectrogram.js";
 
 const HUES = ["#8b8ca3", "#ea7a2b", "#8f7bf0", "#1fa88f", "#d9467a", "#4a90e2"];
 const RELEASE = 0.94; // of a meter, per picture
+const TOUCHED_MS = 500; // so long after a slider was moved, only the hand moves it
 
 export const gainText = (db) => (db <= -60 ? "−∞\u00a0dB" : `${db < 0 ? "−" : ""}${Math.abs(db).toFixed(1)}\u00a0dB`);
 
@@ -27,12 +28,11 @@ export class Strips {
   }
 
   /** Lay out what a model separates. */
-  show({ sources, bands, columns_hz, top_hz }) {
-    const signals = [{ name: "mixture" }, ...sources];
+  show({ sources, controls, bands, columns_hz, top_hz }) {
     this.columns = [];
     this.bands = bands;
     this.longest = SECONDS * columns_hz;
-    this.strips = signals.map(({ name, muted }, index) => {
+    this.strips = ["mixture", ...sources].map((name, index) => {
       const article = this.template.content.firstElementChild.cloneNode(true);
       const part = (selector) => article.querySelector(selector);
       article.style.setProperty("--hue", HUES[index % HUES.length]);
@@ -47,7 +47,7 @@ export class Strips {
         mark.style.bottom = `${100 * at}%`;
         part(".marks").append(mark);
       }
-      const strip = { name, article, part, level: 0, muted: Boolean(muted), solo: false, gain: 0 };
+      const strip = { name, article, part, level: 0, muted: false, solo: false, gain: 0, touched: 0 };
       for (const kind of ["mute", "solo"]) {
         part(`.${kind}`).setAttribute("aria-label", `${kind} ${name}`);
         if (index) part(`.${kind}`).title = `${kind === "solo" ? "Shift + " : ""}${index}`;
@@ -62,12 +62,26 @@ export class Strips {
     this.strips.forEach((strip) => {
       strip.spectrogram = new Spectrogram(strip.part("canvas"), bands, columns_hz);
     });
+    this.follow(controls);
+  }
+
+  /** Show what the server's controls are, whoever turned them. */
+  follow({ gains_db, muted, soloed, bypass }) {
+    this.strips.slice(1).forEach((strip, i) => {
+      strip.muted = muted[i];
+      strip.solo = soloed[i];
+      if (performance.now() - strip.touched < TOUCHED_MS) return;
+      strip.gain = gains_db[i];
+      strip.part("input").value = gains_db[i];
+    });
+    this.bypass = bypass;
     this.refresh();
   }
 
   setGain(index, db) {
     const strip = this.strips[index];
     strip.gain = db;
+    strip.touched = performance.now();
     strip.part("input").value = db;
     this.wanted.set(strip.name, db);
     this.refresh();

@@ -1,0 +1,117 @@
+"""The web panel's server as the command line opens it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from rtsep.cli import fail
+from rtsep.control import Control
+from rtsep.ui.guard import Guard, is_loopback, token_for
+
+
+class ExtraError(ValueError):
+    """What the panel needs is not installed."""
+
+
+class Panel:
+    """A port that is open, and who may come in.
+
+    Parameters
+    ----------
+    host, port
+        Where it listens.
+    token
+        As of `rtsep.ui.guard.token_for`.
+    sessions
+        Browsers at the same time.
+    certificate, key
+        For https, if given.
+
+    Raises
+    ------
+    ExtraError, rtsep.ui.guard.GuardError, rtsep.ui.server.ServerError
+        It can't be opened so.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        token: str | None,
+        sessions: int,
+        certificate: Path | None,
+        key: Path | None,
+    ) -> None:
+        self._token, self._host, self._sessions = token_for(host, token), host, sessions
+        try:
+            from rtsep.ui.server import listen, tls_context
+        except ModuleNotFoundError as error:
+            if error.name is None or not error.name.startswith("websockets"):
+                raise
+            raise ExtraError(
+                "rtsep ui needs websockets: install it with pip install 'rtsep[ui]'"
+            ) from None
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = tls_context(certificate, key or certificate)
+        self._listener = listen(host, port)
+
+    def close(self) -> None:
+        """Close the port."""
+        self._listener.close()
+
+    def say(self, what: str, microphone: bool) -> None:
+        """Print the address, and what keeps browsers from giving their microphone there."""
+        scheme = "http" if self._tls is None else "https"
+        fragment = "" if self._token is None else f"#token={self._token}"
+        port = self._listener.getsockname()[1]
+        click.echo(f"{what}: open {scheme}://{_named(self._host)}:{port}/{fragment}")
+        if microphone and self._tls is None and not is_loopback(self._host):
+            click.echo(
+                "browsers give the microphone to https pages only: add --certificate and --key"
+            )
+
+    def serve(self, model: str | None) -> None:
+        """Separate what browsers bring, until Ctrl-C."""
+        from rtsep.ui.chain import Pool
+        from rtsep.ui.server import Server
+        from rtsep.ui.session import Browsers
+
+        pool = Pool(model, spare=self._sessions)
+
+        def say() -> None:
+            self.say(pool.default, microphone=True)
+            click.echo("Ctrl-C stops")
+
+        server = Server(Guard(self._host, self._token), Browsers(pool), self._sessions, fail)
+        server.run(self._listener, self._tls, say)
+
+    @contextmanager
+    def showing(self, stream: Control, notice: Callable[[], tuple[float, str]]) -> Iterator[None]:
+        """Show a stream of this machine as long as a ``with`` block lasts."""
+        from rtsep.ui.server import Server
+        from rtsep.ui.station import Station
+
+        station = Station(stream, notice)
+        server = Server(Guard(self._host, self._token), station, self._sessions, fail)
+        with server.beside(self._listener, self._tls):
+            self.say(stream.loaded.name, microphone=False)
+            yield
+
+
+def _named(host: str) -> str:
+    """Put a host as others write it in an address; this machine's own for "any"."""
+    if host in ("0.0.0.0", "::"):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("192.0.2.1", 9))  # sends nothing; it tells the way out
+                host = str(probe.getsockname()[0])
+            except OSError:
+                host = socket.gethostname()
+    return f"[{host}]" if ":" in host else host
