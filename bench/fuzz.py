@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import click
 import numpy as np
@@ -36,7 +37,7 @@ from click.testing import CliRunner
 
 from bench import mutate
 from rtsep import realtime, roofline
-from rtsep.cli import main, show
+from rtsep.cli import main, run, show
 from rtsep.io import opening
 from rtsep.io.device import DeviceError
 
@@ -150,7 +151,9 @@ def _prepare(folder: Path) -> None:
 
     replaced: list[tuple[Any, str, Any]] = [
         (opening, "find", find),
+        (run, "Process", Mock),  # it would look for that sound card
         (realtime, "go_first", lambda: False),
+        (realtime, "lock_memory", lambda: False),
         (show, "core_peak", lambda: 1e11),
         (show, "speed", partial(roofline.speed, seconds=0.0)),
     ]

@@ -189,15 +189,18 @@ def run(
             click.echo(f"\nThe devices are:\n{listing()}", err=True)
         context.exit(2)
     loaded = Loaded(bundle, stream.input.width)
-    live = Live(
-        stream,
-        loaded.engine(stream.sample_rate, block),
-        loaded.step,
-        gains,
-        on_late=on_late,
-        ask_realtime=realtime == "on",
-        limit_db=limit,
-    )
+    try:
+        live = Live(
+            stream,
+            loaded.engine(stream.sample_rate, block),
+            loaded.step,
+            gains,
+            on_late=on_late,
+            ask_realtime=realtime == "on",
+            limit_db=limit,
+        )
+    except DeviceError as error:  # the model does not go with it
+        raise DeviceError(f"{bundle.path or loaded.name}: {error}") from None
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     say = Notices(console)
     takes = Takes(record or Path(time.strftime("rtsep-%Y%m%d-%H%M%S")))
