@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LIVE = {
     *("rtsep run", "rtsep run --model my-model.onnx", "rtsep run --scene karaoke"),
     *("rtsep run --sources me.rtsep,fan.rtsep", "rtsep run --sources fan.rtsep --rest voice"),
-    "rtsep run --learn-noise 10",
+    *("rtsep run --learn-noise 10", "rtsep ui --device"),
 }
 """These run until Ctrl-C on the system's default devices."""
 LONG = {

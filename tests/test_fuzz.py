@@ -29,6 +29,17 @@ def test_damaged_input_is_processed_or_refused(kind: str, count: int, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+TOO_LATE = 859
+"""A bundle that needs 22 s of lookahead, more than a device keeps of the mixture."""
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_model_too_late_for_what_is_kept_is_named() -> None:
+    fuzz._warm_up()
+    ((_, told),) = fuzz.judged("bundles", [(TOO_LATE, None)])
+    assert told["fault"] == "" and "the model can't be replaced by the mixture" in told["outcome"]
+
+
 def test_a_case_is_made_from_its_number() -> None:
     for kind in fuzz.KINDS:
         cases = [fuzz.made(kind, number) for number in range(30)]
