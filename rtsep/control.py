@@ -267,13 +267,3 @@ def carry_over(before: Sequence[str], mixer: Mixer, after: Sequence[str], other:
         gains[0] = 1.0
     other.gains[:] = gains
     other.bypass = mixer.bypass
-
-
-def level_db(gain: float) -> float:
-    """Of a linear gain; -inf for 0."""
-    return float(20 * np.log10(gain)) if gain > 0 else -np.inf
-
-
-def linear(gain_db: float) -> float:
-    """Of a gain in dB."""
-    return float(10 ** (gain_db / 20))

@@ -261,3 +261,13 @@ class Mixer:
 def raised_cosine(length: int) -> Float32:
     """(length + 1,) from 0 to 1; no step is larger than pi / (2 length)."""
     return (0.5 - 0.5 * np.cos(np.pi * np.arange(length + 1) / length)).astype(np.float32)
+
+
+def level_db(gain: float) -> float:
+    """Of a linear gain; -inf for 0."""
+    return float(20 * np.log10(gain)) if gain > 0 else -np.inf
+
+
+def linear(gain_db: float) -> float:
+    """Of a gain in dB."""
+    return float(10 ** (gain_db / 20))

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtsep.control import Control, carry_over, level_db, linear
+from rtsep.control import Control, carry_over
 from rtsep.io.clock import Clock
 from rtsep.io.device import Device
 from rtsep.io.errors import DeviceError
 from rtsep.io.files import read_all
 from rtsep.loaded import Loaded
-from rtsep.mixing import Mixer
+from rtsep.mixing import Mixer, level_db, linear
 from rtsep.recorder import Takes
 from rtsep.worker import Live
 from tests import models

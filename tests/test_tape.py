@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from rtsep import weights
 from rtsep.engine import Engine
 from rtsep.separator import Separator
-from rtsep.tape.graph import NoTapeError, Tape
+from rtsep.tape.graph import Tape
+from rtsep.tape.places import NoTapeError
 from tests import models
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rtsep import weights
-from rtsep.control import Control, level_db, linear
+from rtsep.control import Control
+from rtsep.mixing import level_db, linear
 
 STEP_DB = 1.0
 LOWEST_DB, HIGHEST_DB = -40.0, 24.0

@@ -24,7 +24,7 @@ from rtsep.cli.opening import device_options
 from rtsep.cli.panel import Panel
 from rtsep.cli.report import Report
 from rtsep.cli.watch import Notices, watch
-from rtsep.control import Control, level_db
+from rtsep.control import Control
 from rtsep.io.device import Device, DeviceError, listing
 from rtsep.io.files import AudioFileError
 from rtsep.io.opening import DEFAULT, inputs, open_device, reopen
@@ -32,6 +32,7 @@ from rtsep.io.process import Process
 from rtsep.io.virtual_mic import DEFAULT as VIRTUAL_MIC
 from rtsep.io.virtual_mic import virtual_mic as opened_virtual_mic
 from rtsep.loaded import Loaded
+from rtsep.mixing import level_db
 from rtsep.realtime import HINT
 from rtsep.recorder import Takes
 from rtsep.scenes import Scene, SceneError

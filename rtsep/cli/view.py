@@ -12,7 +12,7 @@ from rich.cells import chop_cells
 from rtsep.cli.desk import KEYS, Desk
 from rtsep.cli.paint import Line, fitted
 from rtsep.cli.report import FLOOR_DB, Report
-from rtsep.control import level_db
+from rtsep.mixing import level_db
 from rtsep.ring import Float32
 from rtsep.scope import Bands
 from rtsep.voice import Voice

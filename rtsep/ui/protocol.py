@@ -22,8 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rtsep.control import level_db, linear
-from rtsep.mixing import Mixer
+from rtsep.mixing import Mixer, level_db, linear
 from rtsep.spec import Float32
 
 SUBPROTOCOL = "rtsep.v1"
