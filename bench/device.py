@@ -89,3 +89,7 @@ if __name__ == "__main__":
         print("rtsep run   ", {name: run[name] for name in FIELDS})
         print("  latency at start and end, ms:", run["latency_at_start_ms"], run["latency_ms"])
         print("  hop time, us:", run["hop_time_us"], "real-time factor", run["real_time_factor"])
+    for name in ("missed_callbacks", "xruns"):
+        bare, ours = (sum(row[k][name] for row in rows) for k in range(2))
+        print(f"{name} in all: pass-through {bare}, rtsep run {ours}")
+    print("deadline misses in all:", sum(run["deadline_misses"] for _, run in rows))

@@ -12,7 +12,7 @@ from rtsep.bundle import Bundle
 from rtsep.roofline import traffic
 
 BACK_TO_BACK_S = 2.0
-"""Longest run of blocks without pause: its percentiles settle soon."""
+"""Longest run of blocks without pause, and of calls of the model alone, in turns."""
 STREAMS_S = 1.0
 """Of each trial of a number of streams, at least."""
 
@@ -48,8 +48,7 @@ def measure(
     trial = trials.Trial(bundle, block, threads)
     back_to_back = min(BACK_TO_BACK_S, seconds)
     latency = trial.latency()
-    alone = trials.times(trial.step, back_to_back)
-    times = trials.times(trial.call, back_to_back)
+    alone, times = trials.in_turns((trial.step, trial.call), 2 * back_to_back)
     paced, floor = trial.paced(seconds)
     work = paced.done_s - paced.late_s
     call_s = float(np.median(alone))

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import gcd
@@ -30,6 +30,8 @@ T = TypeVar("T")
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 SEGMENT_S = 5.0
 """A model and an empty loop take turns of this length: both see the same minutes."""
+TURN_S = 0.1
+"""Turns of what is compared without pauses."""
 ALLOCATION_CALLS = 1000
 MAX_BACKLOG_S = 2.0
 """So far behind, a paced run ends."""
@@ -181,6 +183,17 @@ class Trial:
 def times(call: Callable[[], object], seconds: float) -> Float64:
     """Time each call, one after the other without pause for so long, (calls,) in seconds."""
     return _in_worker(partial(_times, call, seconds))
+
+
+def in_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[Float64]:
+    """Time each of several calls as `times` does, in turns: what slows one down slows all."""
+    turns = max(1, round(seconds / TURN_S / len(calls)))
+    turn_s = seconds / turns / len(calls)
+
+    def work() -> list[list[Float64]]:
+        return [[_times(call, turn_s) for call in calls] for _ in range(turns)]
+
+    return [np.concatenate(parts) for parts in zip(*_in_worker(work), strict=True)]
 
 
 def misses(paced: Paced, period_s: float) -> int:
