@@ -104,7 +104,8 @@ class Watch(Talk):
         """Serve it."""
         parse_watch(await self.hello())
         self._noticed, _ = self._station.notice()
-        self._station.stream.look_for_inputs()
+        if not self._station.stream.waiting:  # it takes a while, and others may just have asked
+            self._station.stream.look_for_inputs()
         self._meet()
         await first(self._receive(), self.send(), self._draw(), self._report())
 
