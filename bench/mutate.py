@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 import struct
 from collections.abc import Callable, Sequence
@@ -148,6 +149,10 @@ def tiny() -> bytes:
     return content
 
 
+MAX_VALUES = 1 << 22
+"""Of a weight that is made anew: what matters of a larger one is its size, not its content."""
+
+
 def bundle(luck: random.Random) -> tuple[str, bytes]:
     """Return the suffix and the content of a damaged bundle."""
     whole = luck.choice([tiny(), tiny(), weights.find().graph])
@@ -254,6 +259,8 @@ def _weight(luck: random.Random, model: onnx.ModelProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     else:
         value = luck.choice([np.nan, np.inf, 1e38, -1e38, 1e-40, 0.0])
+        if math.prod(tensor.dims) > MAX_VALUES:  # another change has made it huge
+            raise ValueError
         values = np.full(tuple(tensor.dims), value, np.float32)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 

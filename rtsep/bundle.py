@@ -262,6 +262,8 @@ def _check_weights(model: onnx.ModelProto) -> None:
     def check(tensor: TensorProto) -> None:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise BundleError(f"weight {tensor.name!r} lies in another file")
+        if min(tensor.dims, default=0) < 0:
+            raise BundleError(f"weight {tensor.name!r} has a negative size")
         if tensor.data_type in cost.FLOATS:
             try:
                 finite = np.all(np.isfinite(numpy_helper.to_array(tensor)))

@@ -38,6 +38,33 @@ def drop_weights(model: onnx.ModelProto) -> None:
     graph.initializer.extend(kept)
 
 
+def guard_slices(graph: onnx.GraphProto) -> None:
+    """Put what changes nothing before each Slice, but loses a shape with negative sizes in it.
+
+    A few operations give such shapes where their attributes are nonsense, and the inference of a
+    Slice then ends the process by a failed assertion, at least that of ONNX 1.23 for Linux.
+    """
+    made = {output: node.op_type for node in graph.node for output in node.output}
+    nodes = []
+    for number, node in enumerate(graph.node):
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                guard_slices(inner)
+        data = node.input[0] if node.input else ""
+        if node.op_type == "Slice" and made.get(data) != "Shape":
+            shape, zeros, seen, same = (f"{data} of slice {number}, {k}" for k in range(4))
+            nodes.append(onnx.helper.make_node("Shape", [data], [shape]))
+            nodes.append(onnx.helper.make_node("ConstantOfShape", [shape], [zeros]))
+            nodes.append(onnx.helper.make_node("Shape", [zeros], [seen]))
+            nodes.append(onnx.helper.make_node("Reshape", [data, seen], [same]))
+            node.input[0] = same
+        nodes.append(node)
+    if len(nodes) > len(graph.node):
+        guarded = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(guarded)
+
+
 def multiply_accumulates(model: onnx.ModelProto) -> tuple[int, int]:
     """Multiply-accumulates of matrix products and convolutions, for one stream.
 
@@ -56,6 +83,7 @@ def multiply_accumulates(model: onnx.ModelProto) -> tuple[int, int]:
     constant = {tensor.name for tensor in model.graph.initializer} | {""}
     sizes: dict[str, list[int]] = {t.name: list(t.dims) for t in model.graph.initializer}
     drop_weights(model)
+    guard_slices(model.graph)
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         sizes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]

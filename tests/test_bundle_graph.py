@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +273,44 @@ def test_damaged_at_random_it_runs_or_is_refused(seed: int) -> None:
             step()
             outcomes.add("runs")
     assert outcomes == {"refused", "runs"}
+
+
+NEGATIVE = """
+import sys
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from rtsep import cost
+
+kind, constant = sys.argv[1], lambda name, *values: numpy_helper.from_array(
+    np.array(values, np.int64), name
+)
+nodes = {
+    "Split": helper.make_node(
+        "Split", ["x"], [*(f"part{i}" for i in range(24)), "y"], axis=2, num_outputs=25
+    ),
+    "MaxPool": helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[50]),
+    "Pad": helper.make_node("Pad", ["x", "pads"], ["y"]),
+    "Identity": helper.make_node("Identity", ["x"], ["y"]),
+}
+graph = helper.make_graph(
+    [nodes[kind], helper.make_node("Slice", ["y", "starts", "ends", "axes"], ["z"])],
+    "graph",
+    [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["streams", 1, 20])],
+    [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["streams", 1, 5])],
+    [
+        constant("starts", 0), constant("ends", 5), constant("axes", 2),
+        constant("pads", 0, 0, -15, 0, 0, -14),
+    ],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+cost.multiply_accumulates(model)
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("kind", ["Split", "MaxPool", "Pad", "Identity"])
+def test_sizes_that_turn_negative_do_not_end_the_process(kind: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NEGATIVE, kind], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "alive\n", done.stderr

@@ -29,15 +29,22 @@ def test_damaged_input_is_processed_or_refused(kind: str, count: int, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-TOO_LATE = 859
-"""A bundle that needs 22 s of lookahead, more than a device keeps of the mixture."""
-
-
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_model_too_late_for_what_is_kept_is_named() -> None:
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (859, "the model can't be replaced by the mixture"),  # 22 s late, more than is kept of it
+        (9943, "its graph is malformed"),  # a weight of 8 GB, made of one that was to be filled
+        (
+            15643,
+            "weight 'model.blocks",
+        ),  # of a negative size, on which ONNX's inference ends the process
+    ],
+)
+def test_cases_that_were_faults_once(number: int, sentence: str) -> None:
     fuzz._warm_up()
-    ((_, told),) = fuzz.judged("bundles", [(TOO_LATE, None)])
-    assert told["fault"] == "" and "the model can't be replaced by the mixture" in told["outcome"]
+    ((_, told),) = fuzz.judged("bundles", [(number, None)])
+    assert told["fault"] == "" and sentence in told["outcome"]
 
 
 def test_a_case_is_made_from_its_number() -> None:
