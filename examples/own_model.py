@@ -34,8 +34,8 @@ class Masks(Streaming):
 
     def forward(self, x, state):  # (streams, frames, channels, 2: real and imaginary, bins)
         h, one = self.one(torch.log10(x.square().sum((2, 3)) + 1e-6), state["one"])
-        h, two = self.two(torch.relu(h), state["two"])
-        share = torch.sigmoid(self.share(torch.relu(h)))[:, :, None, None, None]
+        h, two = self.two(torch.tanh(h), state["two"])
+        share = torch.sigmoid(self.share(torch.tanh(h)))[:, :, None, None, None]
         x = x[:, :, None]  # and now an axis of sources
         return torch.cat([share * x, (1 - share) * x], dim=2), {"one": one, "two": two}
 
