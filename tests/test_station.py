@@ -178,7 +178,8 @@ def test_the_end_of_the_stream_is_the_end_of_the_panel(tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
-    assert "--output is for --device" in refused("ui", "--output", "0")
+    for option, value in (("--output", 0), ("--channels", 2), ("--block", 64), ("--buffer", 5)):
+        assert f"{option} is for --device" in refused("ui", "--port", 0, option, value)
     nothing = rtsep("ui", "--port", 0, "--device", tmp_path / "no-such.wav")
     assert nothing.exit_code == 2 and "no-such.wav" in nothing.stderr
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from rtsep.cli.opening import device_options
 from rtsep.cli.panel import Panel
@@ -86,8 +87,9 @@ def ui(
     panel = Panel(host, port, token, sessions, certificate, key)
     context.call_on_close(panel.close)
     if device is None:
-        if output is not None:
-            raise PanelOptionError("--output is for --device: a browser plays what it gets itself")
+        for name in ("output", "channels", "block", "buffer"):
+            if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+                raise PanelOptionError(f"--{name} is for --device: browsers have their own sound")
         with suppress(KeyboardInterrupt):  # Windows
             panel.serve(model)
         return
