@@ -72,8 +72,9 @@ def _distribution(figure: Any, results: Sequence[Result]) -> None:
         counts = np.array(result["paced"]["histogram"])
         total = max(1, counts.sum())
         left.stairs(counts / total, CELLS, color=f"C{k}", label=result["label"], fill=False)
-        beyond = 1 - np.cumsum(counts) / total
-        right.step(CELLS[1:], np.maximum(beyond, 0.5 / total), color=f"C{k}")
+        beyond = total - np.cumsum(counts)
+        # The curve ends where no hop takes longer.
+        right.step(CELLS[1:], np.where(beyond > 0, beyond / total, np.nan), color=f"C{k}")
     for axes in (left, right):
         axes.axvline(1.0, color="crimson", linewidth=1.2)
         axes.set_xscale("log")
