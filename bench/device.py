@@ -3,9 +3,10 @@
 python -m bench.device --device "system, JACK Audio Connection Kit" [--seconds 60] [--rounds 2]
 
 The pass-through shows the machine's own floor: callbacks that come late or not at all whatever the
-program does. With ``--burn`` (the default) a Python thread of this process keeps the interpreter
-busy all the while, and another process of normal priority a core. See tests/conftest.py for a
-virtual sound card that needs no hardware.
+program does. Each has a process of its own: a process that has used PortAudio remains a client of
+JACK to its end, and an xrun of any client is one of all. With ``--burn`` (the default) a Python
+thread of either process keeps its interpreter busy all the while, and another process of normal
+priority a core. See tests/conftest.py for a virtual sound card that needs no hardware.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +30,25 @@ from rtsep.io.device import Duplex, find
 FIELDS = ("callbacks", "missed_callbacks", "xruns", "deadline_misses", "starved_samples")
 
 
-def burn(stopping: threading.Event) -> None:
-    """Keep the interpreter busy."""
-    count = 0
-    while not stopping.is_set():
-        for _ in range(1000):
+Figures = dict[str, Any]
+
+
+def alone(trial: Callable[..., Figures], burn: bool, *arguments: Any) -> Figures:
+    """Do a trial in a process of its own, its interpreter kept busy if asked."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _burn_interpreter if burn else None) as pool:
+        return pool.submit(trial, *arguments).result()
+
+
+def _burn_interpreter() -> None:
+    def burn() -> None:
+        count = 0
+        while True:
             count += 1
 
+    threading.Thread(target=burn, daemon=True).start()
 
-def passthrough(device: str, seconds: float, block: int) -> dict[str, Any]:
+
+def passthrough(device: str, seconds: float, block: int) -> Figures:
     """Copy input to output natively for a while; what went wrong is the machine's doing."""
     found = find(device, "input")
     rate = round(found["default_samplerate"])
@@ -48,14 +62,14 @@ def passthrough(device: str, seconds: float, block: int) -> dict[str, Any]:
     }
 
 
-def separation(device: str, seconds: float, block: int, options: list[str]) -> dict[str, Any]:
-    """`rtsep run` in this process; its own summary."""
+def separation(device: str, seconds: float, block: int, options: list[str]) -> Figures:
+    """`rtsep run`; its own summary."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.json"
         command = ["run", "--device", device, "--seconds", str(seconds), "--block", str(block)]
         command += ["--json", str(path), *options]
         main(command, standalone_mode=False)
-        result: dict[str, Any] = json.loads(path.read_text())
+        result: Figures = json.loads(path.read_text())
     return result
 
 
@@ -71,17 +85,12 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     options = ["--realtime", arguments.realtime]
     options += ["--model", arguments.model] if arguments.model else []
-    stopping = threading.Event()
-    burner = None
-    if arguments.burn:
-        threading.Thread(target=burn, args=(stopping,), daemon=True).start()
-        burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    rows = []
+    burn, rows = arguments.burn, []
+    burner = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if burn else None
     for _ in range(arguments.rounds):
-        floor = passthrough(arguments.device, arguments.seconds, arguments.block)
-        run = separation(arguments.device, arguments.seconds, arguments.block, options)
-        rows.append((floor, run))
-    stopping.set()
+        asked = arguments.device, arguments.seconds, arguments.block
+        floor = alone(passthrough, burn, *asked)
+        rows.append((floor, alone(separation, burn, *asked, options)))
     if burner is not None:
         burner.kill()
     for floor, run in rows:

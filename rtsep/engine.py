@@ -6,7 +6,7 @@ import numpy as np
 
 from rtsep.latency import Latency
 from rtsep.spec import Float32, Spec, Step, check_array
-from rtsep.stft import Frames
+from rtsep.stft import NONFINITE_IN, NONFINITE_OUT, POSITION, Frames
 
 
 class Engine:
@@ -34,6 +34,8 @@ class Engine:
     ----------
     latency
         Algorithmic latency by its terms, in samples.
+    buffers
+        What the kernels work on.
     streams
         How many the step carries; stream ``k`` has the ``spec.channels`` channels from
         ``k * spec.channels`` on.
@@ -63,9 +65,8 @@ class Engine:
         self.streams = self._frames.streams
         self._shape = (len(spec.sources), channels)
         self._chunk = spec.step_length
-        self._position = 0
-        self._nonfinite_in = 0
-        self._nonfinite_out = 0
+        self.buffers = self._frames.buffers
+        self._cursors = self.buffers.cursors
 
     @property
     def latency_samples(self) -> int:
@@ -80,12 +81,12 @@ class Engine:
     @property
     def nonfinite_in(self) -> int:
         """Input samples replaced by 0 since construction."""
-        return self._nonfinite_in
+        return int(self._cursors[NONFINITE_IN])
 
     @property
     def nonfinite_out(self) -> int:
         """Frames of the model replaced by silence since construction."""
-        return self._nonfinite_out
+        return int(self._cursors[NONFINITE_OUT])
 
     def process(self, block: Float32, out: Float32 | None = None) -> Float32:
         """Separate the next samples.
@@ -120,11 +121,11 @@ class Engine:
                 raise ValueError("out must be writeable")
         done = 0
         while done < n:
-            position = self._position
+            position = int(self._cursors[POSITION])
             count = min(self._chunk - position, n - done)
-            self._nonfinite_in += self._frames.push(block, done, count, position)
-            self._position = (position + count) % self._chunk
-            if self._position == 0:
+            self._cursors[NONFINITE_IN] += self._frames.push(block, done, count, position)
+            self._cursors[POSITION] = (position + count) % self._chunk
+            if position + count == self._chunk:
                 self._step()
             broken = self._frames.pull(out, done, count, position)
             if broken:
@@ -165,12 +166,12 @@ class Engine:
         self._step.reset(stream)
         self._frames.reset(stream)
         if stream is None:
-            self._position = 0
+            self._cursors[POSITION] = 0
 
     def _heal(self, broken: int) -> None:
         """Count ``broken`` frames and reset the model for the streams that had them."""
-        self._nonfinite_out += broken
+        self._cursors[NONFINITE_OUT] += broken
         for stream in range(self.streams):
-            if self._frames.broken[stream]:
-                self._frames.broken[stream] = 0
+            if self.buffers.broken[stream]:
+                self.buffers.broken[stream] = 0
                 self._step.reset(stream)

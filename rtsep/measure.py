@@ -3,15 +3,65 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit, types
+from numpy.typing import NDArray
 
+from rtsep.signature import INT64_POINTER, named
 from rtsep.spec import Float32, Step
+from rtsep.tape.kernel import Program
 
 _FIRST_S = 1e-7
 _PER_DECADE = 200  # a resolution of 1.2 %
 _DECADES = 8
+_TOTAL, _MAX = 0, 1
+
+_instant = types.int64[::1]
+_external: Any = types.ExternalFunction  # numba's own annotations do not fit
+if sys.platform == "win32":
+    _read_clock: Any = _external("QueryPerformanceCounter", types.int32(INT64_POINTER))
+    _TICK_S = time.get_clock_info("perf_counter").resolution
+
+    @njit(types.float64(_instant), cache=True)
+    def clock(instant: NDArray[np.int64]) -> float:
+        """Time of `time.perf_counter`, for kernels; ``instant``, (2,), is where it is put."""
+        _read_clock(instant.ctypes)
+        return float(instant[0] * _TICK_S)
+
+else:
+    _read_clock = _external("clock_gettime", types.int32(types.int32, INT64_POINTER))
+    _MONOTONIC = int(time.CLOCK_MONOTONIC)
+
+    @njit(types.float64(_instant), cache=True)
+    def clock(instant: NDArray[np.int64]) -> float:
+        """Time of `time.perf_counter`, for kernels; ``instant``, (2,), is where it is put."""
+        _read_clock(_MONOTONIC, instant.ctypes)
+        return float(instant[0] + 1e-9 * instant[1])
+
+
+class Histogram(NamedTuple):
+    """What kernels count durations in."""
+
+    cells: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    """(2,), in seconds: of all, and the longest."""
+
+
+HISTOGRAM = named(Histogram, types.int64[::1], types.float64[::1])
+
+
+@njit(types.void(HISTOGRAM, types.float64), cache=True)
+def count(histogram: Histogram, seconds: float) -> None:
+    """Count one duration."""
+    cells, sums = histogram
+    cell = int(_PER_DECADE * math.log10(max(seconds, _FIRST_S) / _FIRST_S))
+    cells[min(cell, cells.size - 1)] += 1
+    sums[_TOTAL] += seconds
+    sums[_MAX] = max(sums[_MAX], seconds)
 
 
 class Durations:
@@ -19,29 +69,38 @@ class Durations:
 
     Attributes
     ----------
-    count, total_s, max_s
-        Of all durations so far.
+    histogram
+        Where they are counted; a kernel may do that, too.
     """
 
     def __init__(self) -> None:
-        self._cells = np.zeros(_PER_DECADE * _DECADES + 1, np.int64)
-        self.count = 0
-        self.total_s = 0.0
-        self.max_s = 0.0
+        cells = np.zeros(_PER_DECADE * _DECADES + 1, np.int64)
+        self.histogram = Histogram(cells, np.zeros(2))
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        cell = int(_PER_DECADE * math.log10(max(seconds, _FIRST_S) / _FIRST_S))
-        self._cells[min(cell, len(self._cells) - 1)] += 1
-        self.count += 1
-        self.total_s += seconds
-        self.max_s = max(self.max_s, seconds)
+        count(self.histogram, seconds)
+
+    @property
+    def count(self) -> int:
+        """Durations so far."""
+        return int(self.histogram.cells.sum())
+
+    @property
+    def total_s(self) -> float:
+        """All of them together."""
+        return float(self.histogram.sums[_TOTAL])
+
+    @property
+    def max_s(self) -> float:
+        """The longest."""
+        return float(self.histogram.sums[_MAX])
 
     def percentile_s(self, percent: float) -> float:
         """Upper edge of the cell that holds the percentile; 0 if nothing was counted."""
         if not self.count:
             return 0.0
-        cell = int(np.searchsorted(np.cumsum(self._cells), self.count * percent / 100))
+        cell = int(np.searchsorted(np.cumsum(self.histogram.cells), self.count * percent / 100))
         return min(_FIRST_S * 10 ** ((cell + 1) / _PER_DECADE), self.max_s)
 
     def summary_us(self) -> dict[str, float]:
@@ -52,12 +111,19 @@ class Durations:
 
 
 class TimedStep:
-    """A step that records how long each of its calls takes; otherwise the step itself."""
+    """A step that records how long each of its calls takes; otherwise the step itself.
+
+    Attributes
+    ----------
+    program
+        What a kernel may run in place of a call, if there is such a thing.
+    """
 
     def __init__(self, step: Step) -> None:
         self._step = step
         self.mixture: Float32 = step.mixture
         self.sources: Float32 = step.sources
+        self.program: Program | None = getattr(step, "program", None)
         self.times = Durations()
 
     def __call__(self) -> None:

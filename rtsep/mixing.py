@@ -7,11 +7,14 @@ one begins: the slope of every gain is bounded, whatever is done to the controls
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
 from rtsep.kernels import LIMIT
+from rtsep.signature import named
 from rtsep.spec import Float32, check_array
 
 Flags = NDArray[np.bool_]
@@ -24,6 +27,8 @@ _POSITION = 0
 """Row of ``cursors``: mixture samples so far."""
 _FADED = 1
 """Row of ``cursors``: samples of the present fade so far; as many as it has when all is settled."""
+_LATENCY = 2
+"""Row of ``cursors``: samples by which the stems are later than the mixture."""
 
 _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
@@ -61,48 +66,52 @@ def aim(gains: Float32, muted: Flags, soloed: Flags, bypass: Flags, shares: Floa
     return new
 
 
-@njit(
-    types.void(
-        *(_const_samples, _const_stems, _gains, _flags, _flags, _flags),
-        *(_gains, types.int64, _samples, _cursors, _samples, _gains, _samples),
-    ),
-    cache=True,
+class Controls(NamedTuple):
+    """What `mix` works on."""
+
+    gains: Float32
+    muted: Flags
+    soloed: Flags
+    bypass: Flags
+    """As of `aim`, like ``shares``."""
+    fade: Float32
+    """(length + 1,) from 0 to 1."""
+    line: Float32
+    """(capacity, channels), the newest samples of the mixture; a power of two above the latency."""
+    cursors: Int64
+    """(3,)"""
+    shares: Float32
+    peaks: Float32
+    """(1 + sources,): of the mixture and each source; raised, never lowered."""
+
+
+CONTROLS = named(
+    Controls,
+    _gains,
+    _flags,
+    _flags,
+    _flags,
+    _gains,
+    _samples,
+    _cursors,
+    _samples,
+    _gains,
 )
-def mix(
-    mixture: Float32,
-    stems: Float32,
-    gains: Float32,
-    muted: Flags,
-    soloed: Flags,
-    bypass: Flags,
-    fade: Float32,
-    latency: int,
-    line: Float32,
-    cursors: Int64,
-    shares: Float32,
-    peaks: Float32,
-    out: Float32,
-) -> None:
+
+
+@njit(types.void(_const_samples, _const_stems, CONTROLS, _samples), cache=True)
+def mix(mixture: Float32, stems: Float32, controls: Controls, out: Float32) -> None:
     """Mix a block into what is heard, and keep the largest absolute values.
 
     Parameters
     ----------
     mixture, stems
-        (n, channels) and (n, sources, channels); the stems are ``latency`` samples late.
-    gains, muted, soloed, bypass, shares
-        As of `aim`.
-    fade
-        (length + 1,) from 0 to 1.
-    line
-        (capacity, channels), the newest samples of the mixture; a power of two above ``latency``.
-    cursors
-        (2,)
-    peaks
-        (1 + sources,): of the mixture and each source; raised, never lowered.
+        (n, channels) and (n, sources, channels), which are late.
     out
         (n, out_channels); a channel that the stems lack repeats their last one.
     """
-    sources, channels = stems.shape[1], stems.shape[2]
+    gains, muted, soloed, bypass, fade, line, cursors, shares, peaks = controls
+    sources, channels, latency = stems.shape[1], stems.shape[2], cursors[_LATENCY]
     length, mask = fade.size - 1, line.shape[0] - 1
     faded = cursors[_FADED]
     if faded == length and aim(gains, muted, soloed, bypass, shares):
@@ -155,6 +164,8 @@ class Mixer:
 
     Attributes
     ----------
+    controls
+        What the kernel works on.
     gains
         (sources,) float32, linear; 1 at first. This and what follows may be written by any thread,
         element by element, and is faded in.
@@ -175,27 +186,32 @@ class Mixer:
         self.soloed = np.zeros(sources, np.bool_)
         self.out_channels = out_channels
         self.latency = latency
-        self._bypass = np.zeros(1, np.bool_)
-        self._peaks = np.zeros(1 + sources, np.float32)
-        self._fade = raised_cosine(max(1, round(FADE_S * sample_rate)))
-        self._line = np.zeros((1 << latency.bit_length(), channels), np.float32)
-        self._shares = np.zeros((3, sources + 1), np.float32)
-        self._cursors = np.zeros(2, np.int64)
+        self.controls = Controls(
+            self.gains,
+            self.muted,
+            self.soloed,
+            bypass=np.zeros(1, np.bool_),
+            fade=raised_cosine(max(1, round(FADE_S * sample_rate))),
+            line=np.zeros((1 << latency.bit_length(), channels), np.float32),
+            cursors=np.array([0, 0, latency], np.int64),
+            shares=np.zeros((3, sources + 1), np.float32),
+            peaks=np.zeros(1 + sources, np.float32),
+        )
         self.reset()
 
     @property
     def bypass(self) -> bool:
         """Whether the mixture is heard, as late as the stems, in their place."""
-        return bool(self._bypass[0])
+        return bool(self.controls.bypass[0])
 
     @bypass.setter
     def bypass(self, on: bool) -> None:
-        self._bypass[0] = on
+        self.controls.bypass[0] = on
 
     @property
     def settled(self) -> bool:
         """Whether no fade is going on."""
-        return int(self._cursors[_FADED]) == len(self._fade) - 1
+        return int(self.controls.cursors[_FADED]) == len(self.controls.fade) - 1
 
     def process(self, mixture: Float32, stems: Float32, out: Float32) -> Float32:
         """Mix the next samples.
@@ -215,40 +231,28 @@ class Mixer:
         ValueError
             If an array does not fit.
         """
-        n, channels = len(mixture), self._line.shape[1]
+        n, channels = len(mixture), self.controls.line.shape[1]
         check_array("mixture", mixture, (n, channels))
         check_array("stems", stems, (n, len(self.gains), channels))
         check_array("out", out, (n, self.out_channels))
-        mix(
-            mixture,
-            stems,
-            self.gains,
-            self.muted,
-            self.soloed,
-            self._bypass,
-            self._fade,
-            self.latency,
-            self._line,
-            self._cursors,
-            self._shares,
-            self._peaks,
-            out,
-        )
+        mix(mixture, stems, self.controls, out)
         return out
 
     def peaks(self) -> Float32:
         """(1 + sources,) largest absolute value of mixture and stems since the last call."""
-        found = self._peaks.copy()
-        self._peaks[:] = 0.0
+        peaks = self.controls.peaks
+        found = peaks.copy()
+        peaks[:] = 0.0
         return found
 
     def reset(self) -> None:
         """Start from silence, settled where the controls are; not while another thread mixes."""
-        self._line[:] = 0.0
-        self._peaks[:] = 0.0
-        aim(self.gains, self.muted, self.soloed, self._bypass, self._shares)
-        self._shares[2] = self._shares[1]
-        self._cursors[:] = 0, len(self._fade) - 1
+        own = self.controls
+        own.line[:] = 0.0
+        own.peaks[:] = 0.0
+        aim(own.gains, own.muted, own.soloed, own.bypass, own.shares)
+        own.shares[2] = own.shares[1]
+        own.cursors[_POSITION], own.cursors[_FADED] = 0, len(own.fade) - 1
 
     def control_like(self, other: Mixer) -> None:
         """Set the controls as another mixer of the same sources has them."""

@@ -8,12 +8,14 @@ divisor. Both directions use the same filter, linear in phase, around the lower 
 from __future__ import annotations
 
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
 from rtsep.kernels import LIMIT
+from rtsep.signature import named
 from rtsep.spec import Float32, SpecError
 
 PASSBAND = 0.9
@@ -95,6 +97,55 @@ def shift(history: Float32, start: int, stop: int) -> None:
             history[row - start, channel] = history[row, channel]
 
 
+FILLED = 0
+"""Of ``cursors``: rows in the history."""
+POSITION = 1
+"""Of ``cursors``: tick, counted from row 0, of the right edge of the filter for the next output."""
+IN_PERIOD, OUT_PERIOD = 2, 3
+"""Of ``cursors``: ticks per sample in and out."""
+
+
+class Line(NamedTuple):
+    """What the kernels of one direction work on."""
+
+    history: Float32
+    table: Float32
+    cursors: NDArray[np.int64]
+
+
+LINE = named(Line, _samples, _samples, types.int64[::1])
+
+
+@njit(types.int64(LINE, _const_samples), cache=True)
+def push(line: Line, rows: Float32) -> int:
+    """Take ``rows`` (n, width) in; return the samples replaced by 0."""
+    replaced = load(line.history, line.cursors[FILLED], rows)
+    line.cursors[FILLED] += rows.shape[0]
+    return replaced
+
+
+@njit((LINE,), cache=True)
+def ready(line: Line) -> int:
+    """Rows that can be pulled now."""
+    cursors = line.cursors
+    inside = cursors[FILLED] * cursors[IN_PERIOD] - cursors[POSITION]
+    count: int = max(0, -(-inside // cursors[OUT_PERIOD]))
+    return count
+
+
+@njit(types.void(LINE, _samples), cache=True)
+def pull(line: Line, out: Float32) -> None:
+    """Fill ``out`` (n, width) with the next rows; no more than are `ready`."""
+    history, table, cursors = line
+    in_period, out_period = cursors[IN_PERIOD], cursors[OUT_PERIOD]
+    interpolate(history, cursors[POSITION], table, in_period, out_period, out)
+    cursors[POSITION] += out.shape[0] * out_period
+    done = min(max(0, cursors[POSITION] // in_period - table.shape[1] + 1), cursors[FILLED])
+    shift(history, done, cursors[FILLED])
+    cursors[FILLED] -= done
+    cursors[POSITION] -= done * in_period
+
+
 def half_width(outer_period: int, model_period: int) -> int:
     """Ticks from the middle of the filter to its edge: the delay of one direction.
 
@@ -141,6 +192,11 @@ class Polyphase:
         Channels of each row.
     max_in
         Most rows pushed before the next pull.
+
+    Attributes
+    ----------
+    line
+        What the kernels work on.
     """
 
     def __init__(
@@ -152,48 +208,37 @@ class Polyphase:
         width: int,
         max_in: int,
     ) -> None:
-        self._periods = in_period, out_period
-        self._table = filter_table(in_period, out_period)
+        table = filter_table(in_period, out_period)
+        taps = table.shape[1]
         # Silence before the first row, as far back as the first output looks.
         edge = first_out + half_width(in_period, out_period) - first_in
-        self._silence = max(0, self._taps - 1 - edge // in_period)
+        self._silence = max(0, taps - 1 - edge // in_period)
         self._start = edge + self._silence * in_period
-        rows = self._silence + self._taps + 2 * (max_in + out_period // in_period + 2)
-        self._history = np.zeros((rows, width), np.float32)
+        rows = self._silence + taps + 2 * (max_in + out_period // in_period + 2)
+        history = np.zeros((rows, width), np.float32)
+        cursors = np.array([0, 0, in_period, out_period], np.int64)
+        self.line = Line(history, table, cursors)
         self.reset()
-
-    @property
-    def _taps(self) -> int:
-        return int(self._table.shape[1])
 
     def reset(self) -> None:
         """Forget everything heard."""
-        self._history[: self._silence] = 0.0
-        self._filled = self._silence
-        self._position = self._start
+        self.line.history[: self._silence] = 0.0
+        self.line.cursors[FILLED] = self._silence
+        self.line.cursors[POSITION] = self._start
 
     @property
     def ready(self) -> int:
         """Rows that can be pulled now."""
-        in_period, out_period = self._periods
-        return max(0, -(-(self._filled * in_period - self._position) // out_period))
+        return int(ready(self.line))
 
     def push(self, rows: Float32) -> int:
         """Take ``rows`` (n, width) in, ``n <= max_in``; return the samples replaced by 0."""
-        if self._filled + len(rows) > len(self._history):
+        if self.line.cursors[FILLED] + len(rows) > len(self.line.history):
             raise ValueError(f"{len(rows)} rows are more than fit")
-        replaced = int(load(self._history, self._filled, rows))
-        self._filled += len(rows)
-        return replaced
+        return int(push(self.line, rows))
 
     def pull(self, out: Float32) -> None:
         """Fill ``out`` (n, width) with the next ``n`` rows; no more than `ready`."""
         if len(out) > self.ready:
             raise ValueError(f"{len(out)} rows asked for, {self.ready} ready")
-        in_period, out_period = self._periods
-        interpolate(self._history, self._position, self._table, in_period, out_period, out)
-        self._position += len(out) * out_period
-        done = min(max(0, self._position // in_period - self._taps + 1), self._filled)
-        shift(self._history, done, self._filled)
-        self._filled -= done
-        self._position -= done * in_period
+        pull(self.line, out)

@@ -6,18 +6,61 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit, types
 
 from rtsep.io.files import AudioFileError
 from rtsep.io.stems import Take
-from rtsep.ring import Float32, Ring
+from rtsep.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, Ring, write
+from rtsep.signature import named
 
 DISK_LAG_S = 4.0
 """Audio a slow disk may lag behind before a recording loses samples."""
 POLL_S = 0.02
 """Between two looks of the recorder's thread for new sound."""
 _ROWS = 1 << 13  # samples written at once
+
+_TIME = 0
+"""Of ``counters``: samples put, or lost, so far."""
+_MISSING = 1
+"""Of ``counters``: samples lost of which nothing has been noted yet."""
+
+
+class Tracks(NamedTuple):
+    """What `put` works on; without counters, there is no recorder."""
+
+    mixture: Cells
+    stems: Cells
+    counters: Int64
+    """(2,)"""
+
+
+TRACKS = named(Tracks, CELLS, CELLS, types.int64[::1])
+_NOTHING = Cells(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64))
+NO_TRACKS = Tracks(_NOTHING, _NOTHING, np.zeros(0, np.int64))
+_const_samples = types.Array(types.float32, 2, "C", readonly=True)
+
+
+@njit(types.boolean(TRACKS, types.int64), cache=True)
+def room(tracks: Tracks, n: int) -> bool:
+    """Tell whether `put` can take ``n`` samples: there is room, and nothing has been lost."""
+    if tracks.counters.size == 0:
+        return True
+    for cells in (tracks.mixture, tracks.stems):
+        if cells.data.shape[0] - (cells.cursors[WRITTEN, 0] - cells.cursors[READ, 0]) < n:
+            return False
+    return bool(tracks.counters[_MISSING] == 0)
+
+
+@njit(types.void(TRACKS, _const_samples, _const_samples), cache=True)
+def put(tracks: Tracks, mixture: Float32, stems: Float32) -> None:
+    """Hand over a block, (n, channels) and (n, sources * channels), for which there is `room`."""
+    if tracks.counters.size:
+        write(tracks.mixture.data, tracks.mixture.cursors, mixture)
+        write(tracks.stems.data, tracks.stems.cursors, stems)
+        tracks.counters[_TIME] += mixture.shape[0]
 
 
 class _Track:
@@ -79,6 +122,8 @@ class Recorder:
 
     Attributes
     ----------
+    tracks
+        What the kernels work on.
     paths
         Of the files.
     lost
@@ -99,11 +144,13 @@ class Recorder:
         self.error: Exception | None = None
         self._rate = rate_hz
         self._latency = self._late = latency
-        self._time = 0
-        self._missing = self._unwritten = 0
+        self._unwritten = 0
         capacity = latency + int(DISK_LAG_S * rate_hz)
         self._mixture = _Track(capacity, channels)
         self._stems = _Track(capacity, len(sources) * channels)
+        self.tracks = Tracks(
+            self._mixture.ring.cells, self._stems.ring.cells, np.zeros(2, np.int64)
+        )
         self._block = np.zeros((_ROWS, 1 + len(sources), channels), np.float32)
         self._parts = [
             np.zeros((_ROWS, track.ring.width), np.float32)
@@ -117,16 +164,15 @@ class Recorder:
 
     def put(self, mixture: Float32, stems: Float32) -> None:
         """Hand over a block, (n, channels) and (n, sources, channels); never waits."""
-        n = len(mixture)
+        n, counters = len(mixture), self.tracks.counters
         rings = self._mixture.ring, self._stems.ring
         if self.error is not None or min(ring.writable for ring in rings) < n:
             self.lost += n
-            self._missing += n
+            counters[_MISSING] += n
+            counters[_TIME] += n
         else:
             self._note_lost()
-            rings[0].write(mixture)
-            rings[1].write(stems.reshape(n, rings[1].width))
-        self._time += n
+            put(self.tracks, mixture, stems.reshape(n, rings[1].width))
 
     def gap(self, samples: int) -> None:
         """Let so much time pass, silent in all files: the device was away, the model waited.
@@ -135,8 +181,9 @@ class Recorder:
         their silence.
         """
         if samples > 0:
-            self._mixture.away.append((self._time, samples))
-            self._stems.away.append((self._time + self._latency, samples))
+            now = int(self.tracks.counters[_TIME])
+            self._mixture.away.append((now, samples))
+            self._stems.away.append((now + self._latency, samples))
 
     def close(self, tail: Float32) -> None:
         """Append the stems' tail (latency, sources, channels) and complete the files.
@@ -160,10 +207,11 @@ class Recorder:
 
     def _note_lost(self) -> None:
         """Have silence where samples are missing, from the side that puts them."""
-        if self._missing:
+        now, missing = map(int, self.tracks.counters)
+        if missing:
             for track in (self._mixture, self._stems):
-                track.lost.append((self._time - self._missing, self._missing))
-            self._missing = 0
+                track.lost.append((now - missing, missing))
+            self.tracks.counters[_MISSING] = 0
 
     def _run(self) -> None:
         try:

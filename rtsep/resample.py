@@ -15,16 +15,45 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from math import gcd
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numba import types
 
 from rtsep.latency import Latency, StreamLatency
-from rtsep.polyphase import Polyphase, half_width
+from rtsep.polyphase import LINE, Line, Polyphase, half_width
+from rtsep.ring import Int64
+from rtsep.signature import named
 from rtsep.spec import Float32, Spec, check_array
 
 MAX_BLOCK_S = 0.1
 """Longest piece worked on at once, in seconds; longer blocks are cut into such pieces."""
+
+
+class Rates(NamedTuple):
+    """What the kernels work on between two rates; without any, the rates are the same."""
+
+    inward: Line
+    outward: Line
+    mixture: Float32
+    """(most, channels), at the model's rate."""
+    stems: Float32
+    """(most, sources, channels), at the model's rate."""
+    replaced: Int64
+    """(1,), samples replaced by 0."""
+
+
+RATES = named(
+    Rates,
+    *(LINE, LINE, types.Array(types.float32, 2, "C"), types.Array(types.float32, 3, "C")),
+    types.int64[::1],
+)
+_NONE = np.zeros((0, 0), np.float32)
+_NO_LINE = Line(_NONE, _NONE, np.zeros(4, np.int64))
+ONE_RATE = Rates(
+    *(_NO_LINE, _NO_LINE, _NONE, np.zeros((0, 0, 0), np.float32)),
+    np.zeros(1, np.int64),
+)
 
 
 class Processor(Protocol):
@@ -108,6 +137,10 @@ class Resampled:
     resampling
         The part of it that resampling adds, in samples of the outer rate (may be fractional,
         since the engine's own latency need not be a whole number of outer samples).
+    piece
+        Samples that are worked on at once, at most.
+    rates
+        What the kernels work on.
     """
 
     def __init__(
@@ -127,20 +160,24 @@ class Resampled:
         self.block = block
         self.latency_samples = _smallest_latency(outer, model, half, delay, block)
         self.resampling = self.latency_samples - delay * model / outer
-        self._nonfinite_in = 0
 
         # The model's clock starts early enough that the first outer sample completes nothing that
         # was due before it: every block then makes as many model samples as the same block later.
         start = (-1 - half) // model + 1
-        self._piece = max(1, round(MAX_BLOCK_S * outer_rate_hz) // block) * block
-        max_model = self._piece * outer // model + 2
+        self.piece = max(1, round(MAX_BLOCK_S * outer_rate_hz) // block) * block
+        max_model = self.piece * outer // model + 2
         self._shape = (len(engine.spec.sources), engine.channels)
-        self._mixture = np.zeros((max_model, engine.channels), np.float32)
-        self._stems = np.zeros((max_model, *self._shape), np.float32)
         width = self._shape[0] * self._shape[1]
         late = -self.latency_samples * outer
-        self._inward = Polyphase(outer, model, 0, start * model, self.channels, self._piece)
+        self._inward = Polyphase(outer, model, 0, start * model, self.channels, self.piece)
         self._outward = Polyphase(model, outer, (start - delay) * model, late, width, max_model)
+        self.rates = Rates(
+            self._inward.line,
+            self._outward.line,
+            np.zeros((max_model, engine.channels), np.float32),
+            np.zeros((max_model, *self._shape), np.float32),
+            np.zeros(1, np.int64),
+        )
 
     @property
     def latency(self) -> Latency:
@@ -155,7 +192,7 @@ class Resampled:
     @property
     def nonfinite_in(self) -> int:
         """Input samples replaced by 0 since construction: NaN, Inf, or too large for sound."""
-        return self._nonfinite_in + self.engine.nonfinite_in
+        return int(self.rates.replaced[0]) + self.engine.nonfinite_in
 
     @property
     def nonfinite_out(self) -> int:
@@ -180,13 +217,13 @@ class Resampled:
         if out is None:
             out = np.empty((n, *self._shape), np.float32)
         check_array("out", out, (n, *self._shape))
-        for first in range(0, n, self._piece):
-            piece = slice(first, first + self._piece)
-            self._nonfinite_in += self._inward.push(block[piece])
+        for first in range(0, n, self.piece):
+            piece = slice(first, first + self.piece)
+            self.rates.replaced[0] += self._inward.push(block[piece])
             count = self._inward.ready
-            self._inward.pull(self._mixture[:count])
+            self._inward.pull(self.rates.mixture[:count])
             if count:
-                stems = self.engine.process(self._mixture[:count], self._stems[:count])
+                stems = self.engine.process(self.rates.mixture[:count], self.rates.stems[:count])
                 self._outward.push(stems.reshape(count, -1))
             part = out[piece]
             self._outward.pull(part.reshape(len(part), -1))

@@ -8,12 +8,14 @@ who gives the GIL up may wait half a millisecond to get it back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
+
+from rtsep.signature import named
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -28,6 +30,16 @@ _LINE = 16  # int64 per cursor: 128 bytes, since neighbouring cache lines are fe
 _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
 _cursors = types.Array(types.int64, 2, "C")
+
+
+class Cells(NamedTuple):
+    """What kernels work on: samples, (capacity, width), and their cursors."""
+
+    data: Float32
+    cursors: Int64
+
+
+CELLS = named(Cells, _samples, _cursors)
 
 
 def _fence_intrinsic(ordering: str) -> Any:
@@ -140,6 +152,11 @@ class Ring:
         memory = np.zeros(3 * _LINE, np.int64)
         first = -memory.ctypes.data // 8 % _LINE
         self.cursors = memory[first : first + 2 * _LINE].reshape(2, _LINE)
+
+    @property
+    def cells(self) -> Cells:
+        """What kernels work on."""
+        return Cells(self.data, self.cursors)
 
     @property
     def capacity(self) -> int:

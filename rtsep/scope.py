@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from rtsep.ring import Float32, Int64, release
+from rtsep.ring import Cells, Float32, Int64, release
 from rtsep.timeline import CURSORS, WRITTEN, Timeline
 
 KEPT_S = 0.5
@@ -70,6 +70,11 @@ class Scope:
     def put(self, mixture: Float32, stems: Float32) -> None:
         """Keep a block, (n, channels) and (n, sources, channels) float32, on the audio path."""
         keep(self._timeline.data, self._timeline.cursors, mixture, stems)
+
+    @property
+    def cells(self) -> Cells:
+        """What `keep` works on."""
+        return self._timeline.cells
 
     @property
     def signals(self) -> int:

@@ -79,10 +79,10 @@ def selftest() -> Outcome:
     spec = bundle.spec
     device = _Heard(rate, headroom_for(BUFFER_MS, rate, BLOCK), mixture)
     loaded = Loaded(bundle, 1)
-    tap = Tap(loaded.engine(rate, BLOCK), rate)
-    live = Live(device, tap, loaded.step, np.ones(len(spec.sources), np.float32))
+    engine, tap = loaded.engine(rate, BLOCK), Tap(len(spec.sources), 1, rate)
+    live = Live(device, engine, loaded.step, np.ones(len(spec.sources), np.float32), tap=tap)
     tap.reading = True
-    wanted = n + tap.latency_samples
+    wanted = n + engine.latency_samples
     parts: list[Float32] = []
     deadline = time.monotonic() + SECONDS + _PATIENCE_S
     live.start()
@@ -97,7 +97,7 @@ def selftest() -> Outcome:
         raise live.error
     stats = device.stats()
     estimate = np.zeros((n, 1), np.float32)
-    stem = np.concatenate(parts)[tap.latency_samples :, spec.sources.index("speech")][:n]
+    stem = np.concatenate(parts)[engine.latency_samples :, spec.sources.index("speech")][:n]
     estimate[: len(stem)] = stem
     return Outcome(
         printed=live.latency,

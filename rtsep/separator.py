@@ -15,8 +15,12 @@ import onnx
 import onnxruntime
 
 from rtsep.bundle import Bundle, BundleError
+from rtsep.fft import Int64
 from rtsep.spec import Float32
+from rtsep.tape import kernel
 from rtsep.tape.graph import Tape
+from rtsep.tape.kernel import Program
+from rtsep.tape.places import aligned
 
 MAX_MEMORY = 1 << 29
 """Bytes that the graphs of this process may work with, and those of each one's state and frames."""
@@ -76,11 +80,7 @@ class Separator:
     ) -> None:
         self.bundle = bundle
         self._name = name = bundle.path or bundle.metadata["name"]
-        self._oldest = max((max(state.inputs) for state in bundle.states.values()), default=0)
-        self._known = np.zeros(streams, np.int64)  # calls since the reset of each stream
-        self._settled = False  # whether all know as much as is ever read
-        self._turn = 0
-        self._tape: Tape | None = None
+        self._streams = streams
         small = streams * bundle.spec.chunk <= TAPE_FRAMES
         may = small and threads == 1 and providers[0] == "CPUExecutionProvider"
         with _folder() as folder:
@@ -92,17 +92,13 @@ class Separator:
                     raise
                 laid = None  # there is no room for it
                 self._session = self._open(streams, threads, providers, None)
-            arrays = self._arrays(streams)
-            self.mixture: Float32 = arrays.pop("mixture")
-            self.sources: Float32 = arrays.pop("sources")
-            self._rings: dict[str, Float32] = arrays
-            self._turns = max((len(ring) for ring in self._rings.values()), default=1)
+            self._allocate()
             try:
-                self._bindings = [self._bind(turn) for turn in range(self._turns)]
+                self._bindings = self._bind()
                 seen = self._check(name)
                 if laid is not None and not self._lay(laid, seen):
                     self._session = self._open(streams, threads, providers, None)
-                    self._bindings = [self._bind(turn) for turn in range(self._turns)]
+                    self._bindings = self._bind()
             except BundleError:
                 raise
             except Exception as error:
@@ -143,26 +139,57 @@ class Separator:
             raise BundleError(f"{providers[0]} is not available here; leave providers at the CPU")
         return session
 
-    def _arrays(self, streams: int) -> dict[str, Float32]:
+    def _allocate(self) -> None:
         """Make mixture, sources and the rings of all states."""
-        spec = self.bundle.spec
+        spec, streams = self.bundle.spec, self._streams
         frame = (spec.channels, *spec.frame_shape)
-        shapes = {
-            "mixture": (streams, spec.chunk, *frame),
-            "sources": (streams, spec.chunk, len(spec.sources), *frame),
-        }
+        mixture = (streams, spec.chunk, *frame)
+        sources = (streams, spec.chunk, len(spec.sources), *frame)
         # Powers of two, so that all rings come round together; longer than the oldest call that is
         # still read, so that no call writes where it reads.
-        for key, state in self.bundle.states.items():
-            shapes[key] = (1 << max(state.inputs).bit_length(), streams, *state.shape)
-        if (size := 4 * sum(map(math.prod, shapes.values()))) > MAX_MEMORY:
+        rings = {
+            key: (1 << max(state.inputs).bit_length(), streams, *state.shape)
+            for key, state in self.bundle.states.items()
+        }
+        lengths = [math.prod(shape) for shape in rings.values()]
+        if (size := 4 * (math.prod(mixture) + math.prod(sources) + sum(lengths))) > MAX_MEMORY:
             raise BundleError(
                 f"{self._name}: state and frames of {streams} streams would take {size >> 20} MiB, "
                 f"more than {MAX_MEMORY >> 20}"
             )
-        return {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+        self.mixture, self.sources = np.zeros(mixture, np.float32), np.zeros(sources, np.float32)
+        memory = np.zeros(sum(map(aligned, lengths)), np.float32)
+        self._rings: dict[str, Float32] = {}
+        start = 0
+        for (key, shape), length in zip(rings.items(), lengths, strict=True):
+            self._rings[key] = memory[start : start + length].reshape(shape)
+            start += aligned(length)
+        nothing = np.zeros((0, kernel.WIDTH), np.int64), np.zeros((0, 2), np.float32)
+        self._program = self._with_states(memory, *nothing)
 
-    def _bind(self, turn: int) -> onnxruntime.IOBinding:
+    def _with_states(self, memory: Float32, operations: Int64, parameters: Float32) -> Program:
+        """Put operations, if there are any, and the rings in the memory together."""
+        reads = []
+        for key, ring in self._rings.items():
+            base = (ring.ctypes.data - memory.ctypes.data) // 4
+            steps = [step // 4 for step in ring.strides[:2]]
+            row = base, len(ring), *steps, math.prod(ring.shape[2:])
+            reads += [(*row, calls) for calls in self.bundle.states[key].inputs]
+        turns = max((len(ring) for ring in self._rings.values()), default=1)
+        oldest = max((max(state.inputs) for state in self.bundle.states.values()), default=0)
+        return Program(
+            *(memory, operations, parameters),
+            reads=np.array(reads, np.int64).reshape(-1, kernel.CALLS + 1),
+            known=np.zeros(self._streams, np.int64),
+            cursors=np.array([0, turns, oldest, 0], np.int64),
+        )
+
+    def _bind(self) -> list[onnxruntime.IOBinding]:
+        """Bind every position of the rings."""
+        turns = range(self._program.cursors[kernel.TURNS])
+        return [self._bind_turn(turn) for turn in turns]
+
+    def _bind_turn(self, turn: int) -> onnxruntime.IOBinding:
         binding = self._session.io_binding()
         binding.bind_cpu_input("mixture", self.mixture)
         outputs = {"sources": self.sources}
@@ -214,6 +241,8 @@ class Separator:
         try:
             copies = {key: len(ring) for key, ring in self._rings.items()}
             tape = Tape(onnx.load_model(laid), copies, inputs)
+            if not len(tape.operations):
+                return False
             mixture, sources = tape.view("mixture"), tape.view("sources")
             for turn, (heard, told) in enumerate(seen):
                 mixture[:] = heard
@@ -222,40 +251,32 @@ class Separator:
                     return False
         except Exception:  # hostile graphs find more kinds than are known; ONNX Runtime runs them
             return False
-        self._tape, self.mixture, self.sources = tape, mixture, sources
+        self.mixture, self.sources = mixture, sources
         self._rings = {key: tape.view(f"next_{key}") for key in self._rings}
+        self._program = self._with_states(tape.memory, tape.operations, tape.parameters)
         del self._session, self._bindings
         return True
 
     def __call__(self) -> None:
         """Separate the chunk in ``mixture`` into ``sources`` and advance the state."""
-        if not self._settled:
-            self._forget()
-        if self._tape is not None:
-            self._tape.run(self._turn)
-        else:
-            self._session.run_with_iobinding(self._bindings[self._turn])
-        self._turn = (self._turn + 1) % self._turns
+        if self.program is not None:
+            kernel.step(self.program)
+            return
+        cursors = self._program.cursors
+        if not cursors[kernel.SETTLED]:
+            kernel.forget(self._program)
+        self._session.run_with_iobinding(self._bindings[cursors[kernel.TURN]])
+        cursors[kernel.TURN] = (cursors[kernel.TURN] + 1) % cursors[kernel.TURNS]
+
+    @property
+    def program(self) -> Program | None:
+        """What a kernel may run in place of a call; None where it takes ONNX Runtime."""
+        return self._program if len(self._program.operations) else None
 
     def reset(self, stream: int | None = None) -> None:
         """State := zeros, of one stream or of all."""
-        self._known[slice(None) if stream is None else stream] = 0
-        self._settled = False
-
-    def _forget(self) -> None:
-        """Clear what the next call would read from before a stream's reset.
-
-        No more than the call reads anyway: to clear all at once, tens of megabytes for some models,
-        would be a missed deadline.
-        """
-        for stream, known in enumerate(self._known):
-            if known < self._oldest:
-                for key, ring in self._rings.items():
-                    for calls in self.bundle.states[key].inputs:
-                        if calls > known:
-                            ring[(self._turn - calls) % len(ring), stream] = 0.0
-                self._known[stream] += 1
-        self._settled = bool(np.all(self._known >= self._oldest))
+        self._program.known[slice(None) if stream is None else stream] = 0
+        self._program.cursors[kernel.SETTLED] = 0
 
 
 @contextmanager

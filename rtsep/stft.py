@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numba import types
 
 from rtsep import kernels, windows
-from rtsep.fft import plan
+from rtsep.fft import PLAN, Int64, array, plan
+from rtsep.signature import named
 from rtsep.spec import Float32, Spec, SpecError, Step, check_array
+
+POSITION = 0
+"""Of ``cursors``: samples of the current chunk already moved."""
+NONFINITE_IN, NONFINITE_OUT = 1, 2
+"""Of ``cursors``: samples replaced by 0, and frames left out."""
+HOP = 3
+"""Of ``cursors``: samples from frame to frame."""
+
+
+class Buffers(NamedTuple):
+    """What the kernels work on, as `rtsep.kernels` says of each."""
+
+    mixture: Float32
+    sources: Float32
+    history: Float32
+    overlap: Float32
+    ready: Float32
+    analysis: Float32
+    synthesis: Float32
+    factors: Int64
+    twiddles: Float32
+    work: Float32
+    broken: Int64
+    cursors: Int64
+
+
+BUFFERS = named(
+    Buffers,
+    *(array(4), array(5), array(2), array(3), array(3), array(1), array(1)),
+    *(*PLAN, array(1, types.int64), array(1, types.int64)),
+)
 
 
 class Frames:
@@ -33,8 +68,9 @@ class Frames:
     ----------
     streams
         How many ``step`` carries side by side: each has ``spec.channels`` of the channels.
-    broken
-        (streams,) int64, raised by the frames of each that were left out; free to be cleared.
+    buffers
+        What the kernels work on. Of it, ``broken`` is (streams,) int64, raised by the frames of
+        each that were left out, free to be cleared; ``cursors`` is the user's to move.
     """
 
     def __init__(self, spec: Spec, step: Step, channels: int, reblocking: int) -> None:
@@ -44,27 +80,29 @@ class Frames:
                 f"the step carries {self.streams} streams of {spec.channels} channels jointly, "
                 f"not {channels} channels"
             )
-        self.broken = np.zeros(self.streams, np.int64)
         outer = (self.streams, spec.chunk)
         mixture = (*outer, spec.channels, *spec.frame_shape)
         separated = (*outer, sources, spec.channels, *spec.frame_shape)
         check_array("step.mixture", step.mixture, mixture)
         check_array("step.sources", step.sources, separated)
-        self._mixture = step.mixture.reshape(*outer, spec.channels, -1)
-        self._sources = step.sources.reshape(*outer, sources, spec.channels, -1)
-
         length, self._hop = spec.window_length, spec.hop_length
-        self._analysis, self._synthesis = windows.pair(
-            spec.window, length, self._hop, spec.synthesis_length
+        analysis, synthesis = windows.pair(spec.window, length, self._hop, spec.synthesis_length)
+        transform = spec.frontend == "stft"
+        factors, twiddles, work = plan(length) if transform else _NO_PLAN
+        self.buffers = Buffers(
+            mixture=step.mixture.reshape(*outer, spec.channels, -1),
+            sources=step.sources.reshape(*outer, sources, spec.channels, -1),
+            history=np.zeros((channels, length - self._hop + spec.step_length), np.float32),
+            overlap=np.zeros((sources, channels, spec.synthesis_length), np.float32),
+            ready=np.zeros((reblocking + spec.step_length, sources, channels), np.float32),
+            analysis=analysis,
+            synthesis=synthesis,
+            factors=factors,
+            twiddles=twiddles,
+            work=work,
+            broken=np.zeros(self.streams, np.int64),
+            cursors=np.array([0, 0, 0, self._hop], np.int64),
         )
-        if spec.frontend == "stft":
-            self._plan = plan(length)
-        else:
-            self._plan = np.zeros(0, np.int64), np.zeros(0, np.float32), _NO_WORK
-        old = length - self._hop
-        self._history = np.zeros((channels, old + spec.step_length), np.float32)
-        self._overlap = np.zeros((sources, channels, spec.synthesis_length), np.float32)
-        self._ready = np.zeros((reblocking + spec.step_length, sources, channels), np.float32)
 
     def push(self, block: Float32, start: int, count: int, position: int) -> int:
         """Take samples of ``block`` in; a complete chunk fills ``step.mixture``.
@@ -74,17 +112,11 @@ class Frames:
         int
             Non-finite samples replaced by 0.
         """
+        own = self.buffers
         replaced: int = kernels.push(
-            block,
-            start,
-            count,
-            position,
-            self._hop,
-            self._history,
-            self._analysis,
-            *self._plan,
-            self._mixture,
-        )
+            block, start, count, position, self._hop, own.history, own.analysis,
+            own.factors, own.twiddles, own.work, own.mixture,
+        )  # fmt: skip
         return replaced
 
     def pull(self, out: Float32, start: int, count: int, position: int) -> int:
@@ -95,28 +127,20 @@ class Frames:
         int
             Frames left out because the model's values were not finite.
         """
+        own = self.buffers
         left_out: int = kernels.pull(
-            self._sources,
-            start,
-            count,
-            position,
-            self._hop,
-            self._synthesis,
-            *self._plan,
-            self._overlap,
-            self._ready,
-            out,
-            self.broken,
-        )
+            own.sources, start, count, position, self._hop, own.synthesis,
+            own.factors, own.twiddles, own.work, own.overlap, own.ready, out, own.broken,
+        )  # fmt: skip
         return left_out
 
     def reset(self, stream: int | None = None) -> None:
         """Forget every sample of one stream, or of all."""
-        joint = len(self._history) // self.streams
+        joint = len(self.buffers.history) // self.streams
         own = slice(None) if stream is None else slice(stream * joint, (stream + 1) * joint)
-        self._history[own] = 0.0
-        self._overlap[:, own] = 0.0
-        self._ready[:, :, own] = 0.0
+        self.buffers.history[own] = 0.0
+        self.buffers.overlap[:, own] = 0.0
+        self.buffers.ready[:, :, own] = 0.0
 
 
-_NO_WORK = np.zeros((3, 2, 0), np.float32)
+_NO_PLAN = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((3, 2, 0), np.float32)

@@ -96,8 +96,9 @@ class LiveStream:
             self.name, self.sample_rate = opened.name, opened.sample_rate
             self.channels = opened.input.width
             loaded = Loaded(bundle, self.channels)
-            self._tap = Tap(loaded.engine(self.sample_rate, block), self.sample_rate)
-            self._live = Live(opened, self._tap, loaded.step, linear)
+            self._tap = Tap(len(spec.sources), self.channels, self.sample_rate)
+            engine = loaded.engine(self.sample_rate, block)
+            self._live = Live(opened, engine, loaded.step, linear, tap=self._tap)
         except BaseException:
             self._process.close()
             raise

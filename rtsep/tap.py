@@ -1,74 +1,85 @@
-"""An engine whose stems others may read while it runs."""
+"""The stems of a stream, for others to read while it runs."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import NamedTuple
 
-from rtsep.latency import Latency
-from rtsep.resample import Processor, Resampled
-from rtsep.ring import Ring
-from rtsep.spec import Float32, Spec
+import numpy as np
+from numba import njit, types
+
+from rtsep.ring import CELLS, Cells, Float32, Int64, Ring, write
+from rtsep.signature import named
 
 KEPT_S = 2.0
 """Sound kept for a reader that is late, in seconds; what does not fit is lost to it."""
 
+_READING = 0
+"""Of ``counters``: whether there is a reader."""
+_LOST = 1
+"""Of ``counters``: samples it was too late for."""
+
+
+class Tapped(NamedTuple):
+    """What `put` works on; without counters, nobody reads."""
+
+    cells: Cells
+    counters: Int64
+    """(2,)"""
+
+
+TAPPED = named(Tapped, CELLS, types.int64[::1])
+NO_TAP = Tapped(
+    Cells(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64)), np.zeros(0, np.int64)
+)
+_const_samples = types.Array(types.float32, 2, "C", readonly=True)
+
+
+@njit(types.void(TAPPED, _const_samples), cache=True)
+def put(tapped: Tapped, stems: Float32) -> None:
+    """Keep (n, sources * channels) for a reader, if there is one."""
+    if tapped.counters.size and tapped.counters[_READING]:
+        kept = write(tapped.cells.data, tapped.cells.cursors, stems)
+        tapped.counters[_LOST] += stems.shape[0] - kept
+
 
 class Tap:
-    """The engine it is given, with a ring of what came out for one reader in another thread.
+    """A ring of stems for one reader in another thread.
 
     Parameters
     ----------
-    engine
-        Works on sound of ``rate_hz``.
+    sources, channels
+        Of the stems.
     rate_hz
         In Hz.
 
     Attributes
     ----------
-    lost
-        Samples that the reader was too late for.
-    reading
-        Whether there is a reader; nothing is kept where there is none.
+    tapped
+        What the kernel works on.
     """
 
-    def __init__(self, engine: Processor | Resampled, rate_hz: int) -> None:
-        self._engine = engine
-        self._shape = (len(engine.spec.sources), engine.channels)
-        self._ring = Ring(round(KEPT_S * rate_hz), self._shape[0] * self._shape[1])
-        self.spec: Spec = engine.spec
-        self.latency: Latency = engine.latency
-        self.latency_samples = engine.latency_samples
-        self.resampling = engine.resampling
-        self.channels, self.block = engine.channels, engine.block
-        self.lost = 0
-        self.reading = False
+    def __init__(self, sources: int, channels: int, rate_hz: int) -> None:
+        self._shape = (sources, channels)
+        self._ring = Ring(round(KEPT_S * rate_hz), sources * channels)
+        self.tapped = Tapped(self._ring.cells, np.zeros(2, np.int64))
 
     @property
-    def nonfinite_in(self) -> int:
-        """Samples of the mixture replaced by 0."""
-        return self._engine.nonfinite_in
+    def reading(self) -> bool:
+        """Whether there is a reader; nothing is kept where there is none."""
+        return bool(self.tapped.counters[_READING])
+
+    @reading.setter
+    def reading(self, on: bool) -> None:
+        self.tapped.counters[_READING] = on
 
     @property
-    def nonfinite_out(self) -> int:
-        """Frames of the model replaced by silence."""
-        return self._engine.nonfinite_out
+    def lost(self) -> int:
+        """Samples that the reader was too late for."""
+        return int(self.tapped.counters[_LOST])
 
-    def process(self, block: Float32, out: Float32 | None = None) -> Float32:
-        """Fill ``out`` (n, sources, channels) from ``block`` (n, channels), and keep a copy."""
-        out = self._engine.process(block, out)
-        if self.reading:
-            self.lost += len(out) - self._ring.write(out.reshape(len(out), -1))
-        return out
-
-    def flush(self, out: Float32 | None = None) -> Float32:
-        """Return what is still inside, and reset the engine."""
-        return self._engine.flush(out)
-
-    def reset(self) -> None:
-        """Forget everything heard and kept; not while another thread reads."""
-        self._engine.reset()
-        self._ring.clear()
-        self.lost = 0
+    def put(self, stems: Float32) -> None:
+        """Keep a block, (n, sources, channels), for the reader, if there is one."""
+        put(self.tapped, stems.reshape(len(stems), -1))
 
     @property
     def readable(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from rtsep.ring import Float32, Int64, acquire, release
+from rtsep.ring import Cells, Float32, Int64, acquire, release
 
 WRITTEN = 0
 """Row of ``cursors``: the time of the next sample to be written; only the writer moves it."""
@@ -99,6 +99,11 @@ class Timeline:
         if data.shape[0] & (data.shape[0] - 1) or cursors.shape != CURSORS:
             raise ValueError(f"no timeline: cells {data.shape}, cursors {cursors.shape}")
         self.data, self.cursors = data, cursors
+
+    @property
+    def cells(self) -> Cells:
+        """What kernels work on."""
+        return Cells(self.data, self.cursors)
 
     @property
     def capacity(self) -> int:

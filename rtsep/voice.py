@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit, types
+from numpy.typing import NDArray
 
+from rtsep.engine import Engine
 from rtsep.measure import Durations, TimedStep
 from rtsep.mixing import Mixer, raised_cosine
-from rtsep.recorder import Recorder
-from rtsep.resample import Processor, Resampled
-from rtsep.ring import Float32, Int64
+from rtsep.recorder import NO_TRACKS, Recorder
+from rtsep.resample import ONE_RATE, Processor, Resampled
+from rtsep.ring import Cells, Float32, Int64
 from rtsep.scope import Scope
+from rtsep.tap import NO_TAP, Tap
+from rtsep.turn import Turn
 
 LISTEN_S = 0.3
 """Time for which a new model works unheard, beside its latency, in seconds."""
 CROSS_S = 0.05
 """Duration of the cross-fade from model to model, in seconds."""
 _WARM_UP = 20
+
+Float64 = NDArray[np.float64]
 
 _samples = types.Array(types.float32, 2, "C")
 
@@ -52,6 +58,8 @@ class Voice:
         Time of one hop from input to output, resampling and mixing included.
     recorder
         Gets mixture and stems, if there is one.
+    tap
+        Gets the stems, if there is one.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Voice:
         self.scope = Scope(sources, sample_rate)
         self.hops = Durations()
         self.recorder: Recorder | None = None
+        self.tap: Tap | None = None
         self._stems = np.zeros((most, sources, channels), np.float32)
         self._out = np.zeros((most, out_channels), np.float32)
 
@@ -79,10 +88,57 @@ class Voice:
         return self.mixer.process(mixture, stems, self._out[:n])
 
     def record(self, mixture: Float32) -> None:
-        """Hand what was processed last to the recorder, if there is one."""
-        recorder = self.recorder
+        """Hand what was processed last to the recorder and the tap, if there are any."""
+        recorder, stems = self.recorder, self._stems[: len(mixture)]
         if recorder is not None:
-            recorder.put(mixture, self._stems[: len(mixture)])
+            recorder.put(mixture, stems)
+        if self.tap is not None:
+            self.tap.put(stems)
+
+    def turn(
+        self,
+        block: int,
+        incoming: Cells,
+        outgoing: Cells,
+        progress: Int64,
+        busy_s: Float64,
+        most: Int64,
+    ) -> Turn | None:
+        """Put together what a compiled turn works on; None for a model that has to run in Python.
+
+        Parameters
+        ----------
+        block
+            Samples that are separated at once.
+        incoming, outgoing, progress, busy_s, most
+            As of `rtsep.turn.Turn`.
+        """
+        engine, rates = self.engine, ONE_RATE
+        if isinstance(engine, Resampled) and block <= engine.piece:
+            rates, engine = engine.rates, engine.engine
+        program = self.step.program
+        if program is None or not isinstance(engine, Engine):
+            return None
+        return Turn(
+            incoming,
+            outgoing,
+            np.zeros((block, engine.channels), np.float32),
+            self._stems[:block],
+            self._out[:block],
+            rates,
+            engine.buffers,
+            program,
+            self.mixer.controls,
+            self.scope.cells,
+            NO_TAP if self.tap is None else self.tap.tapped,
+            NO_TRACKS if self.recorder is None else self.recorder.tracks,
+            self.step.times.histogram,
+            self.hops.histogram,
+            progress,
+            busy_s,
+            most,
+            np.zeros(2, np.int64),
+        )
 
     def warm_up(self, block: int) -> None:
         """Run every path once, then start from nothing; not for the audio path."""

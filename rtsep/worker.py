@@ -27,6 +27,8 @@ from rtsep.mixing import Mixer
 from rtsep.recorder import Recorder
 from rtsep.resample import Processor, Resampled, stream_latency
 from rtsep.ring import Float32
+from rtsep.tap import Tap
+from rtsep.turn import ASKED, IN_TIME, OTHER, PROCESSED, Turn, serve
 from rtsep.voice import Takeover, Voice
 
 POLL_S = 0.0005
@@ -54,6 +56,8 @@ class Live:
         (sources,) linear gains of what is heard.
     recorder
         Gets mixture and stems, if given.
+    tap
+        Gets the stems, if given.
     on_late
         What is heard in place of what the worker could not make in time: ``"dry"``, the mixture of
         that time, or ``"mute"``, silence.
@@ -66,8 +70,6 @@ class Live:
     ----------
     voice
         The model at work.
-    processed, busy_s
-        Samples separated on the present device, and the time all took, in seconds.
     drops, dropped
         Backlogs dropped, and their samples.
     realtime
@@ -84,6 +86,7 @@ class Live:
         gains: Float32,
         recorder: Recorder | None = None,
         *,
+        tap: Tap | None = None,
         on_late: Literal["dry", "mute"] = "dry",
         ask_realtime: bool = True,
         limit_db: float | None = None,
@@ -96,13 +99,15 @@ class Live:
         self._manners = ExitStack()
         self._separated_s = 0.0
         self._nonfinite = 0, 0
-        self.processed, self.busy_s = 0, 0.0
+        self._busy_s = np.zeros(1)
+        self._progress = np.zeros(3, np.int64)
+        self._own: tuple[tuple[object, ...], Turn | None] = ((), None)
         self.drops, self.dropped = 0, 0
         self._turns = 0
         self._arriving: Takeover | None = None
         self._connect(device)
         self.voice = self.make_voice(engine, step)
-        self.voice.recorder = recorder
+        self.voice.recorder, self.voice.tap = recorder, tap
         self.voice.mixer.gains[:] = gains
         self.voice.warm_up(device.block)
         self._replace_late()
@@ -112,7 +117,7 @@ class Live:
         self.device = device
         self._most = (4 * device.headroom // device.block + 16) * device.block
         self._patience = round(PATIENCE_S * device.sample_rate)
-        self._in_time = 0
+        self._progress[:] = 0
         self._mixture = np.zeros((self._most, device.input.width), np.float32)
         self._pause_s = min(POLL_S, 0.25 * device.block / device.sample_rate)
         self._stopping, self._asked = threading.Event(), threading.Event()
@@ -181,7 +186,7 @@ class Live:
             self.voice.warm_up(device.block)
         self.voice.hops = former.hops
         self.voice.recorder = recorder
-        self._separated_s, self._nonfinite, self.processed = separated_s, nonfinite, 0
+        self._separated_s, self._nonfinite = separated_s, nonfinite
         self._replace_late()
         if started:
             self._thread.start()
@@ -204,6 +209,7 @@ class Live:
         if latency + device.headroom + device.block > device.input.capacity:
             raise ValueError(f"the mixture is not kept for a latency of {latency} samples")
         self._arriving = Takeover(voice, device.sample_rate)
+        self._progress[ASKED] = 1
 
     @property
     def voices(self) -> tuple[Voice, ...]:
@@ -224,6 +230,7 @@ class Live:
     def exchange_recorder(self, recorder: Recorder | None) -> Recorder | None:
         """Record with another recorder, or none, from now on; return the former, no longer used."""
         former, self.voice.recorder = self.voice.recorder, recorder
+        self._progress[ASKED] = 1
         turn = self._turns
         while self.working and self._turns == turn:
             time.sleep(POLL_S)
@@ -232,6 +239,7 @@ class Live:
     def _halt(self) -> None:
         self.device.stop()
         self._stopping.set()
+        self._progress[ASKED] = 1
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -278,6 +286,16 @@ class Live:
     @recorder.setter
     def recorder(self, recorder: Recorder | None) -> None:
         self.voice.recorder = recorder
+
+    @property
+    def processed(self) -> int:
+        """Samples separated on the present device."""
+        return int(self._progress[PROCESSED])
+
+    @property
+    def busy_s(self) -> float:
+        """Time that took, on all devices, in seconds."""
+        return float(self._busy_s[0])
 
     @property
     def separated_s(self) -> float:
@@ -341,8 +359,13 @@ class Live:
         self._asked.set()
         pause_us, pauses = max(1, round(1e6 * self._pause_s)), round(IDLE_S / self._pause_s)
         try:
-            while not self._stopping.is_set():
-                if not self.turn():
+            while True:
+                self._progress[ASKED] = 0  # first of all: whoever asks, asks after what is wanted
+                if self._stopping.is_set():
+                    return
+                turn = self._compiled()
+                here = turn is None or serve(turn, pause_us) == OTHER
+                if here and not self._turn():
                     self.device.input.wait(self.device.block, pause_us, pauses)
                 self._turns += 1
         except BaseException as error:  # the main thread reports it
@@ -353,13 +376,36 @@ class Live:
 
         The worker does nothing else. What drives a stream without a thread calls it.
         """
+        self._progress[ASKED] = 0
+        turn = self._compiled()
+        if turn is not None and (status := serve(turn, 0)) != OTHER:
+            return bool(status)
+        return self._turn()
+
+    def _compiled(self) -> Turn | None:
+        """Return what a compiled turn works on, if one can do it."""
+        voice, device = self.voice, self.device
+        what = voice, voice.recorder, self._arriving, device
+        if self._own[0] != what:
+            turn = None
+            if self._arriving is None:
+                most = np.array([self._most, self._patience], np.int64)
+                turn = voice.turn(
+                    *(device.block, device.input.cells, device.output.cells),
+                    *(self._progress, self._busy_s, most),
+                )
+            self._own = what, turn
+        return self._own[1]
+
+    def _turn(self) -> bool:
+        """Do the same in Python: for models that ONNX Runtime runs, and what is unusual."""
         device = self.device
         backlog = device.input.readable // device.block * device.block
         if not backlog:
             return False
         if device.output.readable >= 0:
-            self._in_time = device.input.position
-        late = device.input.written - self._in_time
+            self._progress[IN_TIME] = device.input.position
+        late = device.input.written - int(self._progress[IN_TIME])
         mixture = self._mixture[:backlog]
         if backlog > self._most or late > self._patience:
             device.input.skip(backlog)
@@ -376,9 +422,9 @@ class Live:
         calls = voice.step.times.count - calls
         if calls and arriving is None:
             voice.hops.add(elapsed / calls)
-        self.busy_s += elapsed
+        self._busy_s[0] += elapsed
         voice.record(mixture)
-        self.processed += backlog
+        self._progress[PROCESSED] += backlog
         if arriving is not None and arriving.complete:
             self._arrive(arriving)
         return True
@@ -389,7 +435,7 @@ class Live:
         if arriving is not None:
             latency = max(latency, arriving.voice.engine.latency_samples)
         self.device.leave_out(n, latency)
-        self._in_time = self.device.input.position
+        self._progress[IN_TIME] = self.device.input.position
         self.drops += 1
         self.dropped += n
         return True

@@ -213,7 +213,7 @@ def test_a_live_stream_is_what_separate_makes() -> None:
     assert live.latency.terms["headroom"] > 0 and str(live.latency).startswith("64.0 ms = ")
     if live.stats["input_overruns"] or live.stats["unread_samples"]:
         return  # the machine was too busy
-    late = live._tap.latency_samples
+    late = live._live.engine.latency_samples
     whole = rtsep.separate(demo[: 40 * 320], rate, LIGHT)
     for name, stem in joined(parts).items():
         start = _shift(stem[late:, 0], whole[name][:, 0])
@@ -257,26 +257,23 @@ def test_a_live_stream_ends_with_its_file_and_says_what_cannot_be(tmp_path: Any)
 
 
 def test_a_fault_of_the_worker_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ZeroDivisionError, match="a fault"), rtsep.live("demo", LIGHT) as live:
+    def broken(*_: object) -> Any:
+        raise ZeroDivisionError("a fault")
 
-        def broken(*_: object) -> Any:
-            raise ZeroDivisionError("a fault")
-
-        monkeypatch.setattr(live._tap, "process", broken)
+    live = rtsep.live("demo", LIGHT)
+    monkeypatch.setattr(live._live.voice, "turn", broken)
+    with pytest.raises(ZeroDivisionError, match="a fault"), live:
         live.wait(10)
 
 
 def test_a_tap_keeps_nothing_without_a_reader_and_counts_what_a_late_one_loses() -> None:
-    bundle = models.bundle()
-    engine = Engine(Separator(bundle), bundle.spec)
-    tap = Tap(engine, 100)
-    block = band(64, 1, 16000).astype(np.float32)
-    tap.process(block)
+    tap = Tap(2, 1, 100)
+    made = band(320, 2, 16000).astype(np.float32).reshape(5, 64, 2, 1)
+    tap.put(made[0])
     assert (tap.readable, tap.lost) == (0, 0)
     tap.reading = True
-    made = [tap.process(block) for _ in range(5)]
+    for stems in made:
+        tap.put(stems)
     assert (tap.readable, tap.lost) == (256, 64)
     np.testing.assert_array_equal(tap.read(100), np.concatenate(made)[:100])
     assert len(tap.read(1000)) == 156 and not tap.readable
-    tap.reset()
-    assert tap.lost == 0

@@ -31,8 +31,8 @@ def test_a_models_cost_is_known(name: str) -> None:
     bundle = weights.find(name)
     latency = Latency.of(bundle.spec, bundle.spec.step_length).total
     nodes = len(onnx.load_model_from_string(bundle.graph).graph.node)
-    tape = Separator(bundle)._tape
-    steps = 0 if tape is None else len(tape.operations)
+    program = Separator(bundle).program
+    steps = 0 if program is None else len(program.operations)
     assert (latency, nodes, steps, *bundle.cost(), bundle.state_bytes) == KNOWN[name]
 
 

@@ -140,7 +140,7 @@ def test_the_audio_path_does_not_allocate(rate: int) -> None:
 
 
 class Failing(TimedStep):
-    """A step with a fault in its program."""
+    """A step with a fault, which only Python can have."""
 
     def __call__(self) -> None:
         super().__call__()
@@ -150,6 +150,7 @@ class Failing(TimedStep):
 
 def test_a_fault_in_the_worker_ends_the_stream_and_keeps_the_recording(tmp_path: Path) -> None:
     step = Failing(Separator(BUNDLE))
+    step.program = None
     engine = Engine(step, SPEC, 1, 16)
     x = noise(16000)
     clock = Clock(16000, 1, 1, 16, 64, x)

@@ -151,7 +151,7 @@ def test_states_come_back_after_as_many_turns() -> None:
 def test_shipped_models_run_on_a_tape_as_in_onnx_runtime(name: str) -> None:
     bundle = weights.find(name)
     quick, slow = Separator(bundle), Separator(bundle, threads=2)
-    assert quick._tape is not None and slow._tape is None
+    assert quick.program is not None and slow.program is None
     engines = [Engine(step, bundle.spec, bundle.spec.channels) for step in (quick, slow)]
     samples = 0.1 * RNG.standard_normal((16000, bundle.spec.channels)).astype(np.float32)
     for part in np.array_split(samples, 30):
@@ -164,8 +164,8 @@ def test_shipped_models_run_on_a_tape_as_in_onnx_runtime(name: str) -> None:
 
 
 def test_what_is_not_known_stays_with_onnx_runtime() -> None:
-    assert Separator(models.chandna()[1])._tape is None  # it pools
-    assert Separator(models.bundle())._tape is not None
+    assert Separator(models.chandna()[1]).program is None  # it pools
+    assert Separator(models.bundle()).program is not None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from rtsep.io.memory import attach
 
 _WATCH_S = 0.05
 """How often is looked whether the device is still there."""
+_PATIENCE_S = 2.0
+"""Longest that PortAudio may take to end."""
 
 
 class Host:
@@ -92,13 +93,13 @@ class Host:
             time.sleep(_WATCH_S)
         flag[0] = 1
 
-    def close(self) -> None:
-        """Close the stream, if that can be done."""
+    def end(self) -> None:
+        """Take leave of the sound server: others would hear a client that vanishes."""
+        portaudio = sys.modules.get("rtsep.io.portaudio")
         if self._stream is not None:
-            from rtsep.io import portaudio
-
-            portaudio.close(self._stream, self._memory)
-            self._stream = None
+            self._stream.close()
+        if portaudio is not None:
+            portaudio.end()
 
 
 def main() -> None:
@@ -121,9 +122,10 @@ def main() -> None:
             print(json.dumps(answer), file=answers, flush=True)
         except BrokenPipeError:
             break
-    with suppress(Exception):
-        host.close()
-    os._exit(0)  # PortAudio's own end may hang
+    ending = threading.Thread(target=host.end, daemon=True)
+    ending.start()
+    ending.join(_PATIENCE_S)  # it may hang where a server has died
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,14 @@ def refresh() -> None:
         sounddevice._initialize()
 
 
+def end() -> None:
+    """Leave the sound servers; no stream may be open."""
+    sounddevice = sys.modules.get("sounddevice")
+    if sounddevice is not None:
+        with _quiet(), suppress(sounddevice.PortAudioError):
+            sounddevice._terminate()
+
+
 class Stream:
     """A PortAudio stream that calls the native callback.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import exp, log, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from rtsep.fft import Float32, Int64, array, inner, kernel
+from rtsep.signature import named
 
 WIDTH = 32
 """Numbers of an operation."""
@@ -261,3 +262,67 @@ def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> N
                                 code, memory, out, x, size, a[3], parameters[i, 0], parameters[i, 1]
                             )
                         out += size
+
+
+TURN, TURNS = 0, 1
+"""Of ``cursors``: runs so far, modulo how many there are until all copies of states come round."""
+OLDEST = 2
+"""Of ``cursors``: runs after which a state is not read any more."""
+SETTLED = 3
+"""Of ``cursors``: whether no stream would read from before its reset."""
+BASE, COPIES, COPY_STEP, STREAM_STEP, SIZE, CALLS = range(6)
+"""Of a read of a state: where its copies begin in the memory, how many there are, steps from one to
+the next and from stream to stream, size of a stream's, and how many runs ago it was written."""
+
+
+class Program(NamedTuple):
+    """A tape with its states, which forget. Without operations, another runs the graph on them."""
+
+    memory: Float32
+    operations: Int64
+    parameters: Float32
+    reads: Int64
+    """(n, 6), see `BASE` and what follows."""
+    known: Int64
+    """(streams,), runs since the reset of each."""
+    cursors: Int64
+
+
+PROGRAM = named(
+    Program,
+    *(array(1), array(2, types.int64), array(2)),
+    *(array(2, types.int64), array(1, types.int64), array(1, types.int64)),
+)
+
+
+@kernel(types.void, PROGRAM)
+def forget(program: Program) -> None:
+    """Clear what the next run would read from before a stream's reset.
+
+    No more than the run reads anyway: to clear all at once, tens of megabytes for some models,
+    would be a missed deadline.
+    """
+    memory, reads, known, cursors = program.memory, program.reads, program.known, program.cursors
+    settled = 1
+    for stream in range(known.size):
+        if known[stream] < cursors[OLDEST]:
+            for i in range(reads.shape[0]):
+                read = reads[i]
+                if read[CALLS] > known[stream]:
+                    copy = (cursors[TURN] - read[CALLS]) % read[COPIES]
+                    start = read[BASE] + copy * read[COPY_STEP] + stream * read[STREAM_STEP]
+                    memory[start : start + read[SIZE]] = _ZERO
+            known[stream] += 1
+            if known[stream] < cursors[OLDEST]:
+                settled = 0
+    cursors[SETTLED] = settled
+
+
+@kernel(types.void, PROGRAM)
+def step(program: Program) -> None:
+    """Run a program once, and go on to its next turn."""
+    cursors = program.cursors
+    if not cursors[SETTLED]:
+        forget(program)
+    run(program.memory, program.operations, program.parameters, cursors[TURN])
+    cursors[TURN] = (cursors[TURN] + 1) % cursors[TURNS]
