@@ -18,71 +18,62 @@ import time
 from typing import Any
 
 import numpy as np
+import onnx
 
+from rtsep.bundle import describe, parse
 from rtsep.cli.comeback import Comeback
+from rtsep.engine import Engine
 from rtsep.io.fake import Away, Bad, Blocks, Event, FakeDevice, Hold, Rate
-from rtsep.latency import Latency
 from rtsep.measure import TimedStep
 from rtsep.recorder import Recorder
+from rtsep.separator import Separator
 from rtsep.spec import Float32, Spec
 from rtsep.worker import Live
 
 RATE = 48_000
-SPEC = Spec(RATE, 1, "waveform", "rectangular", 64, 64, 1, 0, ("all",))
+HOP = 32
+"""Of the model; what is waited for, and the blocks of all devices here, are multiples of it."""
 
 
-class Idle:
-    """A model that does nothing."""
+def waiting(latency: int, channels: int, gain: float) -> TimedStep:
+    """Return a model whose one stem is the mixture, times ``gain``, so many samples later."""
+    frames, frame = latency // HOP, ["streams", 1, 1, HOP]
+    past = f"state.past@{frames}"
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("Mul", [past if frames else "mixture", "gain"], ["stem"]),
+        node("Unsqueeze", ["stem", "axes"], ["sources"]),
+    ]
+    inputs = [value("mixture", onnx.TensorProto.FLOAT, frame)]
+    outputs = [value("sources", onnx.TensorProto.FLOAT, ["streams", 1, 1, 1, HOP])]
+    if frames:
+        nodes.append(node("Identity", ["mixture"], ["next_state.past"]))
+        inputs.append(value(past, onnx.TensorProto.FLOAT, frame))
+        outputs.append(value("next_state.past", onnx.TensorProto.FLOAT, frame))
+    numbers = {"gain": np.full(1, gain, np.float32), "axes": np.array([2])}
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in numbers.items()]
+    graph = onnx.helper.make_graph(nodes, "waiting", inputs, outputs, weights)
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10
+    )
+    named = "name", "model", "training", "licence", "quality", "version"
+    for key, text in describe(_spec(latency), dict.fromkeys(named, "waiting")).items():
+        model.metadata_props.add(key=key, value=text)
+    return TimedStep(Separator(parse(model.SerializeToString()), channels))
 
-    def __init__(self) -> None:
-        self.mixture = self.sources = np.zeros((1, 1, 1, 64), np.float32)
 
-    def __call__(self) -> None:
-        """Do nothing."""
-
-    def reset(self, stream: int | None = None) -> None:
-        """Do nothing."""
-
-
-class Waiting:
-    """An engine whose one stem is the mixture, times ``gain``, so many samples later."""
-
-    resampling = 0.0
-    nonfinite_in = nonfinite_out = 0
-
-    def __init__(self, latency: int, block: int, channels: int = 1, gain: float = 1.0) -> None:
-        self.spec, self.channels, self.block = SPEC, channels, block
-        self.latency, self.latency_samples = Latency(0, 0, 0), latency
-        self._gain = np.float32(gain)
-        self._line = np.zeros((latency + (1 << 17), channels), np.float32)
-
-    def process(self, block: Float32, out: Float32 | None = None) -> Float32:
-        """See `rtsep.engine.Engine`."""
-        n, late = len(block), self.latency_samples
-        if out is None:
-            out = np.zeros((n, 1, self.channels), np.float32)
-        self._line[late : late + n] = block
-        np.multiply(self._line[:n], self._gain, out=out[:, 0])
-        self._line[:late] = self._line[n : n + late]
-        return out
-
-    def flush(self, out: Float32 | None = None) -> Float32:
-        """See `rtsep.engine.Engine`."""
-        rest = self.process(np.zeros((self.latency_samples, self.channels), np.float32), out)
-        self.reset()
-        return rest
-
-    def reset(self) -> None:
-        """See `rtsep.engine.Engine`."""
-        self._line[:] = 0.0
+def _spec(latency: int) -> Spec:
+    return Spec(RATE, 1, "waveform", "rectangular", HOP, HOP, 1, latency // HOP, ("all",))
 
 
 def live(
     device: FakeDevice, latency: int, gain: float = 1.0, recorder: Recorder | None = None
 ) -> Live:
     """Return a stream on a made-up device, to be driven by it."""
-    engine = Waiting(latency, device.block, device.input.width, gain)
-    stream = Live(device, engine, TimedStep(Idle()), np.ones(1, np.float32), recorder)
+    channels = device.input.width
+    step = waiting(latency, channels, gain)
+    engine = Engine(step, _spec(latency), channels, device.block)
+    stream = Live(device, engine, step, np.ones(1, np.float32), recorder)
     device.start()
     return stream
 
@@ -235,7 +226,7 @@ def faults(script: list[Event]) -> dict[str, int]:
     comeback = Comeback(
         stream,
         lambda _: None,
-        lambda rate: Waiting(480, block),
+        lambda rate: Engine(stream.voice.step, _spec(480), block=block),
         lambda rate, latency: None,
         give_up_s=None,
     )
