@@ -71,6 +71,8 @@ def _count_input_flags(control: Any, flags: int) -> None:
 def _count_xruns(control: Any, flags: int, now: float) -> None:
     """Count PortAudio's flags, and the callbacks that should have come before this one."""
     control.callbacks += 1
+    if control.callbacks == 1 or control.resumed:
+        flags = 0  # they tell of the time before the stream
     if not control.two_clocks:
         _count_input_flags(control, flags)
     control.output_underflows += flags >> 2 & 1
