@@ -109,16 +109,22 @@ def test_peaks_are_those_since_the_last_look() -> None:
 
 
 @pytest.mark.parametrize("rate", [16000, 48000])
-def test_the_audio_path_does_not_allocate(rate: int) -> None:
+@pytest.mark.parametrize("way", ["compiled", "python"])
+def test_the_audio_path_does_not_allocate(way: str, rate: int) -> None:
     hops, warm, rounds = 1000, 8, 4  # ONNX Runtime fills its free lists first
     block = 16 * rate // 16000
-    device = Hand(rate, 1, 2, block, 2 * block, microphone=True)
+    at_once = 20 if way == "compiled" else 1  # it is entered once, then goes on
+    device = Hand(rate, 1, 2, block, 2 * at_once * block, microphone=True)
     live = stream(device, (1, 0.5))
     heard, played = noise(block), np.zeros((block, 2), np.float32)
+    if way == "python":
+        live._compiled = lambda: None  # type: ignore[method-assign]
+    assert (live._compiled() is not None) == (way == "compiled")
 
     def turns() -> None:
-        for _ in range(hops):
-            device.tick(heard, played, 0.0)
+        for _ in range(hops // at_once):
+            for _ in range(at_once):
+                device.tick(heard, played, 0.0)
             live.turn()
 
     tracemalloc.start()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.runtime import _nrt_python as nrt
+from numba.core.runtime import rtsys
 
 from rtsep.io.files import read_all
 from rtsep.recorder import Recorder
@@ -133,3 +135,21 @@ def test_nobody_who_holds_the_interpreter_holds_it_up() -> None:
         sys.setswitchinterval(interval)
         live.stop()
     assert (driven_so_far, processed) == (0, blocks * block)
+
+
+def test_a_block_allocates_nothing() -> None:
+    """Numba's own memory, too; to enter costs something, once."""
+    block, most = 48, 50
+    device = Hand(48000, 1, 1, block, most * block, noise(1000 * block))
+    live = stream(device, (1, 0))
+    nrt.memsys_enable_stats()
+    try:
+        allocated = []
+        for blocks in (1, 1, 2, most):
+            before = rtsys.get_allocation_stats().alloc
+            driven(live, [blocks], noise(1))
+            allocated.append(rtsys.get_allocation_stats().alloc - before)
+    finally:
+        nrt.memsys_disable_stats()
+    assert live.processed == (4 + most) * block
+    assert allocated[1] == allocated[2] == allocated[3] > 0
