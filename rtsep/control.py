@@ -22,7 +22,7 @@ from rtsep.recorder import Takes
 from rtsep.voice import Voice
 from rtsep.worker import Live
 
-POLL_S = 0.02
+POLL_S = 0.1
 """Between two looks for a request, or at the stream, in seconds."""
 MOST_LOAD = 0.9
 """Share of real time above which a model is refused."""

@@ -22,7 +22,9 @@ FEEDBACK = (
 )
 FEEDBACK_PAUSE_S = 10.0
 """Between two such warnings, in seconds."""
-POLL_S = 0.02
+POLL_S = 0.1
+"""Longest between two looks, in seconds; a third of the time between two pictures where that is
+less. Every look takes the interpreter from somebody."""
 VIEW_S, STATUS_S, LINE_S = 0.06, 0.1, 1.0
 """Between two pictures, changes of a status line, and lines, in seconds."""
 NOTICE_S = 6.0
@@ -114,7 +116,7 @@ def watch(
             if now - shown >= period_s:
                 shown = now
                 show(now - started)
-            time.sleep(POLL_S)
+            time.sleep(min(POLL_S, period_s / 3))
 
 
 @contextmanager
