@@ -143,8 +143,8 @@ def _separate(turn: Turn) -> int:
     return calls
 
 
-@njit(types.int64(TURN, types.int64), cache=True, nogil=True)
-def serve(turn: Turn, pause_us: int) -> int:
+@njit(types.int64(TURN, types.int64, types.int64), cache=True, nogil=True)
+def serve(turn: Turn, pause_us: int, rest_us: int) -> int:
     """Separate the blocks that are there, and those that come, until Python asks or is needed.
 
     Parameters
@@ -153,6 +153,8 @@ def serve(turn: Turn, pause_us: int) -> int:
         Everything it works on.
     pause_us
         How long to sleep where there is no block, in microseconds; if 0, return then.
+    rest_us
+        How long no other block is expected after one has been found, in microseconds.
 
     Returns
     -------
@@ -160,15 +162,17 @@ def serve(turn: Turn, pause_us: int) -> int:
         `NOTHING`, `DONE` or `OTHER`.
     """
     incoming, outgoing, progress = turn.input.cursors, turn.output.cursors, turn.progress
-    n, status = turn.mixture.shape[0], NOTHING
+    n, status, expected = turn.mixture.shape[0], NOTHING, 0.0
     while not progress[ASKED]:
         start = incoming[READ, 0]
         backlog = (incoming[WRITTEN, 0] - start) // n * n
         if backlog <= 0:
             if pause_us == 0:
                 break
-            timeline.pause(pause_us)
+            left_us = int(1e6 * (expected - measure.clock(turn.instant)))
+            timeline.pause(max(left_us, pause_us))
             continue
+        expected = measure.clock(turn.instant) + 1e-6 * rest_us
         if outgoing[WRITTEN, 0] >= outgoing[READ, 0]:
             progress[IN_TIME] = start
         late = incoming[WRITTEN, 0] - progress[IN_TIME]

@@ -34,6 +34,8 @@ from rtsep.voice import Takeover, Voice
 POLL_S = 0.0005
 """Longest sleep of an idle worker, a quarter block where that is less: the device's callback must
 not wait for a lock, so it can't wake anybody."""
+REST = 0.75
+"""Share of a block's time in which the next one is not looked for."""
 IDLE_S = 0.02
 """After so long without a block the worker looks whether it is to stop."""
 
@@ -358,13 +360,14 @@ class Live:
         self.realtime = self._ask_realtime and realtime.go_first()
         self._asked.set()
         pause_us, pauses = max(1, round(1e6 * self._pause_s)), round(IDLE_S / self._pause_s)
+        rest_us = round(1e6 * REST * self.device.block / self.device.sample_rate)
         try:
             while True:
                 self._progress[ASKED] = 0  # first of all: whoever asks, asks after what is wanted
                 if self._stopping.is_set():
                     return
                 turn = self._compiled()
-                here = turn is None or serve(turn, pause_us) == OTHER
+                here = turn is None or serve(turn, pause_us, rest_us) == OTHER
                 if here and not self._turn():
                     self.device.input.wait(self.device.block, pause_us, pauses)
                 self._turns += 1
@@ -378,7 +381,7 @@ class Live:
         """
         self._progress[ASKED] = 0
         turn = self._compiled()
-        if turn is not None and (status := serve(turn, 0)) != OTHER:
+        if turn is not None and (status := serve(turn, 0, 0)) != OTHER:
             return bool(status)
         return self._turn()
 
