@@ -20,8 +20,9 @@ from tests.conftest import JACK_BLOCK, JACK_RATE
 
 DEMO = Path(__file__).parents[1] / "rtsep" / "demo.flac"
 SECONDS = 9.0
-PIECE = JACK_RATE // 4
-SLIPS = range(-16 * JACK_BLOCK, 17 * JACK_BLOCK, JACK_BLOCK)
+PIECE = 4 * JACK_BLOCK
+"""Short: a period that the cable misses, which is Python, spoils all of its piece."""
+SLIPS = range(-200 * JACK_BLOCK, 201 * JACK_BLOCK, JACK_BLOCK)
 """A period that the busy machine misses moves all that follows by one period."""
 MOST = 0.5
 """Of the pieces must be exactly right; those in which a period is missing can't be."""
