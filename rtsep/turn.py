@@ -179,6 +179,8 @@ def serve(turn: Turn, pause_us: int, rest_us: int) -> int:
         if backlog > turn.most[0] or late > turn.most[1] or not recorder.room(turn.tracks, backlog):
             return OTHER
         for _ in range(backlog // n):
+            if progress[ASKED]:
+                break
             began = measure.clock(turn.instant)
             timeline.copy(turn.input.data, start, turn.mixture)
             acquire()

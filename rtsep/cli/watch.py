@@ -116,7 +116,8 @@ def watch(
             if now - shown >= period_s:
                 shown = now
                 show(now - started)
-            time.sleep(min(POLL_S, period_s / 3))
+            left_s = POLL_S if seconds is None else started + seconds - time.monotonic()
+            time.sleep(max(min(POLL_S, period_s / 3, left_s), 0.0))
 
 
 @contextmanager
