@@ -15,8 +15,8 @@ from rtsep.io.errors import DeviceError
 from rtsep.io.process import Process
 
 KERNELS = (
-    *("fft", "kernels", "polyphase", "ring", "timeline", "realtime"),
-    *("mixing", "scope", "voice", "tape.kernel", "io.callback", "io.clocks"),
+    *("fft", "kernels", "polyphase", "ring", "timeline", "realtime", "mixing", "measure"),
+    *("recorder", "scope", "tap", "turn", "voice", "tape.kernel", "io.callback", "io.clocks"),
 )
 """Modules with compiled code."""
 FOLDER_HINT = "set NUMBA_CACHE_DIR to a folder that can be written, so that nothing is compiled at "
