@@ -18,7 +18,7 @@ from rtsep.tape.kernel import Program
 _FIRST_S = 1e-7
 _PER_DECADE = 200  # a resolution of 1.2 %
 _DECADES = 8
-_TOTAL, _MAX = 0, 1
+_TOTAL, _MAX, _COUNT = 0, 1, 2
 
 _instant = types.int64[::1]
 _external: Any = types.ExternalFunction  # numba's own annotations do not fit
@@ -48,7 +48,7 @@ class Histogram(NamedTuple):
 
     cells: NDArray[np.int64]
     sums: NDArray[np.float64]
-    """(2,), in seconds: of all, and the longest."""
+    """(3,): all of them and the longest, in seconds, and how many."""
 
 
 HISTOGRAM = named(Histogram, types.int64[::1], types.float64[::1])
@@ -62,6 +62,7 @@ def count(histogram: Histogram, seconds: float) -> None:
     cells[min(cell, cells.size - 1)] += 1
     sums[_TOTAL] += seconds
     sums[_MAX] = max(sums[_MAX], seconds)
+    sums[_COUNT] += 1
 
 
 class Durations:
@@ -75,7 +76,7 @@ class Durations:
 
     def __init__(self) -> None:
         cells = np.zeros(_PER_DECADE * _DECADES + 1, np.int64)
-        self.histogram = Histogram(cells, np.zeros(2))
+        self.histogram = Histogram(cells, np.zeros(3))
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
@@ -84,7 +85,7 @@ class Durations:
     @property
     def count(self) -> int:
         """Durations so far."""
-        return int(self.histogram.cells.sum())
+        return int(self.histogram.sums[_COUNT])
 
     @property
     def total_s(self) -> float:

@@ -26,6 +26,8 @@ class Speed:
 
     Attributes
     ----------
+    tape
+        Whether it runs off a tape, not in ONNX Runtime.
     median_s, p99_s
         Time of a call.
     real_time_factor
@@ -34,6 +36,7 @@ class Speed:
         See :func:`share`.
     """
 
+    tape: bool
     median_s: float
     p99_s: float
     real_time_factor: float
@@ -118,7 +121,8 @@ def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
     rtsep.bundle.BundleError
         The bundle does not run.
     """
-    step = TimedStep(Separator(bundle))
+    separator = Separator(bundle)
+    step = TimedStep(separator)
     rng = np.random.default_rng(0)
     step.mixture[:] = rng.standard_normal(step.mixture.shape, dtype=np.float32)
     end = time.perf_counter() + seconds
@@ -126,6 +130,7 @@ def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
         step()
     median_s = step.times.percentile_s(50)
     return Speed(
+        separator.program is not None,
         median_s,
         step.times.percentile_s(99),
         median_s * bundle.spec.sample_rate / bundle.spec.step_length,

@@ -187,7 +187,7 @@ class Live:
         if step is not None:
             self.voice.warm_up(device.block)
         self.voice.hops = former.hops
-        self.voice.recorder = recorder
+        self.voice.recorder, self.voice.tap = recorder, former.tap
         self._separated_s, self._nonfinite = separated_s, nonfinite
         self._replace_late()
         if started:

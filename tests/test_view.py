@@ -37,6 +37,8 @@ from tests.test_run import _NO_CARD, stems
 
 _FAULT = """
 from rtsep.separator import Separator
+from rtsep.voice import Voice
+Voice.turn = lambda *_: None
 call, calls = Separator.__call__, []
 def fail(self):
     call(self)
@@ -45,7 +47,7 @@ def fail(self):
         raise ZeroDivisionError("a fault")
 Separator.__call__ = fail
 """
-"""A model whose program has a fault that shows after seconds."""
+"""A model whose program, in Python, has a fault that shows after seconds."""
 ARROWS = {"up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D", "enter": "\r"}
 
 

@@ -80,8 +80,9 @@ def measured(bundle: Bundle) -> str:
     """Time the model on one core of this machine, for about a second."""
     peak = core_peak()
     found = speed(bundle, peak)
+    how = "off a tape" if found.tape else "in ONNX Runtime"
     return (
-        f"{found.median_s * 1e6:.0f} µs per call on one core here (median; p99 "
+        f"{found.median_s * 1e6:.0f} µs per call {how}, on one core here (median; p99 "
         f"{found.p99_s * 1e6:.0f} µs), real-time factor {found.real_time_factor:.4f}, "
         f"{found.roofline_share:.1%} of the core's peak of {peak / 1e9:.0f} GFLOP/s"
     )

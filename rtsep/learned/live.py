@@ -161,7 +161,8 @@ def _graph(
     g = Writer()
     bins, count = spec.frame_shape[1], len(spec.sources)
     mixture = g.input("mixture", (1, 1, 2, bins))
-    x = g("Reshape", g("ReduceL2", mixture, g.integers(3), keepdims=0), g.integers(0, 1, bins))
+    squared = g("ReduceSum", g("Mul", mixture, mixture), g.integers(3), keepdims=0)
+    x = g("Reshape", g("Sqrt", squared), g.integers(0, 1, bins))
     level = g("ReduceSum", x, g.integers(2))
     window = max(source.decoder.taps for source in sources)
     if window > 1:
@@ -234,8 +235,10 @@ def _parts(g: Writer, sources: Sequence[Source], penalty: Penalty) -> list[Part]
 
 
 def _ratio(g: Writer, x: str, parts: Sequence[Part]) -> str:
-    explained = [part.explain() for part in parts]
-    return g("Div", x, g("Sum", *explained, g.number(EPSILON)))
+    explained = g.number(EPSILON)
+    for part in parts:
+        explained = g("Add", part.explain(), explained)
+    return g("Div", x, explained)
 
 
 def _masks(g: Writer, explained: str, dry: str, count: int, least: float) -> str:
@@ -257,5 +260,6 @@ def _phases(g: Writer, noise: Noise, spec: Spec) -> tuple[str, str]:
     g.output(
         g("Min", g("Add", heard, g.number(1.0)), g.number(frames + 1)), "next_state.frames", (1, 1)
     )
-    listening = g("Cast", g("Less", heard, g.number(frames)), to=1)
+    left = g("Sub", g.number(np.ceil(frames)), heard)
+    listening = g("Clip", left, g.number(0.0), g.number(1.0))
     return listening, g("Sub", g.number(1.0), listening)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from rtsep.tape import kernel
@@ -67,6 +68,8 @@ def lay(places: Places, node: onnx.NodeProto) -> None:
         _gather(places, node, attributes.get("axis", 0))
     elif kind == "Pad":
         _pad(places, node, attributes)
+    elif kind == "MaxPool":
+        _pool(places, node, attributes)
     else:
         raise NoTapeError(f"{kind} is not known")
 
@@ -189,19 +192,45 @@ def _slice(places: Places, node: onnx.NodeProto) -> None:
 
 
 def _gather(places: Places, node: onnx.NodeProto, axis: int) -> None:
-    """Take one index of an axis, or a row of neighbours."""
+    """Take one index of an axis, a row of neighbours, or several rows, each at equal distances."""
     source, indices = places.operand(node.input[0]), places.constant(node.input[1])
     axis %= len(source.shape)
-    at = indices.reshape(-1).astype(np.int64) % source.shape[axis]
-    first, count = int(at[0]), len(at)
-    if indices.ndim > 1 or not np.array_equal(at, np.arange(first, first + count)):
-        raise NoTapeError("Gather of indices that are apart")
     before, after = source.shape[:axis], source.shape[axis + 1 :]
-    part = f"{node.output[0]} with its axis"
-    places.shapes[part] = (*before, count, *after)
-    places.part(part, node.input[0], [first * (k == axis) for k in range(len(source.shape))])
-    shape = (*before, *([count] if indices.ndim else []), *after)
-    places.same(node.output[0], places.values[part], shape)
+    shape = (*before, *indices.shape, *after)
+    rows = _rows(indices.reshape(-1).astype(np.int64) % source.shape[axis])
+    if len(rows) == 1 and rows[0][1] == 1:
+        part = f"{node.output[0]} with its axis"
+        first, _, count = rows[0]
+        places.shapes[part] = (*before, count, *after)
+        places.part(part, node.input[0], [first * (k == axis) for k in range(len(source.shape))])
+        places.same(node.output[0], places.values[part], shape)
+        return
+    outer, width = math.prod(before), math.prod(after)
+    if outer > 1 and len(rows) > 1:
+        raise NoTapeError("Gather of indices that are apart, in several parts")
+    out = places.result(node.output[0], shape)
+    at = out.base
+    for first, distance, count in rows:
+        piece = replace(source, base=source.base + first * width)
+        steps = [0, source.shape[axis] * width, distance * width, 1]
+        sizes = [1, outer, count, width]
+        places.emit(CODES["Copy"], [replace(out, base=at), piece], sizes, steps)
+        at += count * width
+
+
+def _rows(numbers: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Cut numbers into rows at equal distances: where each begins, the distance, how many."""
+    distances, at = np.diff(numbers), 0
+    rows: list[tuple[int, int, int]] = []
+    while at < len(numbers):
+        if len(rows) == _MAX_PARTS:
+            raise NoTapeError("Gather of too many indices that are apart")
+        distance = int(distances[at]) if at < len(distances) else 1
+        others = np.flatnonzero(distances[at:] != distance)
+        count = int(others[0]) + 1 if len(others) else len(numbers) - at
+        rows.append((int(numbers[at]), distance, count))
+        at += count
+    return rows
 
 
 def _pad(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> None:
@@ -212,15 +241,40 @@ def _pad(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> 
     constant = attributes.get("mode", b"constant") == b"constant"
     if not constant or np.any(value) or len(node.input) > 3 or min(pads) < 0:
         raise NoTapeError("Pad with anything but zeros")
-    if any(pads[: rank - 1]) or any(pads[rank:-1]) or node.output[0] in places.values:
-        raise NoTapeError("Pad of other axes than the last")
-    width, rows = sum(pads) + source.shape[-1], math.prod(source.shape[:-1])
+    padded = [axis for axis in range(rank) if pads[axis] or pads[rank + axis]]
+    if len(padded) > 1 or node.output[0] in places.values:
+        raise NoTapeError("Pad of several axes")
+    axis = padded[0] if padded else rank - 1
+    size = pads[axis] + source.shape[axis] + pads[rank + axis]
+    rows, width = math.prod(source.shape[:axis]), math.prod(source.shape[axis + 1 :])
     if rows > _MAX_PARTS:
         raise NoTapeError("Pad of too many rows")
-    out = places.new((*source.shape[:-1], width))
+    out = places.new((*source.shape[:axis], size, *source.shape[axis + 1 :]))
+    length = source.shape[axis] * width
     for row in range(rows):  # nothing is ever written beside them
-        part = replace(out, base=out.base + row * width + pads[rank - 1])
-        piece = replace(source, base=source.base + row * source.shape[-1])
-        sizes = [1, 1, 1, source.shape[-1]]
-        places.emit(CODES["Copy"], [part, piece], sizes, [0, 0, 0, 1])
+        part = replace(out, base=out.base + (row * size + pads[axis]) * width)
+        piece = replace(source, base=source.base + row * length)
+        places.emit(CODES["Copy"], [part, piece], [1, 1, 1, length], [0, 0, 0, 1])
     places.values[node.output[0]] = out
+
+
+def _pool(places: Places, node: onnx.NodeProto, attributes: dict[str, list[int]]) -> None:
+    """Take the largest of every few neighbours along the axis before the last."""
+    source = places.operand(node.input[0])
+    *outer, rows, width = source.shape
+    count = attributes["kernel_shape"][0]
+    plain = {"kernel_shape": [count, 1], "strides": [count, 1], "pads": [0] * 4}
+    usual = {"dilations": [1, 1], "ceil_mode": 0, "storage_order": 0, "auto_pad": b"NOTSET"}
+    given = {"strides": [1, 1], "pads": [0] * 4, **usual, **attributes}
+    if given != plain | usual or len(node.output) > 1:
+        raise NoTapeError("MaxPool of anything but neighbours along the axis before the last")
+    if not 2 <= count <= _MAX_PARTS or rows % count:
+        raise NoTapeError(f"MaxPool of {rows} by {count}")
+    out = places.result(node.output[0], (*outer, rows // count, width))
+    sizes = [1, 1, math.prod(out.shape[:-1]), width]
+    apart, dense = [0, 0, count * width, 1], [0, 0, width, 1]
+    largest, steps = source, apart
+    for k in range(1, count):
+        neighbour = replace(source, base=source.base + k * width)
+        places.emit(BINARY["Max"], [out, largest, neighbour], sizes, steps, apart)
+        largest, steps = out, dense
