@@ -34,8 +34,9 @@ from rtsep.voice import Takeover, Voice
 POLL_S = 0.0005
 """Longest sleep of an idle worker, a quarter block where that is less: the device's callback must
 not wait for a lock, so it can't wake anybody."""
-REST = 0.75
-"""Share of a block's time in which the next one is not looked for."""
+REST = 0.95
+"""Share of a block's time in which the next one is not looked for; with less, it is looked for
+twice, and every wake of this thread is one more moment for the sound server's to be held up."""
 IDLE_S = 0.02
 """After so long without a block the worker looks whether it is to stop."""
 
