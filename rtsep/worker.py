@@ -60,7 +60,8 @@ class Live:
     recorder
         Gets mixture and stems, if given.
     tap
-        Gets the stems, if given.
+        Gets the stems, if given, of this device and model: made for their rate and channels, it
+        gets nothing of others.
     on_late
         What is heard in place of what the worker could not make in time: ``"dry"``, the mixture of
         that time, or ``"mute"``, silence.
@@ -188,7 +189,7 @@ class Live:
         if step is not None:
             self.voice.warm_up(device.block)
         self.voice.hops = former.hops
-        self.voice.recorder, self.voice.tap = recorder, former.tap
+        self.voice.recorder = recorder
         self._separated_s, self._nonfinite = separated_s, nonfinite
         self._replace_late()
         if started:

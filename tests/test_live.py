@@ -138,11 +138,13 @@ def test_the_audio_path_does_not_allocate(way: str, rate: int) -> None:
             turns()
             gc.collect()
             grown.append(tracemalloc.get_traced_memory()[0] - before)
+            if grown[-1] <= 2048:
+                break
         # Other threads of the test run allocate now and then, but the audio path would every time.
         assert min(grown) <= 2048, "one small object per hop would be 24 times that"
     finally:
         tracemalloc.stop()
-    assert live.hops.count == (warm + rounds) * hops
+    assert live.hops.count == (warm + len(grown)) * hops
 
 
 class Failing(TimedStep):
