@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.cli import main
-from rtsep.io.device import Duplex, find
+from rtsep.devices.device import Duplex, find
 
 FIELDS = ("callbacks", "missed_callbacks", "xruns", "deadline_misses", "starved_samples")
 

@@ -36,10 +36,11 @@ import soundfile
 from click.testing import CliRunner
 
 from bench import mutate
-from rtsep import realtime, roofline
+from rtsep.benchmark import roofline
 from rtsep.cli import main, run, show
-from rtsep.io import opening
-from rtsep.io.device import DeviceError
+from rtsep.devices import open as opening
+from rtsep.devices.device import DeviceError
+from rtsep.realtime import scheduling
 
 CPU_S = 5.0
 """Longest a command may work; time on the clock would be the machine's."""
@@ -152,8 +153,8 @@ def _prepare(folder: Path) -> None:
     replaced: list[tuple[Any, str, Any]] = [
         (opening, "find", find),
         (run, "Process", Mock),  # it would look for that sound card
-        (realtime, "go_first", lambda: False),
-        (realtime, "lock_memory", lambda: False),
+        (scheduling, "go_first", lambda: False),
+        (scheduling, "lock_memory", lambda: False),
         (show, "core_peak", lambda: 1e11),
         (show, "speed", partial(roofline.speed, seconds=0.0)),
     ]

@@ -23,9 +23,9 @@ from bench.test_models import TEXTS, voices
 from rtsep import weights
 from rtsep.benchmark.machine import machine
 from rtsep.benchmark.trials import Trial, times
-from rtsep.engine import Engine
 from rtsep.models import build
 from rtsep.nn.onnx import export
+from rtsep.runtime.engine import Engine
 from rtsep.spec import Spec
 
 SECONDS = 0.4

@@ -15,7 +15,7 @@ import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
 from rtsep import weights
-from rtsep.bundle import describe
+from rtsep.runtime.bundle import describe
 from rtsep.spec import Spec
 
 ODD = (0, 1, -1, 2, 3, 7, 8, 64, 127, 255, 256, 1000, 32767, 32768, 65535, 65536, 1 << 24)

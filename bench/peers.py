@@ -34,8 +34,8 @@ import rtsep
 from rtsep import weights
 from rtsep.benchmark.machine import machine
 from rtsep.benchmark.trials import percentiles_us
-from rtsep.engine import Engine
-from rtsep.separator import Separator
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 
 TURN_S = 0.5
 """Of sound per turn, at least one hop."""

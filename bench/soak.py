@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import onnx
 
-from rtsep.bundle import describe, parse
-from rtsep.cli.comeback import Comeback
-from rtsep.engine import Engine
-from rtsep.io.fake import Away, Bad, Blocks, Event, FakeDevice, Hold, Rate
-from rtsep.measure import TimedStep
-from rtsep.recorder import Recorder
-from rtsep.separator import Separator
+from rtsep.devices.fake import Away, Bad, Blocks, Event, FakeDevice, Hold, Rate
+from rtsep.realtime.reconnect import Comeback
+from rtsep.realtime.recorder import Recorder
+from rtsep.realtime.worker import Live
+from rtsep.runtime.bundle import describe, parse
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.timing import TimedStep
 from rtsep.spec import Float32, Spec
-from rtsep.worker import Live
 
 RATE = 48_000
 HOP = 32

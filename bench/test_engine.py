@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtsep import fft
-from rtsep.engine import Engine
+from rtsep.dsp import fft
+from rtsep.runtime.engine import Engine
 from rtsep.spec import Spec
 
 WINDOW, HOP = 1024, 256

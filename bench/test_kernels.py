@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from bench.test_engine import HOP, WINDOW, PassThrough, noise
-from rtsep.engine import Engine
-from rtsep.polyphase import Polyphase
-from rtsep.ring import Ring
+from rtsep.dsp.polyphase import Polyphase
+from rtsep.dsp.ring import Ring
+from rtsep.dsp.stft import Frames
+from rtsep.runtime.engine import Engine
 from rtsep.spec import Spec
-from rtsep.stft import Frames
 
 
 @pytest.mark.parametrize("sources", [1, 4])

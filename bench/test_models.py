@@ -19,12 +19,12 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from rtsep import weights
-from rtsep.bundle import Bundle
-from rtsep.engine import Engine
+from rtsep.benchmark.roofline import core_peak, share
 from rtsep.models import build
 from rtsep.nn.onnx import export
-from rtsep.roofline import core_peak, share
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
 
 TEXTS = {"training": "none", "licence": "MIT", "quality": "none"}

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from export.card import card
-from rtsep.bundle import load
 from rtsep.evaluate.evaluation import evaluate
 from rtsep.models.checkpoint import load as load_checkpoint
 from rtsep.nn.onnx import export, write
+from rtsep.runtime.bundle import load
 from rtsep.train.recipe import fit, read
 
 HERE = Path(__file__).parent

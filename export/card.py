@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rtsep.bundle import Bundle
+from rtsep.benchmark.roofline import core_peak, speed
 from rtsep.latency import Latency
-from rtsep.roofline import core_peak, speed
+from rtsep.runtime.bundle import Bundle
 
 BESIDE = {
     "bench/speech_noise": """\

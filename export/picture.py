@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 import rtsep
-from rtsep.atomic import replacing
-from rtsep.io.files import read_all
-from rtsep.io.opening import DEMO
-from rtsep.picture import spectrograms
+from rtsep.devices.open import DEMO
+from rtsep.files.atomic import replacing
+from rtsep.files.readers import read_all
+from rtsep.files.spectrogram import spectrograms
 
 TARGET = Path(__file__).parents[1] / "docs" / "demo.png"
 COLOURS = 128

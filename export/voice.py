@@ -14,9 +14,9 @@ import numpy as np
 import soundfile
 
 from rtsep.learned.frames import magnitudes
+from rtsep.learned.learn import Plan, learn
 from rtsep.learned.source import Source, stream, write
-from rtsep.offline import BLOCK
-from rtsep.train.learning import Plan, learn
+from rtsep.runtime.pipeline import BLOCK
 
 SPEAKERS, SECONDS = 60, 4.0
 RATE_HZ, WINDOW, HOP = 16000, 512, 128

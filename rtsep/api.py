@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtsep import weights
-from rtsep.bundle import Bundle
-from rtsep.io.files import MAX_CHANNELS, RATES_HZ
+from rtsep.files.readers import MAX_CHANNELS, RATES_HZ
 from rtsep.latency import StreamLatency
-from rtsep.offline import BLOCK, aligned, engine_for
-from rtsep.resample import stream_latency
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
+from rtsep.runtime.resampled import stream_latency
 from rtsep.spec import Float32
 
 Stems = dict[str, Float32]

@@ -29,7 +29,7 @@ class Spec:
     frontend
         ``"stft"``: frames are spectra; ``"waveform"``: frames are windowed samples.
     window
-        Name of the window pair, see :func:`rtsep.windows.pair`.
+        Name of the window pair, see :func:`rtsep.dsp.windows.pair`.
     window_length, hop_length
         In samples.
     chunk

@@ -17,13 +17,13 @@ import numpy as np
 
 from rtsep import weights
 from rtsep.api import Stems, named
-from rtsep.io.opening import DEFAULT, open_device
-from rtsep.io.process import Process
+from rtsep.devices.open import DEFAULT, open_device
+from rtsep.devices.portaudio.client import Process
 from rtsep.latency import StreamLatency
-from rtsep.loaded import Loaded
+from rtsep.realtime.stem_reader import Tap
+from rtsep.realtime.worker import Live
+from rtsep.runtime.loaded import Loaded
 from rtsep.spec import Float32
-from rtsep.tap import Tap
-from rtsep.worker import Live
 
 LOUDEST_DB = 24.0
 """Highest gain of a source: more is a slip."""

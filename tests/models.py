@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rtsep.bundle import Bundle, BundleError, describe, load, parse
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle, BundleError, describe, load, parse
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
 
 Change = Callable[[onnx.ModelProto], object]

@@ -15,14 +15,14 @@ import pytest
 
 import rtsep
 from rtsep import api, latency, stream, weights
-from rtsep.bundle import BundleError
-from rtsep.engine import Engine
-from rtsep.io import opening
-from rtsep.io.device import DeviceError
-from rtsep.io.files import read_all
-from rtsep.separator import Separator
+from rtsep.devices import open as opening
+from rtsep.devices.device import DeviceError
+from rtsep.files.readers import read_all
+from rtsep.realtime.stem_reader import Tap
+from rtsep.runtime.bundle import BundleError
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec, SpecError
-from rtsep.tap import Tap
 from tests import models
 from tests.test_cli import band
 
@@ -58,7 +58,7 @@ def test_importing_is_light() -> None:
         "print([m for m in ('numpy', 'numba', 'onnxruntime', 'rtsep.api') if m in sys.modules]);"
         "from rtsep import live, load, separate;"
         "print([m for m in ('torch', 'sounddevice', 'matplotlib') if m in sys.modules]);"
-        "import rtsep.worker; print(rtsep.live is live)"
+        "import rtsep.realtime.worker; print(rtsep.live is live)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n") == ["[]", "[]", "True", ""]

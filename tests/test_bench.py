@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from bench import report
 from rtsep.benchmark import page, plots, streams, trials
+from rtsep.benchmark.roofline import traffic
 from rtsep.cli import main
-from rtsep.roofline import traffic
 from tests import models
 from tests.browser import chromium
 

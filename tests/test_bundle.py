@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep import bundle as bundles
-from rtsep.bundle import KEYS, BundleError, State, describe, load, parse
 from rtsep.cli.show import facts
-from rtsep.engine import Engine
-from rtsep.separator import Separator
+from rtsep.dsp.windows import NAMES
+from rtsep.runtime import bundle as bundles
+from rtsep.runtime.bundle import KEYS, BundleError, State, describe, load, parse
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
-from rtsep.windows import NAMES
 from tests import models
 from tests.models import Change, refused, refused_after
 

@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rtsep import separator as separators
-from rtsep.bundle import BundleError, parse
 from rtsep.cli.show import facts
-from rtsep.separator import Separator
+from rtsep.runtime import model_step as separators
+from rtsep.runtime.bundle import BundleError, parse
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
 from tests import models
 from tests.models import Change, refused, refused_after
@@ -279,7 +279,7 @@ NEGATIVE = """
 import sys
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
-from rtsep import cost
+from rtsep.runtime import graph_cost as cost
 
 kind, constant = sys.argv[1], lambda name, *values: numpy_helper.from_array(
     np.array(values, np.int64), name

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtsep.control import Control, carry_over
-from rtsep.io.clock import Clock
-from rtsep.io.device import Device
-from rtsep.io.errors import DeviceError
-from rtsep.io.files import read_all
-from rtsep.loaded import Loaded
-from rtsep.mixing import Mixer, level_db, linear
-from rtsep.recorder import Takes
-from rtsep.worker import Live
+from rtsep.devices.device import Device
+from rtsep.devices.paced import Clock
+from rtsep.dsp.mixer import Mixer, level_db, linear
+from rtsep.errors import DeviceError
+from rtsep.files.readers import read_all
+from rtsep.realtime.control import Control, carry_over
+from rtsep.realtime.recorder import Takes
+from rtsep.realtime.worker import Live
+from rtsep.runtime.loaded import Loaded
 from tests import models
 from tests.test_live import SPEC, noise
 from tests.test_voice import OTHER

@@ -9,16 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep.bundle import Bundle
-from rtsep.engine import Engine
-from rtsep.metrics import si_sdr_db
+from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.models import build
 from rtsep.models.convtasnet import Averages, ConvTasNet, cumulative_norm
 from rtsep.nn import checks
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.onnx import export
 from rtsep.nn.streaming import flatten, unflatten
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
 from rtsep.train.losses import negative_snr
 from tests.voices import mixtures

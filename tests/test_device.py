@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtsep.io.device import Device, DeviceError, Duplex, find, listing
+from rtsep.devices.device import Device, DeviceError, Duplex, find, listing
 from tests.conftest import start_server, stop_server
 
 RATE, BLOCK = 48_000, 128
@@ -44,7 +44,8 @@ def copying(device: Device) -> Iterator[None]:
 
 
 def test_importing_needs_no_portaudio() -> None:
-    code = "import sys, rtsep.io.device, rtsep.io.clock; assert 'sounddevice' not in sys.modules"
+    modules = "sys, rtsep.devices.device, rtsep.devices.paced"
+    code = f"import {modules}; assert 'sounddevice' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -181,7 +182,7 @@ def test_a_forgotten_stream_is_closed_before_its_memory_goes(jack: str) -> None:
 
 LOSE = """
 import os, signal, sys, time
-from rtsep.io.device import Duplex
+from rtsep.devices.device import Duplex
 
 jack = "system, JACK Audio Connection Kit"
 device = Duplex(jack, jack, 48000, 2, 2, 128, 512)

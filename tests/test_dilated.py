@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rtsep.metrics import si_sdr_db
+from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.models import build
 from rtsep.models.attractors import Attractors
 from rtsep.models.dilated import DILATIONS, LOOKAHEAD, Dilated

@@ -13,8 +13,8 @@ import soundfile
 
 from rtsep import weights
 from rtsep.cli import main
-from rtsep.io import opening
-from rtsep.io.device import DeviceError
+from rtsep.devices import open as opening
+from rtsep.devices.device import DeviceError
 from rtsep.train.layouts import table
 from tests.console import PAGES, ROOT, blocks
 

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from rtsep import doctor, facts, realtime, weights
+from rtsep import weights
 from rtsep.cli import main
 from rtsep.cli.doctor import line
-from rtsep.doctor import Finding
-from rtsep.io.errors import DeviceError, LostError
+from rtsep.diagnostics import doctor, facts
+from rtsep.diagnostics.doctor import Finding
+from rtsep.diagnostics.selftest import Outcome, delay, selftest
+from rtsep.errors import DeviceError, LostError
 from rtsep.latency import StreamLatency
-from rtsep.selftest import Outcome, delay, selftest
+from rtsep.realtime import scheduling
 
 ROOT = Path(__file__).parents[1]
 
@@ -162,15 +164,15 @@ def test_a_real_card(jack: str) -> None:
 
 @pytest.mark.parametrize("granted", [True, False])
 def test_priority_is_a_note(granted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(realtime, "go_first", lambda: granted)
-    monkeypatch.setattr(realtime, "lock_memory", lambda: granted)
+    monkeypatch.setattr(scheduling, "go_first", lambda: granted)
+    monkeypatch.setattr(scheduling, "lock_memory", lambda: granted)
     monkeypatch.setattr(doctor.sys, "platform", "linux")
-    scheduling, memory = doctor.priority()
-    assert scheduling.ok and memory.ok
-    assert ("rtprio" in scheduling.fix) == ("memlock" in memory.fix) == (not granted)
+    priority, memory = doctor.priority()
+    assert priority.ok and memory.ok
+    assert ("rtprio" in priority.fix) == ("memlock" in memory.fix) == (not granted)
     monkeypatch.setattr(doctor.sys, "platform", "darwin")
-    (scheduling,) = doctor.priority()
-    assert scheduling.ok and not scheduling.fix
+    (priority,) = doctor.priority()
+    assert priority.ok and not priority.fix
 
 
 def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

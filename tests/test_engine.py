@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep.engine import Engine
 from rtsep.latency import Latency
+from rtsep.runtime.engine import Engine
 from rtsep.spec import Spec, SpecError
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]

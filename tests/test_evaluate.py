@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from rtsep.evaluate import score
 from rtsep.evaluate.evaluation import Evaluation
 from rtsep.evaluate.folder import EvaluationError, matched
+from rtsep.evaluate.metrics import si_sdr_db, snr_db
 from rtsep.evaluate.oracle import MASKS
-from rtsep.metrics import si_sdr_db, snr_db
 from rtsep.spec import Spec
 from tests import models
 from tests.test_cli import refused, rtsep

@@ -17,15 +17,15 @@ import pytest
 import soundfile
 
 import rtsep
-from rtsep.io.files import read_all
-from rtsep.metrics import si_sdr_db
+from rtsep.evaluate.metrics import si_sdr_db
+from rtsep.files.readers import read_all
 from tests.test_cli import band
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 _QUIET = """
 import runpy, sys
-from rtsep.io import opening
+from rtsep.devices import open as opening
 def find(*_):
     raise opening.DeviceError("there is no sound card")
 opening.find = find

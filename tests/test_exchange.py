@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep.io.clock import Clock
-from rtsep.io.device import Device
-from rtsep.io.errors import DeviceError
-from rtsep.io.exchange import Exchange
+from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.device import Device
+from rtsep.devices.paced import Clock
+from rtsep.errors import DeviceError
 
 RATE, BLOCK = 48_000, 128
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import soak
-from rtsep.io.fake import Away, Bad, Blocks, FakeDevice, Hold, Rate
+from rtsep.devices.fake import Away, Bad, Blocks, FakeDevice, Hold, Rate
 
 NAN = float("nan")
 at = st.floats(0, 4)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bench import soak
-from rtsep.feedback import PIECE_S, FeedbackGuard
-from rtsep.io.fake import FakeDevice
+from rtsep.devices.fake import FakeDevice
+from rtsep.realtime.feedback_guard import PIECE_S, FeedbackGuard
 
 RATE, BLOCK = 16_000, 128
 

@@ -9,11 +9,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep.io import files
-from rtsep.io.files import AudioFileError, blocks, info, read_all, stem_path
+from rtsep.files import readers
+from rtsep.files.readers import AudioFileError, blocks, info, read_all, stem_path
 
 RATE = 16000
-DEMO = Path(files.__file__).parents[1] / "demo.flac"
+DEMO = Path(readers.__file__).parents[1] / "demo.flac"
 
 
 def noise(length, channels=2, seed=0):
@@ -39,7 +39,7 @@ def test_blocks_are_the_file(tmp_path_factory, length, block, channels):
     parts = [part.copy() for part in blocks(path, block)]
     assert all(len(part) == block for part in parts[:-1])
     np.testing.assert_array_equal(np.concatenate(parts), x)
-    assert info(path) == files.AudioInfo(RATE, channels, length)
+    assert info(path) == readers.AudioInfo(RATE, channels, length)
     whole, rate = read_all(path)
     np.testing.assert_array_equal(whole, x)
     assert rate == RATE

@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from rtsep import weights
-from rtsep.engine import Engine
 from rtsep.latency import Latency
-from rtsep.separator import Separator
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
 from tests.test_engine import PassThrough
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtsep.io import hosted
-from rtsep.io.errors import DeviceError, LostError
-from rtsep.io.hosted import Hosted
-from rtsep.io.memory import Shared, attach
-from rtsep.io.process import Process
+from rtsep.devices.portaudio import device as portaudio_device
+from rtsep.devices.portaudio.client import Process
+from rtsep.devices.portaudio.device import Hosted
+from rtsep.devices.portaudio.shared_memory import Shared, attach
+from rtsep.errors import DeviceError, LostError
 from tests.conftest import JACK_BLOCK, JACK_RATE, start_server, stop_server
 
 CARD = "system, JACK Audio Connection Kit"
@@ -62,7 +62,7 @@ def test_what_the_process_cannot_do_is_a_sentence() -> None:
 
 PARENT = """
 import sys, time
-from rtsep.io.process import Process
+from rtsep.devices.portaudio.client import Process
 process = Process()
 try:
     process.find("no such thing", "input")
@@ -99,7 +99,7 @@ def test_a_source_goes_through_the_process(
     jack: str, own_clock: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one clock and, as if the microphone were another device, with two."""
-    monkeypatch.setattr(hosted, "_own_clock", lambda *_: own_clock)
+    monkeypatch.setattr(portaudio_device, "_own_clock", lambda *_: own_clock)
     process = Process()
     card = process.find(jack, "input")
     device = Hosted(process, card, card, JACK_RATE, 1, 2, JACK_BLOCK, 8 * JACK_BLOCK)
@@ -163,7 +163,7 @@ def restart(running: list[subprocess.Popen[bytes]], name: str) -> float:
 
 def time_to_look(name: str) -> float:
     """How long a new process takes here to look for devices, in seconds."""
-    code = "from rtsep.io import callback, portaudio as p; p.refresh(); p.find(None, 'input')"
+    code = "from rtsep.devices import callback, portaudio as p; p.refresh(); p.find(None, 'input')"
     start = time.monotonic()
     environment = {**os.environ, "JACK_DEFAULT_SERVER": name}
     subprocess.run(

@@ -1,152 +1,95 @@
-"""Dependencies point one way, and the runtime needs no torch."""
+"""Imports point one way, and what separates needs no torch."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "rtsep"
-
-MAY_IMPORT = {
-    "atomic": set(),
-    "spec": set(),
-    "signature": set(),
-    "ring": {"signature"},
-    "timeline": {"ring"},
-    "realtime": set(),
-    "feedback": {"io", "ring", "timeline"},
-    "fft": set(),
-    "windows": {"spec"},
-    "kernels": {"fft", "spec"},
-    "polyphase": {"kernels", "signature", "spec"},
-    "latency": {"spec"},
-    "stft": {"windows", "kernels", "fft", "signature", "spec"},
-    "cost": set(),
-    "bundle": {"cost", "fft", "windows", "spec"},
-    "engine": {"stft", "latency", "kernels", "spec"},
-    "mixing": {"kernels", "signature", "spec"},
-    "scope": {"ring", "timeline"},
-    "turn": {
-        *("kernels", "measure", "mixing", "polyphase", "recorder", "resample", "ring", "scope"),
-        *("signature", "stft", "tap", "tape", "timeline"),
-    },
-    "voice": {
-        *("engine", "measure", "mixing", "recorder", "resample", "ring", "scope", "tap", "turn"),
-    },
-    "resample": {"polyphase", "latency", "ring", "signature", "spec"},
-    "tape": {"cost", "fft", "signature", "spec"},
-    "separator": {"bundle", "fft", "spec", "tape"},
-    "measure": {"signature", "spec", "tape"},
-    "roofline": {"bundle", "measure", "separator", "spec"},
-    "benchmark": {"bundle", "engine", "realtime", "roofline", "separator", "spec", ""},
-    "metrics": set(),
-    "bss_eval": set(),
-    "offline": {"engine", "resample", "spec"},
-    "evaluate": {
-        *("atomic", "bss_eval", "bundle", "io", "metrics", "offline", "resample"),
-        *("separator", "spec", "weights", ""),
-    },
-    "picture": {"atomic", "spec"},
-    "io": {"atomic", "polyphase", "ring", "timeline"},
-    "recorder": {"io", "ring", "signature", "spec"},
-    "worker": {
-        *("io", "latency", "measure", "mixing", "realtime", "recorder", "resample", "ring"),
-        *("tap", "turn", "voice"),
-    },
-    "loaded": {"bundle", "measure", "offline", "resample", "separator"},
-    "control": {
-        *("io", "loaded", "mixing", "recorder", "voice", "weights", "worker"),
-    },
-    "tap": {"ring", "signature"},
-    "api": {
-        *("bundle", "io", "latency", "offline", "resample", "separator", "spec", "weights"),
-    },
-    "stream": {"api", "io", "latency", "loaded", "spec", "tap", "weights", "worker"},
-    "selftest": {"io", "latency", "loaded", "metrics", "ring", "tap", "weights", "worker"},
-    "facts": {"io", ""},
-    "doctor": {"facts", "io", "realtime", "selftest", "weights"},
-    "version": set(),
-    "learned": {"atomic", "bundle", "fft", "offline", "spec", "version", "windows"},
-    "weights": {"bundle", "learned"},
-    "scenes": {"atomic"},
-    "ui": {
-        *("bundle", "control", "engine", "measure", "mixing", "realtime", "resample", "scope"),
-        *("separator", "spec", "weights", ""),
-    },
-    "nn": {"atomic", "bundle", "separator", "windows", "spec", ""},
-    "models": {"atomic", "learned", "nn", "spec"},
-    "train": {"atomic", "learned", "models", "nn", "spec"},
-    "cli": {
-        *("atomic", "benchmark", "bundle", "control", "doctor", "engine", "evaluate", "facts"),
-        *("feedback", "io", "latency", "learned", "loaded", "measure", "models", "nn", "offline"),
-        *(
-            "mixing",
-            "picture",
-            "realtime",
-            "recorder",
-            "resample",
-            "ring",
-            "roofline",
-            "scenes",
-            "scope",
-        ),
-        *("separator", "spec", "stream", "train", "ui", "voice", "weights", "worker", ""),
-    },
-    "__main__": {"cli"},
-    "": {"api", "stream", "version"},
-}
-"""Who may import whom; rooms by their name below ``rtsep``, "" is ``rtsep`` itself."""
+ORDER = (
+    "__main__ > cli > ui benchmark diagnostics rtsep > stream > api realtime evaluate > weights"
+    " > learned > runtime devices > dsp files > latency errors > spec version"
+)
+"""A package imports from those to its right and from itself; ``rtsep`` stands for its root."""
+TRAINING = "cli > train > models > nn > runtime > dsp files > latency errors > spec version"
+"""The same, for what needs torch."""
+TORCH = ("nn", "models", "train", "learned/autoencoders.py")
 
 
-def room(module: str) -> str:
-    return ([*module.split("."), ""])[1]
-
-
-def imports(path: Path) -> set[str]:
-    """Rooms that a file imports from, its own left out."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            if node.module == "rtsep":
-                names = [alias.name for alias in node.names]
-                is_room = [(PACKAGE / n).is_dir() or (PACKAGE / f"{n}.py").exists() for n in names]
-                found |= {n if r else "" for n, r in zip(names, is_room, strict=True)}
-            elif node.module and node.module.startswith("rtsep."):
-                found.add(room(node.module))
-        elif isinstance(node, ast.Import):
-            found |= {room(a.name) for a in node.names if a.name.split(".")[0] == "rtsep"}
+def allowed() -> dict[str, set[str]]:
+    """Packages that each may import from."""
+    found: dict[str, set[str]] = {}
+    for chain in (ORDER, TRAINING):
+        levels = [level.split() for level in chain.split(" > ")]
+        for place, level in enumerate(levels):
+            for name in level:
+                found.setdefault(name, {name}).update(*levels[place + 1 :])
     return found
 
 
-def own_room(path: Path) -> str:
-    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return "" if first == "__init__" else first
+def modules(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or inside; absolute names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def package(module: str) -> str | None:
+    """First name below ``rtsep``: of a package or a module there; None for other libraries."""
+    first, *rest = module.split(".")
+    if first != "rtsep":
+        return None
+    path = ROOT / "rtsep" / (rest or [""])[0]
+    return path.stem if rest and (path.is_dir() or path.with_suffix(".py").exists()) else "rtsep"
+
+
+def files() -> list[Path]:
+    return sorted((ROOT / "rtsep").rglob("*.py"))
 
 
 def test_imports_point_one_way() -> None:
-    wrong = {
-        f"{path.relative_to(ROOT)} imports rtsep.{target}"
-        for path in PACKAGE.rglob("*.py")
-        for target in imports(path) - {own_room(path)} - MAY_IMPORT[own_room(path)]
-    }
+    rule = allowed()
+    wrong = []
+    for path in files():
+        first = path.relative_to(ROOT / "rtsep").parts[0].removesuffix(".py")
+        own = "rtsep" if first == "__init__" else first
+        targets = {package(module) for module in modules(path)} - {None}
+        wrong += [f"{path} imports rtsep.{target}" for target in targets - rule[own]]
     assert not wrong
 
 
-def test_the_table_has_no_circle() -> None:
-    left = {name: set(targets) for name, targets in MAY_IMPORT.items()}
-    while left:
-        free = [name for name, targets in left.items() if not targets & left.keys()]
-        assert free, f"a circle among {sorted(left)}"
-        for name in free:
-            del left[name]
+def test_torch_is_imported_where_models_are_trained_only() -> None:
+    users = {
+        path.relative_to(ROOT / "rtsep").as_posix()
+        for path in files()
+        if any(module.split(".")[0] == "torch" for module in modules(path))
+    }
+    assert not [path for path in users if not path.startswith(TORCH)]
 
 
-def test_the_runtime_does_not_load_torch() -> None:
+@pytest.mark.parametrize("folder", ["export", "bench"])
+def test_tools_use_public_names(folder: str) -> None:
+    private = [
+        f"{path} imports {module}"
+        for path in (ROOT / folder).rglob("*.py")
+        for module in modules(path)
+        if package(module) and any(name.startswith("_") for name in module.split("."))
+        if not module.endswith(".__version__")
+    ]
+    assert not private
+
+
+def test_what_separates_does_not_load_torch() -> None:
     code = (
         "import sys, rtsep, rtsep.cli.run, rtsep.cli.separate, rtsep.cli.show, rtsep.cli.export;"
         "import rtsep.cli.evaluate, rtsep.cli.train, rtsep.cli.ui, rtsep.cli.learn;"
+        "rtsep.live, rtsep.load;"
         "heavy = ('torch', 'matplotlib', 'pytest', 'pystoi', 'websockets');"
         "print([m for m in heavy if m in sys.modules])"
     )

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep.cli import keys
-from rtsep.cli.keys import ESCAPES, keyboard, parse
+from rtsep.cli.terminal import keyboard as keyboard_module
+from rtsep.cli.terminal.keyboard import ESCAPES, keyboard, parse
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     master, slave = pty.openpty()
-    monkeypatch.setattr(keys.sys, "stdin", SimpleNamespace(fileno=lambda: slave))
+    monkeypatch.setattr(keyboard_module.sys, "stdin", SimpleNamespace(fileno=lambda: slave))
     yield master, slave
     os.close(slave)
     os.close(master)
@@ -62,8 +62,8 @@ def test_the_terminal_is_as_it_was(terminal: tuple[int, int], error: type[BaseEx
 
 def test_a_terminal_that_is_gone_is_a_quit(monkeypatch: pytest.MonkeyPatch) -> None:
     master, slave = pty.openpty()
-    monkeypatch.setattr(keys.sys, "stdin", SimpleNamespace(fileno=lambda: slave))
+    monkeypatch.setattr(keyboard_module.sys, "stdin", SimpleNamespace(fileno=lambda: slave))
     os.write(master, b"m")
     os.close(master)
-    assert keys._posix_keys(slave)[-1] == "q"
+    assert keyboard_module._posix_keys(slave)[-1] == "q"
     os.close(slave)

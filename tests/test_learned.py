@@ -21,7 +21,7 @@ from rtsep.learned.decoder import (
 )
 from rtsep.learned.live import Noise, Rest, bundle
 from rtsep.learned.source import LearnedError
-from rtsep.separator import Separator
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Float32
 from tests.learned import BINS, HOP, RATE, decoder, source
 

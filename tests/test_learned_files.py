@@ -238,7 +238,7 @@ def test_without_torch_auto_encoders_say_what_is_missing(
     desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "rtsep.models.nonnegative", raising=False)
+    monkeypatch.delitem(sys.modules, "rtsep.learned.autoencoders", raising=False)
     monkeypatch.delitem(sys.modules, "rtsep.models", raising=False)
     sentence = refused(
         *("learn", tmp_path / "a.rtsep", "--from", desk / "low.wav", "--model", "nae")
@@ -248,7 +248,7 @@ def test_without_torch_auto_encoders_say_what_is_missing(
 
 def test_noise_is_learned_from_the_beginning_of_a_file(tmp_path: Path) -> None:
     """The first second passes; then what sounds like it is gone, and the voice is not."""
-    from rtsep.io.opening import DEMO
+    from rtsep.devices.open import DEMO
 
     demo, rate = soundfile.read(DEMO, dtype="float32")
     hum = noise(300.0, 5.0)
@@ -266,8 +266,8 @@ def test_noise_is_learned_from_the_beginning_of_a_file(tmp_path: Path) -> None:
 
 def test_learned_sources_run_live(desk: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """`rtsep run` is `rtsep separate`, on a made-up device."""
-    from rtsep.io import opening
-    from rtsep.io.device import DeviceError
+    from rtsep.devices import open as opening
+    from rtsep.devices.device import DeviceError
 
     def find(query: object, kind: str, process: object) -> None:
         raise DeviceError("there is no sound card")

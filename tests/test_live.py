@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep.engine import Engine
-from rtsep.io.clock import Clock
-from rtsep.io.exchange import Exchange
-from rtsep.io.files import read_all
-from rtsep.measure import Durations, TimedStep
-from rtsep.recorder import Recorder
-from rtsep.resample import around
-from rtsep.separator import Separator
+from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.paced import Clock
+from rtsep.files.readers import read_all
+from rtsep.realtime.recorder import Recorder
+from rtsep.realtime.worker import Live
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.resampled import around
+from rtsep.runtime.timing import Durations, TimedStep
 from rtsep.spec import Spec
-from rtsep.worker import Live
 from tests import models
 
 SPEC = Spec(16000, 1, "stft", "hann", 64, 16, 1, 1, ("speech", "noise"))

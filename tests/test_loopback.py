@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtsep.cli import loopback as command
-from rtsep.io import loopback
-from rtsep.io.device import DeviceError
-from rtsep.io.exchange import Exchange
+from rtsep.devices import loopback
+from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.device import DeviceError
 from tests.conftest import JACK_BLOCK, JACK_RATE
 from tests.test_cli import refused, rtsep
 

@@ -11,8 +11,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep.bss_eval import bss_eval
-from rtsep.metrics import Band, pesq, si_sdr_db, si_sir_sar_db, snr_db, stoi
+from rtsep.evaluate.bss_eval import bss_eval
+from rtsep.evaluate.metrics import Band, pesq, si_sdr_db, si_sir_sar_db, snr_db, stoi
 
 DEMO = Path(__file__).parents[1] / "rtsep" / "demo.flac"
 
@@ -105,7 +105,7 @@ def test_bss_eval_of_long_signals_does_not_depend_on_blocks(
     s = uniform(3, 2, 2000, 1)
     x = s + 0.5 * np.roll(s, 7, 1) + 0.1 * uniform(4, *s.shape)
     whole = np.array(bss_eval(x, s, 500, 32))
-    monkeypatch.setattr("rtsep.bss_eval._BLOCK", 113)
+    monkeypatch.setattr("rtsep.evaluate.bss_eval._BLOCK", 113)
     np.testing.assert_allclose(np.array(bss_eval(x, s, 500, 32)), whole, atol=1e-9)
 
 

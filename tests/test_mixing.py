@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep import mixing
-from rtsep.mixing import FADE_S, Mixer
+from rtsep.dsp import mixer
+from rtsep.dsp.mixer import FADE_S, Mixer
 
 RATE = 16_000
 FADE = round(FADE_S * RATE)
@@ -86,7 +86,7 @@ def test_the_kernel_is_its_python(monkeypatch: pytest.MonkeyPatch) -> None:
         60: lambda mixer: mixer.gains.__setitem__(2, np.nan),
     }
     compiled = mixed(Mixer(3, 2, 3, 4000, 17), mixture, stems, 10, changes)
-    monkeypatch.setattr(mixing, "mix", mixing.mix.py_func)
+    monkeypatch.setattr(mixer, "mix", mixer.mix.py_func)
     interpreted = mixed(Mixer(3, 2, 3, 4000, 17), mixture, stems, 10, changes)
     np.testing.assert_allclose(compiled, interpreted, atol=1e-6)
     assert not compiled[-100:].any()  # the only source heard has no gain that could be

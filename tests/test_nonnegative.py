@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from bench.learned import notes
-from rtsep.models.nonnegative import AutoEncoder, divergence, learn
-from rtsep.train.learning import Plan
-from rtsep.train.learning import learn as by_plan
+from rtsep.learned.autoencoders import AutoEncoder, divergence, learn
+from rtsep.learned.learn import Plan
+from rtsep.learned.learn import learn as by_plan
 
 SIZES = {
     "nae": {},

@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep.bundle import Bundle
-from rtsep.engine import Engine
 from rtsep.models import build
 from rtsep.nn.checks import ContractError
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.onnx import check_parity, export
 from rtsep.nn.streaming import Streaming
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
 
 TEXTS = {"name": "t", "model": "m", "training": "none", "licence": "MIT", "quality": "none"}

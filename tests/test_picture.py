@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rtsep import picture
-from rtsep.picture import spectrograms
+from rtsep.files import spectrogram
+from rtsep.files.spectrogram import spectrograms
 
 RATE = 16000
 
@@ -19,36 +19,36 @@ def tone(hz, length, level=1.0):
 
 
 def row_of(hz):
-    return picture._mel(hz) / picture._mel(RATE / 2) * (picture._ROWS - 1)
+    return spectrogram._mel(hz) / spectrogram._mel(RATE / 2) * (spectrogram._ROWS - 1)
 
 
 @pytest.mark.parametrize("hz", [100, 440, 1000, 3000, 7000])
 @pytest.mark.parametrize("length", [RATE, 100 * RATE])
 def test_a_full_scale_tone_is_0_db_in_its_row(hz, length):
-    levels = picture._levels_db(tone(hz, length), RATE, length)
+    levels = spectrogram._levels_db(tone(hz, length), RATE, length)
     middle = levels[:, levels.shape[1] // 2]
     assert abs(int(middle.argmax()) - row_of(hz)) <= 3
     assert -1.5 < middle.max() < 0.1  # a tone between two bins loses up to 1.42 dB (Hann)
-    far = np.abs(np.arange(picture._ROWS) - row_of(hz)) > 25
+    far = np.abs(np.arange(spectrogram._ROWS) - row_of(hz)) > 25
     assert middle[far].max() < -60
 
 
 def test_a_click_is_in_its_column():
     x = np.zeros((4 * RATE, 2), "f4")
     x[RATE] = 1.0
-    levels = picture._levels_db(x, RATE, len(x))
+    levels = spectrogram._levels_db(x, RATE, len(x))
     loud = np.flatnonzero(levels.max(axis=0) > -140) / levels.shape[1] * 4
     assert loud.min() > 0.95 and loud.max() < 1.05
 
 
 def test_channels_of_opposite_sign_do_not_cancel():
     x = tone(440, RATE)
-    both = picture._levels_db(np.stack([x, -x], 1), RATE, RATE)
-    np.testing.assert_allclose(both, picture._levels_db(x, RATE, RATE), atol=1e-3)
+    both = spectrogram._levels_db(np.stack([x, -x], 1), RATE, RATE)
+    np.testing.assert_allclose(both, spectrogram._levels_db(x, RATE, RATE), atol=1e-3)
 
 
 def test_silence_after_the_end():
-    levels = picture._levels_db(tone(440, RATE), RATE, 2 * RATE)
+    levels = spectrogram._levels_db(tone(440, RATE), RATE, 2 * RATE)
     assert levels[:, -10:].max() < -139
 
 
@@ -72,7 +72,7 @@ def test_an_hour_is_quick(tmp_path):
 def test_samples_that_are_not_finite_are_drawn_as_silence(tmp_path):
     x = tone(440, RATE)
     x[100] = np.nan
-    assert np.isfinite(picture._levels_db(x, RATE, RATE)).all()
+    assert np.isfinite(spectrogram._levels_db(x, RATE, RATE)).all()
     spectrograms(tmp_path / "a.png", {"x": x * 0}, RATE, "silent")
 
 
@@ -96,5 +96,5 @@ def test_a_failure_leaves_the_old_picture(tmp_path, monkeypatch):
 
 
 def test_matplotlib_is_loaded_only_to_draw():
-    program = "import sys, rtsep.picture; sys.exit('matplotlib' in sys.modules)"
+    program = "import sys, rtsep.files.spectrogram; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

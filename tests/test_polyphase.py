@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rtsep.polyphase import Polyphase, filter_table, interpolate
+from rtsep.dsp.polyphase import Polyphase, filter_table, interpolate
 
 
 @pytest.mark.parametrize(("outer", "model"), [(1, 3), (160, 441), (441, 160), (2, 1), (147, 160)])

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from rtsep import realtime
+from rtsep.realtime import scheduling
 
 
 def half_of_the_smallest() -> float:
@@ -28,7 +28,7 @@ def test_denormals_are_flushed_in_the_thread_that_asks() -> None:
 
     def work() -> None:
         found.append(half_of_the_smallest())
-        realtime.flush_denormals()
+        scheduling.flush_denormals()
         found.append(half_of_the_smallest())
 
     thread = threading.Thread(target=work)
@@ -41,8 +41,8 @@ def test_denormals_are_flushed_in_the_thread_that_asks() -> None:
 @pytest.mark.parametrize("ask", [False, True])
 def test_what_was_changed_is_given_back(ask: bool) -> None:
     interval, frozen = sys.getswitchinterval(), gc.get_freeze_count()
-    with realtime.undisturbed(ask):
-        assert sys.getswitchinterval() == pytest.approx(realtime.SWITCH_INTERVAL_S)
+    with scheduling.undisturbed(ask):
+        assert sys.getswitchinterval() == pytest.approx(scheduling.SWITCH_INTERVAL_S)
         assert gc.get_freeze_count() > frozen
     assert sys.getswitchinterval() == interval
     assert gc.get_freeze_count() == 0
@@ -51,7 +51,7 @@ def test_what_was_changed_is_given_back(ask: bool) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
 def test_other_threads_do_not_wait_for_other_programs() -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    with realtime.undisturbed(ask=False):
+    with scheduling.undisturbed(ask=False):
         assert os.getpriority(os.PRIO_PROCESS, 0) == before
     done = threading.Event()
     begun: list[int] = []
@@ -61,9 +61,9 @@ def test_other_threads_do_not_wait_for_other_programs() -> None:
         done.wait()
 
     thread = threading.Thread(target=work)
-    with realtime.undisturbed(ask=True):
+    with scheduling.undisturbed(ask=True):
         during = os.getpriority(os.PRIO_PROCESS, 0)
-        assert during in (before, realtime.NICENESS)  # as far as this user may
+        assert during in (before, scheduling.NICENESS)  # as far as this user may
         thread.start()
         while not begun:
             pass

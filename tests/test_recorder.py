@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep import recorder as recorders
-from rtsep.io.files import AudioFileError, read_all
-from rtsep.io.stems import Take
-from rtsep.recorder import Recorder
+from rtsep.files.readers import AudioFileError, read_all
+from rtsep.files.writers import Take
+from rtsep.realtime import recorder as recorders
+from rtsep.realtime.recorder import Recorder
 from tests.test_run import start
 
 Array = np.ndarray[Any, np.dtype[np.float32]]

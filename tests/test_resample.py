@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep.engine import Engine
+from rtsep.dsp.polyphase import PASSBAND, half_width
 from rtsep.latency import Latency
-from rtsep.polyphase import PASSBAND, half_width
-from rtsep.resample import Resampled, around, inner_block
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.resampled import Resampled, around, inner_block
 from rtsep.spec import Spec
 
 RATES = (8000, 16000, 22050, 44100, 48000, 96000)
@@ -149,7 +149,9 @@ def test_one_sample_sooner_would_run_dry(monkeypatch):
     for pair in PAIRS:
         for block in (1, 480):
             good = delayed(pair, 13, block=block).latency_samples
-            monkeypatch.setattr("rtsep.resample._smallest_latency", lambda *_, d=good: d - 1)
+            monkeypatch.setattr(
+                "rtsep.runtime.resampled._smallest_latency", lambda *_, d=good: d - 1
+            )
             early = delayed(pair, 13, block=block)
             monkeypatch.undo()
             with pytest.raises(ValueError, match="rows asked for"):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from rtsep import ring
-from rtsep.ring import Ring
+from rtsep.dsp import ring
+from rtsep.dsp.ring import Ring
 
 
 class RingAgainstDeque(RuleBasedStateMachine):

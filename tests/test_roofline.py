@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rtsep import cost, roofline
+from rtsep.benchmark import roofline
+from rtsep.runtime import graph_cost
 from tests import models
 
 
@@ -28,8 +29,8 @@ def products(side: int) -> onnx.ModelProto:
 
 
 def test_what_depends_on_weights_alone_is_no_cost_of_a_call() -> None:
-    assert cost.weights(products(4)) == 2 * 4 * 4
-    assert cost.multiply_accumulates(products(4)) == (4 * 4, 4 * 4 * 4)
+    assert graph_cost.weights(products(4)) == 2 * 4 * 4
+    assert graph_cost.multiply_accumulates(products(4)) == (4 * 4, 4 * 4 * 4)
 
 
 def test_a_cores_peak_is_plausible_and_takes_as_long_as_asked() -> None:
@@ -42,7 +43,7 @@ def test_a_cores_peak_is_plausible_and_takes_as_long_as_asked() -> None:
 
 def test_share_is_operations_over_what_the_core_could_do() -> None:
     _, bundle = models.chandna()
-    macs, _ = cost.multiply_accumulates(onnx.load_model_from_string(bundle.graph))
+    macs, _ = graph_cost.multiply_accumulates(onnx.load_model_from_string(bundle.graph))
     assert roofline.share(bundle, 2e-6, 1e9) == pytest.approx(2 * macs / (2e-6 * 1e9))
 
 

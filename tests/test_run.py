@@ -18,17 +18,17 @@ from click.testing import CliRunner
 
 from rtsep import weights
 from rtsep.cli import run as command
-from rtsep.io import opening
-from rtsep.io.device import DeviceError
-from rtsep.separator import Separator
-from rtsep.voice import Voice
+from rtsep.devices import open as opening
+from rtsep.devices.device import DeviceError
+from rtsep.realtime.chain import Voice
+from rtsep.runtime.model_step import Separator
 from tests import models
 from tests.test_cli import recording, refused, rtsep
 
 _NO_CARD = """
 import sys
 from rtsep.cli import main
-from rtsep.io import opening
+from rtsep.devices import open as opening
 def find(query, kind, process):
     raise opening.DeviceError("there is no sound card")
 opening.find = find

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 import soxr
 
-from rtsep.io.files import read_all
-from rtsep.metrics import si_sdr_db
+from rtsep.evaluate.metrics import si_sdr_db
+from rtsep.files.readers import read_all
 from tests.conftest import JACK_BLOCK, JACK_RATE
 
 DEMO = Path(__file__).parents[1] / "rtsep" / "demo.flac"

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep import scenes, weights
+from rtsep import weights
+from rtsep.cli import presets
 from rtsep.cli import run as command
-from rtsep.scenes import Scene, SceneError
+from rtsep.cli.presets import Scene, SceneError
 from tests.test_cli import refused, rtsep
 
 SHIPPED = ["call", "karaoke", "practice-without-drums"]
@@ -21,19 +22,19 @@ SHIPPED = ["call", "karaoke", "practice-without-drums"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(scenes.platformdirs, "user_config_path", lambda _: tmp_path / "config")
+    monkeypatch.setattr(presets.platformdirs, "user_config_path", lambda _: tmp_path / "config")
     return tmp_path / "config" / "scenes"
 
 
 def test_the_shipped_scenes_are_of_shipped_models(folder: Path) -> None:
-    assert scenes.names() == SHIPPED
+    assert presets.names() == SHIPPED
     for name in SHIPPED:
-        scene = scenes.find(name)
+        scene = presets.find(name)
         gains = command._gains(weights.find(scene.model), None, tuple(scene.options()["gain"]))
         assert 0 < gains.sum() < len(gains)
     silent = {"karaoke": "vocals", "practice-without-drums": "drums", "call": "noise"}
     for name, source in silent.items():
-        scene = scenes.find(name)
+        scene = presets.find(name)
         assert source not in scene.gains
         assert {*scene.gains, source} == set(weights.find(scene.model).spec.sources)
 
@@ -55,17 +56,17 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_si
 )
 def test_what_is_saved_is_read_again(scene: Scene) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as place:
-        patch.setattr(scenes.platformdirs, "user_config_path", lambda _: Path(place))
+        patch.setattr(presets.platformdirs, "user_config_path", lambda _: Path(place))
         path = scene.save("mine")
-        assert scenes.find("mine") == scene
+        assert presets.find("mine") == scene
         assert [p.name for p in path.parent.iterdir()] == ["mine.toml"]
 
 
 def test_ones_own_scene_goes_before_the_shipped(folder: Path) -> None:
     Scene(model="speakers").save("call")
-    assert scenes.find("call").model == "speakers" and scenes.names() == SHIPPED
+    assert presets.find("call").model == "speakers" and presets.names() == SHIPPED
     Scene().save("mine")
-    assert "mine" in scenes.names()
+    assert "mine" in presets.names()
 
 
 @pytest.mark.parametrize(
@@ -138,5 +139,5 @@ def test_listen_goes_before_the_gains_of_a_scene(
 
 
 def test_shipped_files_hold_nothing_else() -> None:
-    for path in (Path(scenes.__file__).parent).glob("*.toml"):
+    for path in (Path(presets.__file__).parent).glob("*.toml"):
         assert set(tomllib.loads(path.read_text())) == {"model", "gains"}

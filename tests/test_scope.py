@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep.scope import Bands, Scope
+from rtsep.realtime.monitor import Bands, Scope
 
 
 @given(st.lists(st.integers(0, 700), max_size=8), st.integers(1, 3), st.integers(1, 2))

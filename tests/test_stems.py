@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtsep.io import stems
-from rtsep.io.files import AudioFileError, read_all
-from rtsep.io.stems import StemWriter, Take
+from rtsep.files import writers
+from rtsep.files.readers import AudioFileError, read_all
+from rtsep.files.writers import StemWriter, Take
 from tests.test_files import RATE, noise
 
 
@@ -63,14 +63,14 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, error, free):
     def fail(*_):
         raise error
 
-    usage = stems.shutil.disk_usage(tmp_path)._replace(free=free)
+    usage = writers.shutil.disk_usage(tmp_path)._replace(free=free)
     with (
         pytest.raises(AudioFileError) as caught,
         StemWriter([tmp_path / "a.wav"], RATE, 1) as writer,
     ):
         writer.write(noise(99, 1)[:, None])
         monkeypatch.setattr(soundfile.SoundFile, "write", fail)
-        monkeypatch.setattr(stems.shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(writers.shutil, "disk_usage", lambda _: usage)
         writer.write(noise(99, 1)[:, None])
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'a.wav'}: ")
     assert ("no space left on the disk" in str(caught.value)) == (free == 0)
@@ -153,8 +153,8 @@ _FULL = """
 import sys
 from pathlib import Path
 import numpy as np
-from rtsep.io.files import AudioFileError
-from rtsep.io.stems import Take
+from rtsep.files.readers import AudioFileError
+from rtsep.files.writers import Take
 
 take = Take(Path(sys.argv[1]), ("a", "b", "c"), 16000, 1)
 try:

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from rtsep.bundle import Bundle
-from rtsep.engine import Engine
 from rtsep.models import build
 from rtsep.nn.onnx import export, write
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
 from tests import models
 
 ALONE = """
 import sys
 import numpy as np
-from rtsep.bundle import load
-from rtsep.engine import Engine
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import load
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 
 bundle = load(sys.argv[1])
 engine = Engine(Separator(bundle), bundle.spec)

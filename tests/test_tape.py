@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from rtsep import weights
-from rtsep.bundle import parse
-from rtsep.engine import Engine
 from rtsep.learned import live as learned
 from rtsep.learned.live import Noise, Rest
-from rtsep.separator import Separator
-from rtsep.tape.graph import Tape
-from rtsep.tape.places import NoTapeError
+from rtsep.runtime.bundle import parse
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.tape.graph import Tape
+from rtsep.runtime.tape.memory_plan import NoTapeError
 from tests import models
 from tests.learned import BINS, source
 

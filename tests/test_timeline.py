@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep import timeline
-from rtsep.timeline import CURSORS, Timeline
+from rtsep.dsp import timed_ring
+from rtsep.dsp.timed_ring import CURSORS, Timeline
 
 
 def new(capacity: int = 64, width: int = 2) -> Timeline:
@@ -54,13 +54,13 @@ def test_a_reader_that_comes_too_late_can_tell() -> None:
 @given(st.integers(0, 200), st.integers(0, 64))
 def test_the_kernels_are_their_python(start: int, n: int) -> None:
     lines = new(), new()
-    for line, append in zip(lines, (timeline.append, timeline.append.py_func), strict=True):
+    for line, append in zip(lines, (timed_ring.append, timed_ring.append.py_func), strict=True):
         line.leave_out(start)
         append(line.data, line.cursors, ramp(start, n))
     np.testing.assert_array_equal(lines[0].data, lines[1].data)
     outs = np.zeros((2, n, 2), np.float32)
-    timeline.copy(lines[0].data, start, outs[0])
-    timeline.copy.py_func(lines[0].data, start, outs[1])
+    timed_ring.copy(lines[0].data, start, outs[0])
+    timed_ring.copy.py_func(lines[0].data, start, outs[1])
     np.testing.assert_array_equal(outs, np.stack([ramp(start, n)] * 2))
 
 

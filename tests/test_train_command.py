@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner
 
 from rtsep.cli import main
-from rtsep.metrics import si_sdr_db
+from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.models.checkpoint import Description, read, save
 from rtsep.nn.frontend import Frontend
 from rtsep.nn.onnx import export

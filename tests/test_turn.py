@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numba.core.runtime import _nrt_python as nrt
 from numba.core.runtime import rtsys
 
-from rtsep.io.files import read_all
-from rtsep.recorder import Recorder
-from rtsep.ring import Float32
-from rtsep.tap import Tap
-from rtsep.worker import Live
+from rtsep.dsp.ring import Float32
+from rtsep.files.readers import read_all
+from rtsep.realtime.recorder import Recorder
+from rtsep.realtime.stem_reader import Tap
+from rtsep.realtime.worker import Live
 from tests.test_live import SPEC, Hand, noise, stream
 
 

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep.engine import Engine
-from rtsep.resample import around
-from rtsep.scope import Scope
-from rtsep.separator import Separator
+from rtsep.realtime.monitor import Scope
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.resampled import around
 from rtsep.ui import protocol
 from rtsep.ui.chain import Chain, Pool
 from rtsep.ui.guard import Allowance, Guard, GuardError, is_loopback, token_for
 from rtsep.ui.protocol import Control, Hello, ProtocolError, Record, SwitchDevice, SwitchModel
+from rtsep.ui.session_worker import BACKLOG_S, Worker
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, LEVELS_DB, Spectra, hertz, mel
-from rtsep.ui.worker import BACKLOG_S, Worker
 from tests import models
 from tests.test_cli import refused
 
@@ -182,7 +182,7 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(monkeypatch: pytest.M
 
     for name in [name for name in sys.modules if name.split(".")[0] == "websockets"]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("rtsep.ui.server", "rtsep.ui.session"):
+    for name in ("rtsep.ui.server", "rtsep.ui.browser_session"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "websockets", None)
     monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from export.demo import keyboard
-from rtsep.metrics import si_sdr_db
+from rtsep.evaluate.metrics import si_sdr_db
 from tests import voices
 from tests.browser import Page, chromium, program
 from tests.test_ui_server import ROOT, running

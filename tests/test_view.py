@@ -28,16 +28,16 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions
 
-from rtsep.cli.desk import KEYS, Desk
-from rtsep.cli.paint import Line, painter, plain
-from rtsep.cli.view import View
-from rtsep.io.opening import DEMO
+from rtsep.cli.terminal.bindings import KEYS, Desk
+from rtsep.cli.terminal.screen import Line, painter, plain
+from rtsep.cli.terminal.view import View
+from rtsep.devices.open import DEMO
 from tests.test_live import Hand, noise, stream
 from tests.test_run import _NO_CARD, stems
 
 _FAULT = """
-from rtsep.separator import Separator
-from rtsep.voice import Voice
+from rtsep.runtime.model_step import Separator
+from rtsep.realtime.chain import Voice
 Voice.turn = lambda *_: None
 call, calls = Separator.__call__, []
 def fail(self):

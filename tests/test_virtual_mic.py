@@ -19,10 +19,10 @@ import pytest
 import soundfile
 
 from rtsep.cli import run as command
-from rtsep.io import virtual_mic as module
-from rtsep.io.device import DeviceError
-from rtsep.io.opening import DEMO
-from rtsep.io.virtual_mic import virtual_mic
+from rtsep.devices import virtual_mic as module
+from rtsep.devices.device import DeviceError
+from rtsep.devices.open import DEMO
+from rtsep.devices.virtual_mic import virtual_mic
 from tests.test_cli import refused
 
 Env = dict[str, str]

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtsep.engine import Engine
-from rtsep.io.files import read_all
-from rtsep.measure import TimedStep
-from rtsep.recorder import Recorder
-from rtsep.separator import Separator
+from rtsep.files.readers import read_all
+from rtsep.realtime.chain import CROSS_S, LISTEN_S, Voice
+from rtsep.realtime.recorder import Recorder
+from rtsep.realtime.worker import Live
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.timing import TimedStep
 from rtsep.spec import Spec
-from rtsep.voice import CROSS_S, LISTEN_S, Voice
-from rtsep.worker import Live
 from tests import models
 from tests.test_live import SPEC, Hand, delayed, stream
 from tests.test_mixing import noise, sines, steps

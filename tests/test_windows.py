@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep import windows
+from rtsep.dsp import windows
 
 
 @given(

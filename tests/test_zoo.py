@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from rtsep.bundle import Bundle
-from rtsep.engine import Engine
 from rtsep.models import SIZES, build
 from rtsep.nn.onnx import export
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
 from tests.models import TEXTS
 

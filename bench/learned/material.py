@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rtsep.bundle import Bundle
 from rtsep.learned.decoder import UPDATES, Penalty, fit
 from rtsep.learned.frames import magnitudes, masked
 from rtsep.learned.source import Source, alike, stream
-from rtsep.offline import BLOCK, aligned, engine_for
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
 from rtsep.spec import Float32
 
 RATE_HZ, WINDOW, HOP = 16000, 512, 128

@@ -10,8 +10,8 @@ import numpy as np
 from bench.learned.material import RATE_HZ, live, rows, sound
 from bench.learned.wiener import wiener
 from rtsep import weights
+from rtsep.evaluate.metrics import si_sdr_db, stoi
 from rtsep.learned.live import REMOVAL, REMOVAL_STEPS, Noise, bundle
-from rtsep.metrics import si_sdr_db, stoi
 from rtsep.spec import Float32
 
 ALONE_S, TOGETHER_S = 10.0, 6.0

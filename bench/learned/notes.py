@@ -12,8 +12,8 @@ import numpy as np
 
 from bench.learned.material import RATE_HZ, spectra
 from rtsep.learned.decoder import Decoder
+from rtsep.learned.learn import Plan, learn
 from rtsep.spec import Float32
-from rtsep.train.learning import Plan, learn
 
 NOTES_HZ = (261.63, 392.00, 329.63, 523.25, 329.63)
 """C4, G4, E4, C5 and E4 again."""

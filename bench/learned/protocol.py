@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from bench.learned.material import HOP, RATE_HZ, WINDOW, Pair, full_fit, spectra
-from rtsep.bss_eval import bss_eval
+from rtsep.evaluate.bss_eval import bss_eval
+from rtsep.evaluate.metrics import si_sdr_db, stoi
+from rtsep.learned.learn import Plan, check, learn
 from rtsep.learned.source import Source, read, stream, write
-from rtsep.metrics import si_sdr_db, stoi
 from rtsep.spec import Float32
-from rtsep.train.learning import Plan, check, learn
 
 PLANS = [
     *(Plan(model, rank) for rank in (20, 100) for model in ("nmf", "nae", "nae-deep")),

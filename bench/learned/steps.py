@@ -12,11 +12,11 @@ import numpy as np
 
 from bench.learned.material import HOP, RATE_HZ, Pair, full_fit, live
 from bench.learned.protocol import learned, score
-from rtsep.engine import Engine
+from rtsep.learned.learn import Plan
 from rtsep.learned.live import STEPS, bundle
-from rtsep.measure import Durations
-from rtsep.separator import Separator
-from rtsep.train.learning import Plan
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.timing import Durations
 
 COUNTS = (1, 2, 5, 10, 20)
 PLANS = (Plan("nmf", 40), Plan("nae", 40), Plan("ccae", 20))

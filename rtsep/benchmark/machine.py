@@ -9,14 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rtsep.version import __version__
+
 PACKAGES = ("numpy", "numba", "onnxruntime-gpu", "onnxruntime", "sounddevice")
 
 
 def machine() -> dict[str, Any]:
     """Describe processor, system and versions, as the JSON holds them."""
-    import rtsep
-
-    found = {"rtsep": rtsep.__version__, "python": platform.python_version()}
+    found = {"rtsep": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

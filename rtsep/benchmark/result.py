@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rtsep.benchmark import plots, streams, trials
-from rtsep.bundle import Bundle
-from rtsep.roofline import traffic
+from rtsep.benchmark.roofline import traffic
+from rtsep.runtime.bundle import Bundle
 
 BACK_TO_BACK_S = 2.0
 """Longest run of blocks without pause, and of calls of the model alone, in turns."""
@@ -42,7 +42,7 @@ def measure(
 
     Raises
     ------
-    rtsep.bundle.BundleError
+    rtsep.runtime.bundle.BundleError
         The bundle does not run.
     """
     trial = trials.Trial(bundle, block, threads)

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsep import realtime
-from rtsep.bundle import Bundle
-from rtsep.engine import Engine
-from rtsep.separator import Separator
+from rtsep.realtime import scheduling
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Float32
 
 Float64 = NDArray[np.float64]
@@ -78,7 +78,7 @@ class Trial:
 
     Raises
     ------
-    rtsep.bundle.BundleError
+    rtsep.runtime.bundle.BundleError
         The bundle does not run.
     """
 
@@ -210,8 +210,8 @@ import json, resource, sys
 from pathlib import Path
 import numpy as np
 from rtsep import weights
-from rtsep.engine import Engine
-from rtsep.separator import Separator
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
 
 bundle = weights.find(sys.argv[1])
 spec = bundle.spec
@@ -310,15 +310,15 @@ def _in_worker(work: Callable[[], T], first: bool = False) -> T:
     errors: list[BaseException] = []
 
     def run() -> None:
-        realtime.flush_denormals()
+        scheduling.flush_denormals()
         if first:
-            realtime.go_first()
+            scheduling.go_first()
         try:
             results.append(work())
         except BaseException as error:
             errors.append(error)
 
-    with realtime.undisturbed(ask=True):
+    with scheduling.undisturbed(ask=True):
         thread = threading.Thread(target=run, name="rtsep bench")
         thread.start()
         thread.join()

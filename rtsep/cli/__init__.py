@@ -60,7 +60,7 @@ class _Lazy(click.Group):
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from rtsep.facts import text
+        from rtsep.diagnostics.facts import text
 
         click.echo(text())
         ctx.exit()

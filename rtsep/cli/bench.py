@@ -16,13 +16,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from rtsep import weights
-from rtsep.atomic import replacing
 from rtsep.benchmark import page, trials
 from rtsep.benchmark.machine import machine
 from rtsep.benchmark.result import measure, measure_streams
+from rtsep.benchmark.roofline import core_bandwidth, core_peak
 from rtsep.cli.report import write_json
-from rtsep.io.files import AudioFileError
-from rtsep.roofline import core_bandwidth, core_peak
+from rtsep.files.atomic import replacing
+from rtsep.files.readers import AudioFileError
 
 _CACHE_BYTES = 1 << 18
 

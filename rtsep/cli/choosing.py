@@ -10,9 +10,9 @@ from typing import Any, TypedDict
 import click
 
 from rtsep import weights
-from rtsep.bundle import Bundle
 from rtsep.learned import live
 from rtsep.learned.source import LearnedError, Source, check_name, read
+from rtsep.runtime.bundle import Bundle
 
 
 class Choice(TypedDict):
@@ -67,7 +67,7 @@ def choose(choice: Choice) -> Bundle:
 
     Raises
     ------
-    LearnedError, rtsep.bundle.BundleError
+    LearnedError, rtsep.runtime.bundle.BundleError
         It can't be read, or the options contradict each other.
     """
     learned, noise = choice["sources"], choice["learn_noise"]

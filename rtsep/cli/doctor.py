@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from rtsep.cli import fail
-from rtsep.doctor import Finding, examine
+from rtsep.diagnostics.doctor import Finding, examine
 
 
 @click.command()

@@ -13,7 +13,7 @@ from rtsep.evaluate import report
 from rtsep.evaluate.evaluation import Evaluation
 from rtsep.evaluate.folder import EvaluationError
 from rtsep.evaluate.score import missing_packages
-from rtsep.io.files import AudioFileError
+from rtsep.files.readers import AudioFileError
 from rtsep.spec import SpecError
 
 FILE = click.Path(path_type=Path)

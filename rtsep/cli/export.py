@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rtsep.bundle import BundleError
+from rtsep.runtime.bundle import BundleError
 
 
 @click.command()

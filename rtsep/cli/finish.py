@@ -9,8 +9,8 @@ from rich.console import Console
 
 from rtsep.cli import fail
 from rtsep.cli.report import Report, write_json
-from rtsep.io.files import AudioFileError
-from rtsep.recorder import Takes
+from rtsep.files.readers import AudioFileError
+from rtsep.realtime.recorder import Takes
 
 PICTURE_S = 600.0
 """The picture shows no more than the first ten minutes of a recording."""
@@ -50,7 +50,7 @@ def make_folder(path: Path) -> None:
 
 def draw(paths: list[Path], title: str) -> Path | None:
     """Draw the recorded files, mixture first, beside them; nothing if nothing was recorded."""
-    from rtsep.picture import spectrograms
+    from rtsep.files.spectrogram import spectrograms
 
     if not soundfile.info(paths[0]).frames:
         return None

@@ -10,16 +10,16 @@ import click
 import numpy as np
 from rich.progress import Progress
 
-from rtsep.io.errors import DeviceError
-from rtsep.io.files import blocks, info
-from rtsep.io.opening import open_device
-from rtsep.io.process import Process
+from rtsep.devices.open import open_device
+from rtsep.devices.portaudio.client import Process
+from rtsep.errors import DeviceError
+from rtsep.files.readers import blocks, info
 from rtsep.learned.frames import magnitudes
+from rtsep.learned.learn import Plan, check
+from rtsep.learned.learn import learn as fit
 from rtsep.learned.source import MODELS, LearnedError, Source, check_name, stream, write
-from rtsep.offline import BLOCK
+from rtsep.runtime.pipeline import BLOCK
 from rtsep.spec import Float32, Spec
-from rtsep.train.learning import Plan, check
-from rtsep.train.learning import learn as fit
 
 MAX_S = 600.0
 """Most seconds learned from: more teaches little and takes long."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from rtsep import __version__
 from rtsep.cli import fail
 from rtsep.cli.opening import device_options
 from rtsep.cli.report import write_json
-from rtsep.io.device import DeviceError
-from rtsep.io.loopback import SWEEPS, measure
-from rtsep.io.opening import DEFAULT, open_device
-from rtsep.io.process import Process
+from rtsep.devices.device import DeviceError
+from rtsep.devices.loopback import SWEEPS, measure
+from rtsep.devices.open import DEFAULT, open_device
+from rtsep.devices.portaudio.client import Process
+from rtsep.version import __version__
 
 
 @click.command()

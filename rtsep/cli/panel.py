@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from rtsep.cli import fail
-from rtsep.control import Control
+from rtsep.realtime.control import Control
 from rtsep.ui.guard import Guard, is_loopback, token_for
 
 
@@ -79,9 +79,9 @@ class Panel:
 
     def serve(self, model: str | None) -> None:
         """Separate what browsers bring, until Ctrl-C."""
+        from rtsep.ui.browser_session import Browsers
         from rtsep.ui.chain import Pool
         from rtsep.ui.server import Server
-        from rtsep.ui.session import Browsers
 
         pool = Pool(model, spare=self._sessions)
 
@@ -95,8 +95,8 @@ class Panel:
     @contextmanager
     def showing(self, stream: Control, notice: Callable[[], tuple[float, str]]) -> Iterator[None]:
         """Show a stream of this machine as long as a ``with`` block lasts."""
+        from rtsep.ui.device_session import Station
         from rtsep.ui.server import Server
-        from rtsep.ui.station import Station
 
         station = Station(stream, notice)
         server = Server(Guard(self._host, self._token), station, self._sessions, fail)

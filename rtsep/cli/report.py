@@ -8,11 +8,11 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from rtsep import __version__
-from rtsep.atomic import replacing
-from rtsep.cli.comeback import Comeback
-from rtsep.control import Control
-from rtsep.io.files import AudioFileError
+from rtsep.files.atomic import replacing
+from rtsep.files.readers import AudioFileError
+from rtsep.realtime.control import Control
+from rtsep.realtime.reconnect import Comeback
+from rtsep.version import __version__
 
 METER_CELLS = 8
 FLOOR_DB = -60.0

@@ -13,32 +13,32 @@ import numpy as np
 from click.core import ParameterSource
 from rich.console import Console
 
-from rtsep import scenes, weights
-from rtsep.bundle import Bundle
-from rtsep.cli import fail
+from rtsep import weights
+from rtsep.cli import fail, presets
 from rtsep.cli.choosing import Choice, choose, model_options
-from rtsep.cli.comeback import Comeback
-from rtsep.cli.desk import Desk
 from rtsep.cli.finish import finish, make_folder
 from rtsep.cli.opening import device_options
 from rtsep.cli.panel import Panel
+from rtsep.cli.presets import Scene, SceneError
 from rtsep.cli.report import Report
-from rtsep.cli.watch import Notices, watch
-from rtsep.control import Control
-from rtsep.io.device import Device, DeviceError, listing
-from rtsep.io.files import AudioFileError
-from rtsep.io.opening import DEFAULT, inputs, open_device, reopen
-from rtsep.io.process import Process
-from rtsep.io.virtual_mic import DEFAULT as VIRTUAL_MIC
-from rtsep.io.virtual_mic import virtual_mic as opened_virtual_mic
-from rtsep.loaded import Loaded
-from rtsep.mixing import level_db
-from rtsep.realtime import HINT
-from rtsep.recorder import Takes
-from rtsep.scenes import Scene, SceneError
+from rtsep.cli.terminal.bindings import Desk
+from rtsep.cli.terminal.loop import Notices, watch
+from rtsep.devices.device import Device, DeviceError, listing
+from rtsep.devices.open import DEFAULT, inputs, open_device, reopen
+from rtsep.devices.portaudio.client import Process
+from rtsep.devices.virtual_mic import DEFAULT as VIRTUAL_MIC
+from rtsep.devices.virtual_mic import virtual_mic as opened_virtual_mic
+from rtsep.dsp.mixer import level_db
+from rtsep.files.readers import AudioFileError
+from rtsep.realtime.control import Control
+from rtsep.realtime.reconnect import Comeback
+from rtsep.realtime.recorder import Takes
+from rtsep.realtime.scheduling import HINT
+from rtsep.realtime.worker import Live
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.loaded import Loaded
 from rtsep.spec import Float32
 from rtsep.stream import linear_gains
-from rtsep.worker import Live
 
 SAVED = "saved"
 """Name of the scene that the running view writes."""
@@ -51,7 +51,7 @@ class OptionError(ValueError):
 def _set_scene(context: click.Context, option: click.Parameter, name: str | None) -> None:
     """Make a scene's options the defaults of those that are not given."""
     if name is not None:
-        context.default_map = {**(context.default_map or {}), **scenes.find(name).options()}
+        context.default_map = {**(context.default_map or {}), **presets.find(name).options()}
 
 
 @click.command()

@@ -11,16 +11,16 @@ import numpy as np
 from rich.markup import escape
 from rich.progress import Progress
 
-from rtsep.bundle import Bundle
 from rtsep.cli import fail
 from rtsep.cli.choosing import Choice, choose, model_options, read_all
-from rtsep.io.files import AudioFileError, AudioInfo, blocks, info, stem_path
-from rtsep.io.stems import StemWriter
+from rtsep.files.readers import AudioFileError, AudioInfo, blocks, info, stem_path
+from rtsep.files.writers import StemWriter
 from rtsep.learned.decoder import UPDATES, Penalty, fit
 from rtsep.learned.frames import magnitudes, masked
 from rtsep.learned.source import LearnedError, alike
-from rtsep.offline import BLOCK, aligned, engine_for
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
 from rtsep.spec import Float32, SpecError
 
 Reading = Callable[[], Iterator[Float32]]

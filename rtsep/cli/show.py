@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rtsep import weights
-from rtsep.bundle import Bundle
+from rtsep.benchmark.roofline import core_peak, speed
 from rtsep.latency import Latency
-from rtsep.roofline import core_peak, speed
+from rtsep.runtime.bundle import Bundle
 
 
 @click.command()
@@ -24,7 +24,7 @@ def devices() -> None:
       rtsep devices
       rtsep devices | grep -i usb
     """  # noqa: D301
-    from rtsep.io.device import listing
+    from rtsep.devices.device import listing
 
     click.echo(listing())
 

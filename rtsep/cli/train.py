@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from rtsep.bundle import BundleError
 from rtsep.cli import fail
+from rtsep.runtime.bundle import BundleError
 
 
 @click.command()
@@ -59,9 +59,8 @@ def train(
       rtsep train export/speech.toml --data DATA --minutes 10
     """  # noqa: D301
     try:
-        import torch
-
         from rtsep.train.loop import StoppedError
+        from rtsep.train.parallel import limit_threads
         from rtsep.train.recipe import fit, parse, read
     except ModuleNotFoundError as error:
         raise BundleError(
@@ -69,7 +68,7 @@ def train(
         ) from None
     fields = read(recipe)
     folder = runs / parse(fields, minutes)[0].name
-    torch.set_num_threads(threads)
+    limit_threads(threads)
     try:
         best = fit(fields, data, folder, minutes, not resume, workers)
     except StoppedError as stopped:

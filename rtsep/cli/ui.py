@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from rtsep.cli.opening import device_options
 from rtsep.cli.panel import Panel
-from rtsep.io.opening import DEFAULT
+from rtsep.devices.open import DEFAULT
 
 
 class PanelOptionError(ValueError):

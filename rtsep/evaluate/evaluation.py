@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from rtsep import weights
-from rtsep.bundle import Bundle
 from rtsep.evaluate import oracle
 from rtsep.evaluate.folder import REST, EvaluationError, Item, Scene, items, matched, read, stems_in
 from rtsep.evaluate.score import LABELS, OF_ARTEFACTS, best_order, is_speech, scores, silent
-from rtsep.offline import BLOCK, aligned, engine_for
-from rtsep.resample import Processor, Resampled
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
+from rtsep.runtime.resampled import Processor, Resampled
 from rtsep.spec import Float32
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsep.io.files import AudioFileError, read_all
+from rtsep.files.readers import AudioFileError, read_all
 from rtsep.spec import Float32
 
 SUFFIXES = (".flac", ".wav", ".ogg", ".aiff", ".mp3")

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 from rich.table import Table
 
-from rtsep import __version__
-from rtsep.atomic import replacing
 from rtsep.evaluate.evaluation import Evaluation
 from rtsep.evaluate.folder import EvaluationError
 from rtsep.evaluate.score import LABELS
+from rtsep.files.atomic import replacing
+from rtsep.version import __version__
 
 
 def table(evaluation: Evaluation) -> Table:

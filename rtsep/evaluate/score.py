@@ -11,8 +11,8 @@ from itertools import permutations, product
 import numpy as np
 import soxr
 
-from rtsep import metrics
-from rtsep.bss_eval import bss_eval
+from rtsep.evaluate import metrics
+from rtsep.evaluate.bss_eval import bss_eval
 from rtsep.spec import Float32
 
 LABELS = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rtsep.learned.source import LearnedError
-from rtsep.offline import aligned, engine_for
+from rtsep.runtime.pipeline import aligned, engine_for
 from rtsep.spec import Float32, Spec
 
 MAX_VALUES = 1 << 25
@@ -53,7 +53,7 @@ def magnitudes(blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: in
     Parameters
     ----------
     blocks
-        (n, channels) each, at most `rtsep.offline.BLOCK` samples.
+        (n, channels) each, at most `rtsep.runtime.pipeline.BLOCK` samples.
     spec
         Rate and windows; one source is enough.
     channels, rate_hz
@@ -76,6 +76,6 @@ def masked(
 
     Yields
     ------
-    (n, sources, channels), as `rtsep.offline.aligned` does.
+    (n, sources, channels), as `rtsep.runtime.pipeline.aligned` does.
     """
     return aligned(engine_for(_Mask(spec, masks), spec, channels, rate_hz), blocks)

@@ -16,11 +16,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from rtsep.atomic import replacing
-from rtsep.fft import factorise
+from rtsep.dsp.fft import factorise
+from rtsep.dsp.windows import pair
+from rtsep.files.atomic import replacing
 from rtsep.learned.decoder import Decoder
 from rtsep.spec import Spec, SpecError
-from rtsep.windows import pair
 
 FORMAT = "rtsep.source.1"
 MAX_BYTES = 1 << 26

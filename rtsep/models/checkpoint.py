@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rtsep.atomic import replacing
+from rtsep.files.atomic import replacing
 from rtsep.models import PAPERS, build
 from rtsep.nn.streaming import Streaming
 from rtsep.spec import Spec, SpecError
@@ -69,7 +69,7 @@ class Description:
             raise ValueError(f"a field is missing or wrong: {error}") from None
 
     def texts(self) -> dict[str, str]:
-        """What a bundle of this says of itself, see `rtsep.bundle.KEYS`."""
+        """What a bundle of this says of itself, see `rtsep.runtime.bundle.KEYS`."""
         told = self.training
         data = told.get("data", "")
         if "steps" in told:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtsep.dsp.windows import pair
 from rtsep.nn.streaming import Streaming
 from rtsep.spec import Spec
-from rtsep.windows import pair
 
 
 class Frontend(nn.Module):

@@ -16,13 +16,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from rtsep import __version__
-from rtsep.atomic import replacing
-from rtsep.bundle import Bundle, describe, parse
+from rtsep.files.atomic import replacing
 from rtsep.nn.checks import ContractError, check_contract
 from rtsep.nn.streaming import Line, Streaming, flatten, reads, unflatten
-from rtsep.separator import Separator
+from rtsep.runtime.bundle import Bundle, describe, parse
+from rtsep.runtime.model_step import Separator
 from rtsep.spec import Spec
+from rtsep.version import __version__
 
 OPSET = 18
 
@@ -130,13 +130,14 @@ def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
     spec
         What the bundle declares.
     texts
-        The free texts of :data:`rtsep.bundle.KEYS`: name, model, training, licence, quality.
+        The free texts of :data:`rtsep.runtime.bundle.KEYS`: name, model, training, licence,
+        quality.
 
     Raises
     ------
     ContractError
         The model breaks the contract, or the graph does not equal the module.
-    rtsep.bundle.BundleError
+    rtsep.runtime.bundle.BundleError
         The graph is no bundle that can be run.
     """
     model = model.eval()

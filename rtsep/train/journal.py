@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rtsep.atomic import replacing
+from rtsep.files.atomic import replacing
 
 COLUMNS = ("step", "improvement_db", "loss")
 

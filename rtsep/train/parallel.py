@@ -84,3 +84,8 @@ def group(device: str | None = None) -> Iterator[Group]:
         yield Group(rank, size, where)
     finally:
         distributed.destroy_process_group()
+
+
+def limit_threads(count: int) -> None:
+    """Let this process compute with ``count`` threads."""
+    torch.set_num_threads(count)

@@ -8,12 +8,12 @@ from collections import defaultdict
 import numpy as np
 
 from rtsep import weights
-from rtsep.bundle import Bundle, BundleError
-from rtsep.engine import Engine
-from rtsep.mixing import Mixer
-from rtsep.resample import around
-from rtsep.scope import Scope
-from rtsep.separator import Separator
+from rtsep.dsp.mixer import Mixer
+from rtsep.realtime.monitor import Scope
+from rtsep.runtime.bundle import Bundle, BundleError
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.resampled import around
 from rtsep.spec import Float32
 from rtsep.ui.protocol import Control, Hello
 from rtsep.ui.spectra import Spectra

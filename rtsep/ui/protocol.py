@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rtsep.mixing import Mixer, level_db, linear
+from rtsep.dsp.mixer import Mixer, level_db, linear
 from rtsep.spec import Float32
 
 SUBPROTOCOL = "rtsep.v1"

@@ -25,11 +25,11 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from rtsep import __version__
-from rtsep.realtime import undisturbed
+from rtsep.realtime.scheduling import undisturbed
+from rtsep.ui.connection import Talk
 from rtsep.ui.guard import Guard
 from rtsep.ui.protocol import MAX_MESSAGE, SUBPROTOCOL
-from rtsep.ui.talk import Talk
+from rtsep.version import __version__
 
 CONNECTIONS = 64
 """At the same time, whatever they are for; more are closed at once."""

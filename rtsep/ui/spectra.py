@@ -1,7 +1,7 @@
 """Scrolling spectrograms for the page: few bytes per column, and no work where the audio is made.
 
-They are made of what a `rtsep.scope.Scope` keeps, in the time of whoever draws. Where that is too
-slow, columns are missing, never sound.
+They are made of what a `rtsep.realtime.monitor.Scope` keeps, in the time of whoever draws. Where
+that is too slow, columns are missing, never sound.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsep.scope import KEPT_S, Scope
+from rtsep.realtime.monitor import KEPT_S, Scope
 from rtsep.spec import Float32
 
 Bytes = NDArray[np.uint8]

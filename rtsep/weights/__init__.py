@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rtsep.bundle import Bundle, BundleError, load
 from rtsep.learned.source import Source, read
+from rtsep.runtime.bundle import Bundle, BundleError, load
 
 DEFAULT = "speech"
 """What runs when no model is named."""

@@ -1,0 +1,138 @@
+"""How fast a model's calls are on this machine, beside what one of its cores can do at most."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from numba import njit
+from onnx import TensorProto, helper, numpy_helper
+
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.model_step import Separator
+from rtsep.runtime.timing import TimedStep
+from rtsep.spec import Float32
+
+_SIDE = 512
+"""Of the square matrices multiplied: 1 MB each, so that the arithmetic is all that counts."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Calls of a model, one after the other, on one core.
+
+    Attributes
+    ----------
+    tape
+        Whether it runs off a tape, not in ONNX Runtime.
+    median_s, p99_s
+        Time of a call.
+    real_time_factor
+        Median time over the duration of the audio of a call.
+    roofline_share
+        See :func:`share`.
+    """
+
+    tape: bool
+    median_s: float
+    p99_s: float
+    real_time_factor: float
+    roofline_share: float
+
+
+def core_peak(seconds: float = 0.3) -> float:
+    """Measure the peak of one core in FLOP/s: the best of repeated matrix products.
+
+    ONNX Runtime multiplies, with one thread, as it does for the models.
+    """
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((2, _SIDE, _SIDE), dtype=np.float32)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, left.shape) for name in "xy")
+    product = helper.make_node("MatMul", ["x", "weight"], ["y"])
+    weight = numpy_helper.from_array(right, "weight")
+    graph = helper.make_graph([product], "product", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    best, end = math.inf, time.perf_counter() + seconds
+    while math.isinf(best) or time.perf_counter() < end:
+        start = time.perf_counter()
+        session.run(None, {"x": left})
+        best = min(best, time.perf_counter() - start)
+    return 2 * _SIDE**3 / best
+
+
+def core_bandwidth(size_bytes: int = 1 << 28, seconds: float = 0.3) -> float:
+    """Measure what one core reads from memory in bytes/s: the best of repeated sums.
+
+    Parameters
+    ----------
+    size_bytes
+        Of what is read; less than a cache holds gives the bandwidth of that cache.
+    seconds
+        Spent on it.
+    """
+    values = np.ones(size_bytes // 4, np.float32)
+    total(values)
+    best, end = math.inf, time.perf_counter() + seconds
+    while math.isinf(best) or time.perf_counter() < end:
+        start = time.perf_counter()
+        total(values)
+        best = min(best, time.perf_counter() - start)
+    return values.nbytes / best
+
+
+@njit(fastmath=True, cache=True)
+def total(values: Float32) -> float:
+    """Sum in any order: no arithmetic holds up the reading."""
+    result = np.float32(0.0)
+    for i in range(values.size):  # this is vectorised, an iterator is not
+        result += values[i]
+    return float(result)
+
+
+def traffic(bundle: Bundle) -> int:
+    """Bytes that a call for one stream must at least read: every weight once, and its states."""
+    weights, _ = bundle.cost()
+    return 4 * (weights + sum(math.prod(s.shape) * len(s.inputs) for s in bundle.states.values()))
+
+
+def share(bundle: Bundle, call_s: float, peak: float) -> float:
+    """Floating-point operations of a call, over those the core could do in the same time.
+
+    Williams, Waterman, Patterson: Roofline, Communications of the ACM 2009; the roof is ``peak``
+    in FLOP/s, see :func:`core_peak`. A multiply-accumulate is two operations.
+    """
+    _, macs = bundle.cost()
+    return 2 * macs * bundle.spec.step_length / bundle.spec.sample_rate / (call_s * peak)
+
+
+def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
+    """Time calls on noise for a while.
+
+    Raises
+    ------
+    rtsep.runtime.bundle.BundleError
+        The bundle does not run.
+    """
+    separator = Separator(bundle)
+    step = TimedStep(separator)
+    rng = np.random.default_rng(0)
+    step.mixture[:] = rng.standard_normal(step.mixture.shape, dtype=np.float32)
+    end = time.perf_counter() + seconds
+    while not step.times.count or time.perf_counter() < end:
+        step()
+    median_s = step.times.percentile_s(50)
+    return Speed(
+        separator.program is not None,
+        median_s,
+        step.times.percentile_s(99),
+        median_s * bundle.spec.sample_rate / bundle.spec.step_length,
+        share(bundle, median_s, peak),
+    )

@@ -1,0 +1,152 @@
+"""Scenes: options of `rtsep run` under one name, in TOML; the user's go before the shipped ones."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from rtsep.files.atomic import replacing
+
+_SHIPPED = Path(__file__).parent
+_NAME = re.compile(r"[\w-]+")
+
+
+class SceneError(ValueError):
+    """A scene that is not there, or can't be read or written; the message says why."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a scene may hold; what it does not is as if it were not given.
+
+    Attributes
+    ----------
+    model
+        A shipped model's name, or a bundle's path.
+    gains
+        Of each source that is heard, in dB; -inf is silence.
+    limit
+        In dB re full scale.
+    on_late
+        As of `rtsep run`.
+    buffer
+        In ms.
+    block
+        In samples.
+    """
+
+    model: str | None = None
+    gains: dict[str, float] = field(default_factory=dict)
+    limit: float | None = None
+    on_late: str | None = None
+    buffer: float | None = None
+    block: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Put it as options of `rtsep run`, by their names."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "gains"}
+        options = {name: value for name, value in given.items() if value is not None}
+        if self.gains:
+            options["gain"] = [f"{source}={level_db}" for source, level_db in self.gains.items()]
+        return options
+
+    def save(self, name: str) -> Path:
+        """Write it to the user's folder; return where.
+
+        Raises
+        ------
+        SceneError
+            It can't be written.
+        """
+        path = folder() / f"{_checked(name)}.toml"
+        lines = [
+            f"{key} = {_toml(value)}" for key, value in self.options().items() if key != "gain"
+        ]
+        lines += ["", "[gains]"]
+        lines += [f"{_toml(source)} = {_toml(level)}" for source, level in self.gains.items()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as part:
+                part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise SceneError(f"cannot write {path}: {error.strerror}") from None
+        return path
+
+
+def folder() -> Path:
+    """Where the user's own scenes are."""
+    return platformdirs.user_config_path("rtsep") / "scenes"
+
+
+def names() -> list[str]:
+    """Names of all scenes."""
+    return sorted({path.stem for place in (folder(), _SHIPPED) for path in place.glob("*.toml")})
+
+
+def find(name: str) -> Scene:
+    """Read a scene by its name.
+
+    Raises
+    ------
+    SceneError
+        There is none, or it is no scene.
+    """
+    _checked(name)
+    for path in (folder() / f"{name}.toml", _SHIPPED / f"{name}.toml"):
+        if path.exists():
+            return read(path)
+    raise SceneError(f"there is no scene {name!r}; there are: {', '.join(names())}")
+
+
+def read(path: Path) -> Scene:
+    """Read a scene from a file; raise `SceneError` if it is none."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SceneError(f"scene {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # UnicodeDecodeError too
+        raise SceneError(f"scene {path} is no TOML: {_line(error)}") from None
+    kinds: dict[str, tuple[str, type | tuple[type, ...]]] = {
+        "model": ("a text", str),
+        "gains": ("a table of sources and dB", dict),
+        "limit": ("a number of dB re full scale", (int, float)),
+        "on_late": ('"dry" or "mute"', str),
+        "buffer": ("a number of ms", (int, float)),
+        "block": ("a whole number of samples", int),
+    }
+    for key, value in content.items():
+        if key not in kinds:
+            raise SceneError(f"scene {path}: there is no {key!r}; there are: {', '.join(kinds)}")
+        what, kind = kinds[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise SceneError(f"scene {path}: {key} must be {what}, not {value!r}")
+    for source, level in content.get("gains", {}).items():
+        if isinstance(level, bool) or not isinstance(level, int | float) or math.isnan(level):
+            raise SceneError(f"scene {path}: the gain of {source} must be in dB, not {level!r}")
+    return Scene(**content)
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise SceneError(f"a scene's name is made of letters, digits and hyphens, not {name!r}")
+    return name
+
+
+def _toml(value: object) -> str:
+    """Write a value, or a key, as TOML does."""
+    if isinstance(value, str):
+        escaped = "".join(
+            f"\\U{ord(c):08x}" if c in '"\\' or not c.isprintable() else c for c in value
+        )
+        return f'"{escaped}"'
+    return str(value)
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")

@@ -1,0 +1,1 @@
+"""The terminal while `rtsep run` runs: key bindings, view, screen and loop."""

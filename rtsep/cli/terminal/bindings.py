@@ -1,0 +1,173 @@
+"""What the keys of the running view do; the help is made of the same table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rtsep import weights
+from rtsep.dsp.mixer import level_db, linear
+from rtsep.realtime.control import Control
+
+STEP_DB = 1.0
+LOWEST_DB, HIGHEST_DB = -40.0, 24.0
+"""Range of the gains set by keys, in dB; below it is silence."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Keys, as they are shown and as they come, and what they do."""
+
+    label: str
+    names: tuple[str, ...]
+    what: str
+    do: Callable[[Desk, str], None]
+
+
+@dataclass
+class Choice:
+    """A list to choose from."""
+
+    title: str
+    items: Callable[[], Sequence[str]]
+    take: Callable[[str], object]
+    place: int = 0
+
+
+class Desk:
+    """Turns keys into what is asked of a stream.
+
+    Parameters
+    ----------
+    control
+        Of the stream.
+    save
+        Saves the scene; says in one sentence what was written, or why not.
+    say
+        Is told that sentence.
+
+    Attributes
+    ----------
+    chosen
+        Index of the source that keys of one source mean.
+    choice
+        A list that is open, if there is one.
+    helping, ended
+        Whether the help is shown, and whether the stream is to end.
+    """
+
+    def __init__(
+        self, control: Control, save: Callable[[], str], say: Callable[[str], object]
+    ) -> None:
+        self.control = control
+        self.chosen = 0
+        self.choice: Choice | None = None
+        self.helping = self.ended = False
+        self._save, self._say = save, say
+
+    def press(self, key: str) -> None:
+        """Do what a key says, see `KEYS`; nothing for others."""
+        self.chosen = min(self.chosen, self._sources - 1)
+        if self.choice is not None:
+            self._choose(self.choice, key)
+            return
+        was_helping, self.helping = self.helping, False
+        if was_helping and key in ("?", "escape"):
+            return
+        for entry in KEYS:
+            if key in entry.names:
+                entry.do(self, key)
+
+    @property
+    def _sources(self) -> int:
+        return len(self.control.live.mixer.gains)
+
+    def _choose(self, choice: Choice, key: str) -> None:
+        items = choice.items()
+        if key in ("up", "down"):
+            choice.place = (choice.place + (1 if key == "down" else -1)) % len(items)
+        elif key in ("escape", "q"):
+            self.choice = None
+        elif key.isdecimal() and 1 <= int(key) <= len(items):
+            self.choice = None
+            choice.take(items[int(key) - 1])
+        elif key == "enter":
+            self.choice = None
+            choice.take(items[min(choice.place, len(items) - 1)])
+
+    def pick(self, key: str) -> None:
+        """Choose a source by its number or its neighbour."""
+        if key.isdecimal():
+            self.chosen = min(int(key), self._sources) - 1
+        else:
+            self.chosen = (self.chosen + (1 if key == "down" else -1)) % self._sources
+
+    def gain(self, key: str) -> None:
+        """Move the gain by a step."""
+        gains = self.control.live.mixer.gains
+        now, up = level_db(float(gains[self.chosen])), key in ("right", "+", "=")
+        wanted = max(now, LOWEST_DB - STEP_DB) + (STEP_DB if up else -STEP_DB)
+        audible = wanted > LOWEST_DB - STEP_DB / 2
+        gains[self.chosen] = linear(min(wanted, HIGHEST_DB)) if audible else 0.0
+
+    def unity(self, key: str) -> None:
+        """Set the gain to 0 dB."""
+        self.control.live.mixer.gains[self.chosen] = 1.0
+
+    def mute(self, key: str) -> None:
+        """Mute, or no longer."""
+        muted = self.control.live.mixer.muted
+        muted[self.chosen] = not muted[self.chosen]
+
+    def solo(self, key: str) -> None:
+        """Solo, or no longer."""
+        soloed = self.control.live.mixer.soloed
+        soloed[self.chosen] = not soloed[self.chosen]
+
+    def bypass(self, key: str) -> None:
+        """Hear the mixture, or no longer."""
+        self.control.toggle_bypass()
+
+    def model(self, key: str) -> None:
+        """Let choose a model."""
+        self.choice = Choice("model", weights.names, self.control.switch_model)
+
+    def record(self, key: str) -> None:
+        """Begin or end a recording."""
+        self.control.record(self.control.live.recorder is None)
+
+    def device(self, key: str) -> None:
+        """Let choose a device."""
+        control = self.control
+        control.look_for_inputs()
+        self.choice = Choice(
+            "device", lambda: ("default", "demo", *control.inputs), control.switch_device
+        )
+
+    def save(self, key: str) -> None:
+        """Save the scene."""
+        self._say(self._save())
+
+    def help(self, key: str) -> None:
+        """Show the keys."""
+        self.helping = True
+
+    def quit(self, key: str) -> None:
+        """End."""
+        self.ended = True
+
+
+KEYS = (
+    Key("1-9 ↑ ↓", ("up", "down", *"123456789"), "choose a source", Desk.pick),
+    Key("← → - +", ("left", "right", "-", "+", "="), "its gain, 1 dB less or more", Desk.gain),
+    Key("0", ("0",), "its gain to 0 dB", Desk.unity),
+    Key("m", ("m",), "mute it", Desk.mute),
+    Key("s", ("s",), "solo it", Desk.solo),
+    Key("b", ("b",), "bypass: hear the mixture", Desk.bypass),
+    Key("c", ("c",), "change the model", Desk.model),
+    Key("r", ("r",), "record, or stop recording", Desk.record),
+    Key("d", ("d",), "change the device", Desk.device),
+    Key("w", ("w",), "write the scene", Desk.save),
+    Key("?", ("?", "h"), "this help", Desk.help),
+    Key("q", ("q",), "quit", Desk.quit),
+)

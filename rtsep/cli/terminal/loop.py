@@ -1,0 +1,148 @@
+"""What `rtsep run` shows until it is time to stop: a view, or lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live as Screen
+from rich.text import Text
+
+from rtsep.cli.report import Report
+from rtsep.cli.terminal.bindings import Desk
+from rtsep.cli.terminal.keyboard import keyboard, usable
+from rtsep.cli.terminal.screen import painter
+from rtsep.cli.terminal.view import View
+from rtsep.realtime.feedback_guard import PIECE_S, FeedbackGuard
+
+FEEDBACK = (
+    "the microphone hears the loudspeaker, louder and louder: turn it down, or wear headphones"
+)
+FEEDBACK_PAUSE_S = 10.0
+"""Between two such warnings, in seconds."""
+POLL_S = 0.1
+"""Longest between two looks, in seconds; a third of the time between two pictures where that is
+less. Every look takes the interpreter from somebody."""
+VIEW_S, STATUS_S, LINE_S = 0.06, 0.1, 1.0
+"""Between two pictures, changes of a status line, and lines, in seconds."""
+NOTICE_S = 6.0
+"""How long a notice is seen in the view, in seconds."""
+
+Show = Callable[[float], None]
+
+
+class Notices:
+    """Sentences for whoever listens: printed, or kept while a view has the screen."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._kept: list[str] | None = None
+        self._latest, self._at = "", 0.0
+
+    def __call__(self, sentence: str) -> None:
+        """Say it; from any thread."""
+        self._latest, self._at = sentence, time.monotonic()
+        if self._kept is None:
+            self._console.print(sentence)
+        else:
+            self._kept.append(sentence)
+
+    def latest(self) -> str:
+        """Return the last one, while it is new."""
+        return self._latest if time.monotonic() - self._at < NOTICE_S else ""
+
+    def last(self) -> tuple[float, str]:
+        """Return when the last one was said, in seconds of the monotonic clock, and what it was."""
+        return self._at, self._latest
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Print nothing before the end."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            kept, self._kept = self._kept, None
+            for sentence in kept:
+                self._console.print(sentence)
+
+
+def watch(
+    report: Report,
+    console: Console,
+    say: Notices,
+    seconds: float | None,
+    desk: Desk | None,
+) -> None:
+    """Show the stream until it is time to stop, or until nothing can go on.
+
+    Parameters
+    ----------
+    report
+        The stream's figures; ``report.completed`` is set where it ends as it was to end.
+    console, say
+        Where it is shown, and said.
+    seconds
+        Then stop; never if None.
+    desk
+        Does what the keys say; without one, there are no keys, and one line is shown.
+    """
+    live = report.live
+    started = time.monotonic()
+    drained: float | None = None
+    looked, warned = started, -FEEDBACK_PAUSE_S
+    guard = FeedbackGuard()
+    with _screen(report, console, say, desk) as (period_s, show):
+        shown = started
+        while report.control.working:
+            now = time.monotonic()
+            finished = live.device.finished
+            if not finished:
+                drained = None
+            elif drained is None:
+                drained = now + report.latency_ms() / 1000 + 0.1  # the end of the file is heard
+            timed_out = seconds is not None and now - started >= seconds
+            heard_out = drained is not None and now >= drained
+            if timed_out or heard_out or (desk is not None and desk.ended):
+                report.completed = True
+                return
+            if now - looked >= PIECE_S:
+                looked = now
+                if guard.look(live.device) and now - warned >= FEEDBACK_PAUSE_S:
+                    warned = now
+                    say(FEEDBACK)
+            if now - shown >= period_s:
+                shown = now
+                show(now - started)
+            left_s = POLL_S if seconds is None else started + seconds - time.monotonic()
+            time.sleep(max(min(POLL_S, period_s / 3, left_s), 0.0))
+
+
+@contextmanager
+def _screen(
+    report: Report, console: Console, say: Notices, desk: Desk | None
+) -> Iterator[tuple[float, Show]]:
+    """Give what shows the stream, and how often: all of it, or one line, in place or below."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield LINE_S, lambda elapsed_s: console.print(report.status(elapsed_s))
+    elif desk is None or console.legacy_windows or not usable():
+        with Screen(console=console, auto_refresh=False, transient=True) as screen:
+            yield (
+                STATUS_S,
+                lambda elapsed_s: screen.update(
+                    Text(report.status(elapsed_s), no_wrap=True, overflow="ellipsis"), refresh=True
+                ),
+            )
+    else:
+        view = View(report, desk)
+        with say.kept(), keyboard() as keys, painter(console) as paint:
+
+            def show(elapsed_s: float) -> None:
+                for key in keys():
+                    desk.press(key)
+                view.look(elapsed_s)
+                paint(lambda width, height: view.lines(width, height, say.latest()))
+
+            yield VIEW_S, show

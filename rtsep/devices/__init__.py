@@ -1,0 +1,1 @@
+"""Audio devices: PortAudio, paced and fake ones, and the callback they share."""

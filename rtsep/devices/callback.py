@@ -1,0 +1,297 @@
+"""What runs when the device asks for a block: native code over two timelines, no Python in it.
+
+PortAudio calls `callback` on its own thread. It takes no lock, allocates nothing and never asks for
+the GIL, so nothing that Python does can make it late. All it knows lies in one block of memory: the
+record `CONTROL`, then what the record points at by offsets from itself, so that the block means the
+same in whichever process it is mapped.
+
+The deadline policy is here too. What the device gives is kept by its time, and what the worker
+makes is played at its time or not at all. Where the worker's is missing, the output goes over to
+the mixture as late as the worker's would be (or to silence), and back, without a step in the sound.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numba
+import numpy as np
+from numba import cfunc, njit, types
+from numba.core.cgutils import voidptr_t
+from numba.extending import intrinsic
+
+from rtsep.devices import drift
+from rtsep.devices.control_block import CONTROL
+from rtsep.dsp import timed_ring
+from rtsep.dsp.ring import Float32, acquire, release
+
+_ULONG = types.int64 if ctypes.sizeof(ctypes.c_ulong) == 8 else types.int32
+LOUDEST = np.float32(1e30)
+"""Largest magnitude taken for sound, as in the engine: beyond it, sums may overflow."""
+_DRIFT = 0.01
+"""Share of a callback's deviation from its due time that moves the next one: follows a device
+whose clock is not exactly at its nominal rate."""
+
+
+@intrinsic
+def _make_pointer(typingctx: Any, address: Any) -> Any:
+    """Turn an address into what `carray` takes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+# As numba's own annotations of these do not fit how they are called.
+_pointer: Any = _make_pointer
+carray: Any = numba.carray  # type: ignore[attr-defined]
+
+
+@njit(cache=True)
+def _peak(block: Float32) -> np.float32:
+    """Largest absolute value."""
+    peak = np.float32(0.0)
+    for i in range(block.shape[0]):
+        for channel in range(block.shape[1]):
+            size = abs(block[i, channel])
+            if peak < size <= LOUDEST:
+                peak = size
+    return peak
+
+
+@njit(cache=True)
+def _count_input_flags(control: Any, flags: int) -> None:
+    control.input_underflows += flags & 1
+    control.input_overflows += flags >> 1 & 1
+
+
+@njit(cache=True)
+def _count_xruns(control: Any, flags: int, now: float) -> None:
+    """Count PortAudio's flags, and the callbacks that should have come before this one."""
+    control.callbacks += 1
+    if control.callbacks == 1 or control.resumed:
+        flags = 0  # they tell of the time before the stream
+    if not control.two_clocks:
+        _count_input_flags(control, flags)
+    control.output_underflows += flags >> 2 & 1
+    control.output_overflows += flags >> 3 & 1
+    if now == 0.0:  # a host without a clock
+        return
+    if control.due == 0.0:
+        control.due = now
+    # One late callback that the next one makes up for is not a missed one: it is taken back.
+    slip = np.int64(np.floor((now - control.due) / control.period + 0.5))
+    control.missed = max(control.missed + slip, 0)
+    control.due += slip * control.period
+    control.due += control.period + _DRIFT * (now - control.due)
+
+
+@njit(cache=True)
+def _keep(control: Any, data: Float32, cursors: Any, block: Float32) -> None:
+    """Append a block to the mixture, values that are no sound replaced by 0 and counted."""
+    mask = data.shape[0] - 1
+    start = cursors[timed_ring.WRITTEN, 0]
+    for i in range(block.shape[0]):
+        for channel in range(block.shape[1]):
+            sample = block[i, channel]
+            if not abs(sample) <= LOUDEST:
+                sample = np.float32(0.0)
+                control.nonfinite += 1
+            data[(start + i) & mask, channel] = sample
+    release()  # the samples are in memory before the cursor says so
+    cursors[timed_ring.WRITTEN, 0] = start + block.shape[0]
+
+
+@njit(cache=True)
+def _take(control: Any, user: int, now: float, out: Float32) -> None:
+    """Fill a block from the microphone's timeline, at the loudspeaker's pace; silence if empty."""
+    frames = out.shape[0]
+    shape = (control.feed_capacity, out.shape[1])
+    feed = carray(_pointer(user + control.feed_data), shape, np.float32)
+    cursors = carray(_pointer(user + control.feed_cursors), timed_ring.CURSORS, np.int64)
+    shape = (drift.PHASES + 1, control.taps)
+    rows = carray(_pointer(user + control.table), shape, np.float32)
+    written = cursors[timed_ring.WRITTEN, 0]
+    acquire()
+    ratio = control.feed_ratio * (1.0 + control.correction)
+    span = frames * ratio
+    seconds = frames / control.feed_rate * control.feed_ratio
+    if control.resumed or not control.feed_position:
+        control.feed_position = written
+        control.feeding = 0
+    left = written - (control.feed_position + span)
+    # Those that the microphone has heard since its last call count: else a block would come and go
+    # with the beat of both clocks.
+    heard = left + min(now - control.heard_at, 1.0) * control.feed_rate
+    if not control.feeding:
+        control.feeding = drift.look(control, heard, seconds)
+    elif not 1.0 <= left <= 0.5 * control.feed_capacity:
+        control.slips += 1
+        control.feeding = 0
+        control.feed_position = written
+    else:
+        drift.steer(control, heard, seconds)
+    if control.feeding:
+        drift.interpolate(feed, rows, control.feed_position, ratio, out)
+    else:
+        for channel in range(out.shape[1]):
+            out[:, channel] = 0.0
+    control.feed_position += span
+    cursors[timed_ring.READ, 0] = np.int64(control.feed_position)
+
+
+@njit(cache=True)
+def _count_starvation(control: Any, first: int, count: int, frames: int) -> None:
+    """Count the samples of a block outside ``first:count``, and the runs of them."""
+    before = first if first < count else frames
+    behind = frames - count if first < count else 0
+    if before:
+        control.starvations += control.absent == 0
+        control.absent += before
+        control.longest_starvation = max(control.longest_starvation, control.absent)
+    if before < frames:
+        control.absent = 0
+    if behind:
+        control.starvations += 1
+        control.absent = behind
+        control.longest_starvation = max(control.longest_starvation, control.absent)
+    control.starved_samples += before + behind
+
+
+@njit(cache=True)
+def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -> None:
+    """Fill the block of time ``start`` with the worker's answers, else with the late mixture.
+
+    Coming back, both are there and cross-fade. An answer that is suddenly missing can't fade out
+    itself: what it was more than its replacement fades away instead.
+    """
+    frames, width = out.shape
+    shape = (control.output_capacity, width)
+    answers = carray(_pointer(user + control.output_data), shape, np.float32)
+    cursors = carray(_pointer(user + control.output_cursors), timed_ring.CURSORS, np.int64)
+    last = carray(_pointer(user + control.last), width, np.float32)
+    tail = carray(_pointer(user + control.tail), width, np.float32)
+    written = cursors[timed_ring.WRITTEN, 0]
+    acquire()  # the samples behind the cursor, and what the worker said of them, are visible
+    count = min(max(written - start, 0), frames)
+    first = min(max(control.valid_from - start, 0), frames)
+    cursors[timed_ring.READ, 0] = start + frames
+    _count_starvation(control, first, count, frames)
+    timed_ring.copy(answers, start, out)
+    fade = control.fade
+    steady = first == 0 and count == frames and control.wet == fade
+    if steady and not control.tail_left and not control.resumed:
+        for channel in range(width):
+            last[channel] = out[frames - 1, channel]
+        return
+    mask = mixture.shape[0] - 1
+    for i in range(frames):
+        present = first <= i < count
+        broken = control.resumed or (control.wet and not present)
+        control.wet = min(control.wet + 1, fade) if present else 0
+        control.resumed = 0
+        gain = np.float32(control.wet) / np.float32(fade)
+        if broken:
+            control.tail_left = fade
+        share = np.float32(control.tail_left) / np.float32(fade)
+        for channel in range(width):
+            dry = np.float32(0.0)
+            if control.dry >= 0:
+                dry = mixture[(start + i - control.dry) & mask, min(channel, mixture.shape[1] - 1)]
+            sample = dry
+            if present and control.wet == fade:
+                sample = out[i, channel]
+            elif present:
+                sample += gain * (out[i, channel] - dry)
+            if broken:
+                tail[channel] = last[channel] - sample
+            sample += share * tail[channel]
+            last[channel] = sample
+            out[i, channel] = sample
+        control.tail_left = max(control.tail_left - 1, 0)
+
+
+@njit(cache=True)
+def _guard(control: Any, out: Float32) -> None:
+    """Let nothing but sound out, and nothing beyond the limit; keep the peak."""
+    limit = np.float32(control.limit)
+    for i in range(out.shape[0]):
+        peak = np.float32(0.0)
+        for channel in range(out.shape[1]):
+            if not abs(out[i, channel]) <= LOUDEST:
+                out[i, channel] = np.float32(0.0)
+            peak = max(peak, abs(out[i, channel]))
+        if limit < LOUDEST:
+            control.limiter += control.release * (1.0 - control.limiter)
+            if peak * control.limiter > limit:
+                control.limiter = control.limit / peak
+            for channel in range(out.shape[1]):
+                sample = np.float32(out[i, channel] * control.limiter)
+                out[i, channel] = min(max(sample, -limit), limit)
+            peak = min(np.float32(peak * control.limiter), limit)
+        control.output_peak = max(control.output_peak, peak)
+
+
+# The cache does not see changes of the kernels in `rtsep.dsp.timed_ring`: after one, delete
+# __pycache__.
+@cfunc(
+    types.int32(types.int64, types.int64, _ULONG, types.int64, _ULONG, types.int64),
+    cache=True,
+)
+def callback(
+    input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
+) -> int:
+    """Exchange one block; a ``PaStreamCallback`` whose pointers are taken as integers."""
+    control = carray(_pointer(user), 1, CONTROL)[0]
+    width = control.input_width
+    length = np.int64(frames)
+    if not control.microphone:
+        # The source ends with one block of silence, which is repeated for ever.
+        start = min(control.source_position, control.source_length)
+        input_address = user + control.source + 4 * width * start
+        control.source_position += length
+    if control.two_clocks:
+        input_address = user + control.taken
+    block = carray(_pointer(input_address), (length, width), np.float32)
+    out = carray(_pointer(output_address), (length, control.output_width), np.float32)
+    # PaStreamCallbackTimeInfo: when the input was heard, now, when the output will be.
+    time = carray(_pointer(time_address), 3, np.float64)
+    now = time[0] if control.microphone and not control.two_clocks else time[2]
+    _count_xruns(control, flags, now if now > 0.0 else time[1])
+    if control.passthrough:
+        for i in range(length):
+            for channel in range(control.output_width):
+                out[i, channel] = block[i, min(channel, width - 1)]
+    else:
+        shape = (control.input_capacity, width)
+        mixture = carray(_pointer(user + control.input_data), shape, np.float32)
+        cursors = carray(_pointer(user + control.input_cursors), timed_ring.CURSORS, np.int64)
+        now_at = cursors[timed_ring.WRITTEN, 0]
+        if control.two_clocks:
+            _take(control, user, time[1], block)
+        _keep(control, mixture, cursors, block)
+        _play(control, user, mixture, now_at, out)
+    control.input_peak = max(control.input_peak, _peak(block))
+    _guard(control, out)
+    return 0
+
+
+@cfunc(
+    types.int32(types.int64, types.int64, _ULONG, types.int64, _ULONG, types.int64),
+    cache=True,
+)
+def listen(
+    input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
+) -> int:
+    """Append a microphone's block to its timeline; with a clock of its own, the other callback."""
+    control = carray(_pointer(user), 1, CONTROL)[0]
+    shape = (control.feed_capacity, control.input_width)
+    block = carray(_pointer(input_address), (np.int64(frames), shape[1]), np.float32)
+    feed = carray(_pointer(user + control.feed_data), shape, np.float32)
+    cursors = carray(_pointer(user + control.feed_cursors), timed_ring.CURSORS, np.int64)
+    _count_input_flags(control, flags)
+    control.heard_at = carray(_pointer(time_address), 3, np.float64)[1]
+    _keep(control, feed, cursors, block)
+    return 0

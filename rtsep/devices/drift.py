@@ -1,0 +1,124 @@
+"""A microphone with a clock of its own: its samples, held to the clock of the loudspeaker.
+
+The microphone's callback only appends to a timeline, the feed. The loudspeaker's takes as many
+samples as it needs from there, by interpolation, and steers how fast it reads by how much is left:
+a proportional-integral loop whose integral becomes the difference of the two clocks. The samples
+left jump with every block, so the loop is slow, and sees them only through two low-pass filters.
+
+A filter of our own for the reason given in `rtsep.runtime.resampled`: soxr's variable rate holds
+sound for 28 ms, and is called with the GIL; this one takes half a millisecond inside the callback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from rtsep.dsp.polyphase import filter_table
+from rtsep.dsp.ring import Float32
+
+PHASES = 256
+"""Positions between two samples that the filter is tabulated for; linear between them."""
+MARGIN_S = 0.004
+"""Samples kept in reserve, in seconds, for calls that come late."""
+MOST = 1e-3
+"""Largest correction; clocks differ by half of that at most."""
+LOOK_S = 0.5
+"""First it is only looked how much is left on average, in seconds; then the distance is chosen."""
+SETTLED_S = 40.0
+"""After this time, in seconds, the correction changes by no more than `SLEW` per second."""
+SLEW = 50e-6
+_QUICK, _SLOW = 0.15, 0.05  # natural frequency before and after that, rad/s
+_DAMPING = 1.2
+_SMOOTH_S = 0.5
+
+
+def table(in_rate: int, out_rate: int) -> Float32:
+    """Filter for the ratio of two rates in Hz, (PHASES + 1, taps) float32.
+
+    Row ``p`` belongs to a distance of ``p / PHASES`` samples; the last is the first, one sample
+    later, so that there is always a next row.
+    """
+    rows = filter_table(PHASES, round(PHASES * in_rate / out_rate))
+    phases, taps = rows.shape
+    result = np.zeros((phases + 1, taps + 1), np.float32)
+    result[:-1, :-1] = rows
+    result[-1, 1:] = rows[0]
+    return result
+
+
+def reserve(block: int, in_rate: int) -> int:
+    """Samples of the feed to be left, on average, when a block of ``block`` has been taken."""
+    return block + round(MARGIN_S * in_rate)
+
+
+@njit(cache=True)
+def look(control: Any, left: float, seconds: float) -> bool:
+    """Average the samples that are left; once that is known, go to where as many are as should be.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+    """
+    control.looked_s += seconds
+    control.left += seconds * left
+    if control.looked_s < LOOK_S:
+        return False
+    control.feed_position += control.left / control.looked_s - control.reserve
+    control.looked_s = control.left = control.error = control.smooth_error = 0.0
+    return True
+
+
+@njit(cache=True)
+def steer(control: Any, left: float, seconds: float) -> None:
+    """Adjust the speed by the samples that are left, ``seconds`` after the last time."""
+    error = left - control.reserve
+    share = min(seconds / _SMOOTH_S, 1.0)
+    control.error += share * (error - control.error)
+    control.smooth_error += share * (control.error - control.smooth_error)
+    error = control.smooth_error / control.feed_rate
+    natural = _QUICK if control.steered_s < SETTLED_S else _SLOW
+    control.difference += natural * natural * error * seconds
+    control.difference = min(max(control.difference, -MOST), MOST)
+    wanted = control.difference + 2.0 * _DAMPING * natural * error
+    change = min(max(wanted, -MOST), MOST) - control.correction
+    control.steered_s += seconds
+    if control.steered_s > SETTLED_S:
+        change = min(max(change, -SLEW * seconds), SLEW * seconds)
+    control.correction += change
+
+
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def interpolate(feed: Float32, rows: Float32, position: float, ratio: float, out: Float32) -> None:
+    """Evaluate the filtered feed at ``position`` and every ``ratio`` samples after it.
+
+    Parameters
+    ----------
+    feed
+        (capacity, width), a timeline's cells.
+    rows
+        See `table`.
+    position
+        Time of the filter's newest edge for the first output, in samples of the feed.
+    ratio
+        Samples of the feed per output.
+    out
+        (n, width).
+    """
+    mask, taps = feed.shape[0] - 1, rows.shape[1]
+    for i in range(out.shape[0]):
+        edge = position + i * ratio
+        last = np.int64(np.floor(edge))
+        phase = (edge - last) * PHASES
+        row: Any = min(np.int64(phase), PHASES - 1)
+        part = np.float32(phase - row)
+        first = last - taps + 2
+        for channel in range(out.shape[1]):
+            total = np.float32(0.0)
+            for tap in range(taps):
+                weight = rows[row, tap] + part * (rows[row + 1, tap] - rows[row, tap])
+                total += weight * feed[(first + tap) & mask, channel]
+            out[i, channel] = total

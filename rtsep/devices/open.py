@@ -1,0 +1,120 @@
+"""Open what a user names as a device: a sound card, the demo, or a file as a microphone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtsep.devices.device import Device
+from rtsep.devices.paced import Clock
+from rtsep.devices.portaudio.client import Process
+from rtsep.devices.portaudio.device import Hosted
+from rtsep.errors import DeviceError
+from rtsep.files.readers import AudioFileError, read_all
+
+DEFAULT = "default"
+"""The system's default devices."""
+DEMO = Path(__file__).parents[1] / "demo.flac"
+MAX_SOURCE_S = 3600.0
+"""Files played as a device are held in memory; longer ones are for `rtsep separate`."""
+
+
+def find(query: int | str | None, kind: str, process: Process) -> dict[str, Any]:
+    """As `rtsep.devices.portaudio.library.find`, in the process that will open the device."""
+    return process.find(query, kind)
+
+
+def open_device(
+    device: str, output: str | None, channels: int, block: int, buffer_ms: float, process: Process
+) -> Device:
+    """Open what the options name.
+
+    Parameters
+    ----------
+    device, output
+        As on the command line: an index or a part of a name, `DEFAULT`, ``demo`` or a file; None is
+        the system's output, or that of the same sound card.
+    channels
+        Of a microphone; a file has its own.
+    block
+        Samples per device block.
+    buffer_ms
+        Headroom of the worker, rounded to whole blocks.
+    process
+        Opens a sound card.
+
+    Raises
+    ------
+    DeviceError, AudioFileError
+        There is no such device or file, or it can't be used.
+    """
+    if device == "demo" or Path(device).suffix:
+        path = DEMO if device == "demo" else Path(device)
+        if path.exists() or device == "demo":
+            return _play(path, output, block, buffer_ms, process)
+    query = None if device == DEFAULT else device
+    microphone = find(query, "input", process)
+    if output is None and query is not None and microphone["max_output_channels"]:
+        output = str(microphone["index"])
+    speaker = find(output, "output", process)
+    rate = round(speaker["default_samplerate"])
+    wide = min(max(2, channels), speaker["max_output_channels"])
+    headroom = headroom_for(buffer_ms, rate, block)
+    return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
+
+
+def reopen(device: str, output: str | None, channels: int, block: int, buffer_ms: float) -> Device:
+    """Open another device while a stream runs: as `open_device`, in a process of its own."""
+    process = Process()
+    try:
+        opened = open_device(device, output, channels, block, buffer_ms, process)
+    except ValueError:
+        process.close()
+        raise
+    if not isinstance(opened, Hosted):
+        process.close()
+    return opened
+
+
+def inputs() -> list[str]:
+    """Names of the input devices, each of which finds that one alone; none without PortAudio."""
+    process = Process()
+    try:
+        names: list[str] = process.ask("names", kind="input")
+    except DeviceError:
+        names = []
+    finally:
+        process.close()
+    return names
+
+
+def headroom_for(buffer_ms: float, rate: int, block: int) -> int:
+    """Count the samples of the buffer: whole blocks, as the worker moves them; at least one."""
+    return max(1, round(buffer_ms / 1000 * rate / block)) * block
+
+
+def _play(path: Path, output: str | None, block: int, buffer_ms: float, process: Process) -> Device:
+    """Open a file as the input, heard where there is an output device."""
+    source, rate = read_all(path)
+    if len(source) > MAX_SOURCE_S * rate:
+        raise AudioFileError(f"{path} is longer than an hour: rtsep separate takes any length")
+    channels = source.shape[1]
+    try:
+        speaker = find(output, "output", process)
+    except DeviceError:
+        if output is not None:
+            raise
+        return Clock(rate, channels, channels, block, headroom_for(buffer_ms, rate, block), source)
+    wide = min(max(2, channels), speaker["max_output_channels"])
+    try:
+        headroom = headroom_for(buffer_ms, rate, block)
+        return Hosted(process, None, speaker, rate, channels, wide, block, headroom, source)
+    except DeviceError:  # the device has a rate of its own
+        import soxr
+
+        own = round(speaker["default_samplerate"])
+        source = np.ascontiguousarray(soxr.resample(source, rate, own), np.float32)
+        headroom = headroom_for(buffer_ms, own, block)
+        return Hosted(process, None, speaker, own, channels, wide, block, headroom, source)

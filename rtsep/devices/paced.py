@@ -1,0 +1,77 @@
+"""A stream on a machine without a sound card: the same callback at the same pace."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+from rtsep.devices.callback_stream import Exchange
+from rtsep.dsp.ring import Float32
+
+_GIVE_UP = 0.5
+"""Seconds of delay (a suspended machine) after which blocks are missed, not made up for."""
+
+
+class Clock(Exchange):
+    """Call the compiled callback from a thread, one block per ``block / sample_rate`` seconds.
+
+    The parameters are those of `Exchange`. Without a source the input is silence; the output is
+    played to nobody. Deadlines are absolute, so the pace does not drift; the thread needs the GIL
+    and is as punctual as Python allows.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        in_channels: int,
+        out_channels: int,
+        block: int,
+        headroom: int,
+        source: Float32 | None = None,
+        *,
+        passthrough: bool = False,
+    ) -> None:
+        super().__init__(
+            sample_rate,
+            in_channels,
+            out_channels,
+            block,
+            headroom,
+            source,
+            passthrough=passthrough,
+        )
+        self.name = "no device, paced by the system clock"
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rtsep clock", daemon=True)
+
+    @property
+    def active(self) -> bool:
+        """Whether blocks are being exchanged."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to exchange blocks; once in the life of a clock."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; may be repeated."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Tick until stopped."""
+        block = np.zeros((self.block, self.input.width), np.float32)
+        out = np.zeros((self.block, self.output.width), np.float32)
+        start, ticks = time.perf_counter(), 0
+        while True:
+            ticks += 1
+            # Multiplied, not summed: rounding does not add up over hours.
+            delay = start + ticks * self.block / self.sample_rate - time.perf_counter()
+            if delay < -_GIVE_UP:
+                start, ticks = time.perf_counter(), 0
+            if self._stopping.wait(max(delay, 0.0)):
+                return
+            self.tick(block, out, time.perf_counter())

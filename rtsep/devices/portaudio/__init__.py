@@ -1,0 +1,1 @@
+"""PortAudio, in a child process that can be ended when it hangs."""

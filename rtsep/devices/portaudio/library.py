@@ -1,0 +1,289 @@
+"""PortAudio in this process: find a device, and let it call the native callback."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
+
+from rtsep.errors import DeviceError
+
+Kind = Literal["input", "output"]
+
+_PATIENCE = 2.0
+"""Seconds a stream may take to close: with a sound server that died, PortAudio waits minutes."""
+_abandoned: list[Any] = []
+COMMON_RATES_HZ = 16000, 44100, 48000, 96000
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Discard what native code prints: ALSA and JACK complain about what they merely try."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # no standard error to protect
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+def _portaudio() -> Any:
+    """Import sounddevice, which initialises PortAudio; only what needs a device does."""
+    if "sounddevice" in sys.modules:
+        return sys.modules["sounddevice"]
+    try:
+        with _quiet():
+            import sounddevice
+    except OSError as error:
+        raise DeviceError(
+            "the PortAudio library is missing: install it (Debian, Ubuntu: apt install "
+            "libportaudio2)"
+        ) from error
+    except Exception as error:
+        raise DeviceError(f"PortAudio did not start: {error}") from error
+    return sounddevice
+
+
+def find(query: int | str | None, kind: Kind) -> dict[str, Any]:
+    """Find one device.
+
+    Parameters
+    ----------
+    query
+        PortAudio's index (a number or its digits), or a part of ``"name, host API"`` in any case,
+        or None for the system's default.
+    kind
+        What it must be able to do.
+
+    Returns
+    -------
+    dict
+        PortAudio's description: ``index``, ``name``, ``max_input_channels``,
+        ``default_samplerate`` (Hz) and so on.
+
+    Raises
+    ------
+    DeviceError
+        If there is none or more than one.
+    """
+    sounddevice = _portaudio()
+    if isinstance(query, str) and query.strip().isdecimal():
+        query = int(query)
+    try:
+        found: dict[str, Any] = sounddevice.query_devices(query, kind)
+    except ValueError as error:  # its first line says which devices do not or doubly match
+        raise DeviceError(str(error).splitlines()[0].rstrip(":")) from error
+    except sounddevice.PortAudioError as error:
+        asked = f"there is no default {kind} device" if query is None else f"no device {query!r}"
+        raise DeviceError(asked) from error
+    if found[f"max_{kind}_channels"] < 1:
+        raise DeviceError(f"device {query!r} ({found['name']}) has no {kind}")
+    return found
+
+
+def full_name(device: dict[str, Any]) -> str:
+    """Name of a device and its host API, by which `find` finds it and no other."""
+    return f"{device['name']}, {_portaudio().query_hostapis(device['hostapi'])['name']}"
+
+
+def names(kind: Kind) -> list[str]:
+    """List the full names of the devices of a kind."""
+    devices = _portaudio().query_devices()
+    return [full_name(device) for device in devices if device[f"max_{kind}_channels"]]
+
+
+def listing() -> str:
+    """List the devices, one per line; ``>`` marks the default input and ``<`` the output."""
+    return str(_portaudio().query_devices()) or "no audio devices"
+
+
+def _checked(device: dict[str, Any], kind: Kind, channels: int, sample_rate: int) -> int:
+    """Refuse what the device cannot do; return its index."""
+    sounddevice = _portaudio()
+    most = device[f"max_{kind}_channels"]
+    if channels > most:
+        raise DeviceError(f"{device['name']} has {most} {kind} channels, not {channels}")
+    check = getattr(sounddevice, f"check_{kind}_settings")
+    try:
+        check(device["index"], channels, "float32", samplerate=sample_rate)
+    except sounddevice.PortAudioError as error:
+        raise DeviceError(
+            f"{device['name']} has no {kind} of {channels} channels at {sample_rate} Hz: {error}"
+        ) from error
+    index: int = device["index"]
+    return index
+
+
+def version() -> str:
+    """PortAudio's own words of its version.
+
+    Raises
+    ------
+    DeviceError
+        It is missing.
+    """
+    return str(_portaudio().get_portaudio_version()[1])
+
+
+def rates(device: dict[str, Any], kind: Kind) -> list[int]:
+    """Which of `COMMON_RATES_HZ`, and of the device's own, one channel of it can have, in Hz."""
+    found = []
+    for rate in sorted({*COMMON_RATES_HZ, round(device["default_samplerate"])}):
+        with suppress(DeviceError), _quiet():
+            _checked(device, kind, 1, rate)
+            found.append(rate)
+    return found
+
+
+def refresh() -> None:
+    """Let PortAudio look for devices anew: it lists them once. No stream may be open."""
+    sounddevice = _portaudio()
+    with _quiet(), suppress(sounddevice.PortAudioError):
+        sounddevice._terminate()
+        sounddevice._initialize()
+
+
+def end() -> None:
+    """Leave the sound servers; no stream may be open."""
+    sounddevice = sys.modules.get("sounddevice")
+    if sounddevice is not None:
+        with _quiet(), suppress(sounddevice.PortAudioError):
+            sounddevice._terminate()
+
+
+class Stream:
+    """A PortAudio stream that calls the native callback.
+
+    Parameters
+    ----------
+    input, output
+        Devices as in `find`. Without ``microphone`` the input is not opened.
+    sample_rate
+        In Hz.
+    in_channels, out_channels
+        Channels of each input and output sample.
+    block
+        Samples per callback.
+    userdata
+        Address of the callback's record; the memory must outlive the stream, see `close`.
+    microphone
+        Whether there is an input.
+    own_clock_hz
+        Rate of an input that has a clock of its own; 0 if it is one device with the output.
+    latency
+        What to ask of the device's own buffers: ``"low"``, ``"high"`` or seconds.
+
+    Attributes
+    ----------
+    name
+        Of the devices.
+    latency_s
+        Of input and output, as PortAudio tells it, in seconds.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device, or it cannot do what is asked.
+    """
+
+    def __init__(
+        self,
+        input: int | str | None,
+        output: int | str | None,
+        sample_rate: int,
+        in_channels: int,
+        out_channels: int,
+        block: int,
+        userdata: int,
+        *,
+        microphone: bool = True,
+        own_clock_hz: int = 0,
+        latency: Literal["low", "high"] | float = "low",
+    ) -> None:
+        from rtsep.devices.callback import callback, listen  # compiled code: finding needs none
+
+        speaker = find(output, "output")
+        played = _checked(speaker, "output", out_channels, sample_rate)
+        self.name = str(speaker["name"])
+        self.streams: list[Any] = []
+
+        def add(kind: str, device: Any, channels: Any, called: Any, rate: int) -> Any:
+            sounddevice = _portaudio()
+            try:
+                # The only class of sounddevice that takes a native callback.
+                stream = sounddevice._StreamBase(
+                    kind,
+                    samplerate=rate,
+                    blocksize=block,
+                    device=device,
+                    channels=channels,
+                    dtype="float32",
+                    latency=latency,
+                    callback=sounddevice._ffi.cast("PaStreamCallback*", called.address),
+                    userdata=sounddevice._ffi.cast("void*", userdata),
+                )
+            except sounddevice.PortAudioError as error:
+                self.close()
+                raise DeviceError(
+                    f"{self.name} cannot be opened at {rate} Hz in blocks of {block}: {error}"
+                ) from error
+            self.streams.append(stream)
+            return stream.latency
+
+        if not microphone:
+            told = 0.0, add("output", played, out_channels, callback, sample_rate)
+        else:
+            microphone_rate = own_clock_hz or sample_rate
+            device = find(input, "input")
+            heard = _checked(device, "input", in_channels, microphone_rate)
+            self.name = f"{device['name']} → {self.name}"
+            if own_clock_hz:
+                told = (
+                    add("input", heard, in_channels, listen, own_clock_hz),
+                    add("output", played, out_channels, callback, sample_rate),
+                )
+            else:
+                both = heard, played
+                told = add("duplex", both, (in_channels, out_channels), callback, sample_rate)
+        self.latency_s: tuple[float, float] = tuple(told)
+
+    @property
+    def active(self) -> bool:
+        """Whether the device calls; false once it has gone away."""
+        return all(bool(stream.active) for stream in self.streams)
+
+    def start(self) -> None:
+        """Begin; once in the life of a stream."""
+        try:
+            for stream in self.streams:
+                stream.start()
+        except _portaudio().PortAudioError as error:
+            raise DeviceError(f"{self.name} does not start: {error}") from error
+
+    def close(self) -> None:
+        """Close what is open; takes minutes where a sound server has died."""
+        while self.streams:
+            self.streams.pop().close()
+
+
+def close(stream: Stream, memory: object) -> None:
+    """Close a stream, or leave it and what its callback writes to alone if it cannot be closed."""
+    closing = threading.Thread(target=stream.close, name="rtsep close", daemon=True)
+    closing.start()
+    closing.join(_PATIENCE)
+    if closing.is_alive():
+        _abandoned.append(memory)
+        atexit.unregister(_portaudio()._exit_handler)  # it would wait for the same stream

@@ -1,0 +1,1 @@
+"""What may be wrong with an installation: `rtsep doctor` and the self-test."""

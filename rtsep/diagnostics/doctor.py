@@ -1,0 +1,202 @@
+"""What may be wrong with an installation, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rtsep.devices.portaudio.client import Process
+from rtsep.diagnostics import facts
+from rtsep.errors import DeviceError
+
+KERNELS = (
+    *("dsp.fft", "dsp.overlap_add", "dsp.polyphase", "dsp.ring", "dsp.timed_ring", "dsp.mixer"),
+    *("runtime.timing", "runtime.tape.interpreter", "realtime.scheduling", "realtime.recorder"),
+    *("realtime.monitor", "realtime.stem_reader", "realtime.compiled_loop", "realtime.chain"),
+    *("devices.callback", "devices.drift"),
+)
+"""Modules with compiled code."""
+FOLDER_HINT = "set NUMBA_CACHE_DIR to a folder that can be written, so that nothing is compiled at "
+FOLDER_HINT += "every start"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes
+    ----------
+    name
+        What was looked at.
+    text
+        What was found.
+    fix
+        What to do; nothing where all is well.
+    needed
+        Whether it keeps rtsep from its work, live or at all; else it is only better done.
+    """
+
+    name: str
+    text: str
+    fix: str = ""
+    needed: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has to be done."""
+        return not self.fix or not self.needed
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one after the other; each finding comes when it is known."""
+    for check in CHECKS:
+        try:
+            yield from check()
+        except Exception as error:  # a doctor does not fall ill
+            name = check.__name__.replace("_", " ")
+            said = next(iter(str(error).splitlines()), "")
+            yield Finding(
+                name,
+                f"{type(error).__name__}: {said}",
+                "install rtsep anew; if that does not help, report this with `rtsep --version`",
+            )
+
+
+def versions() -> Iterator[Finding]:
+    """Look for the packages rtsep runs on."""
+    found = facts.packages()
+    both = [name for name in facts.RUNTIMES if name in found]
+    fix = ""
+    if len(both) > 1:
+        fix = "pip uninstall onnxruntime onnxruntime-gpu, then install rtsep again: each breaks the"
+        fix += " other"
+    listed = ", ".join(f"{name} {number}" for name, number in found.items())
+    yield Finding("versions", f"{facts.machine()}; {listed}", fix)
+
+
+def kernels() -> Iterator[Finding]:
+    """Load the compiled code; tell whether it was compiled before, and can be kept."""
+    try:
+        modules = [importlib.import_module(f"rtsep.{name}") for name in KERNELS]
+    except RuntimeError as error:  # numba found no folder
+        yield Finding("numba cache", str(error).splitlines()[0], FOLDER_HINT)
+        return
+    stats: list[Any] = [
+        member.stats
+        for module in modules
+        for member in vars(module).values()
+        if hasattr(member, "stats") and hasattr(member, "py_func")
+    ]
+    cached = [stat for stat in stats if stat.cache_path is not None]
+    folders = sorted({str(stat.cache_path) for stat in cached})
+    compiled = sum(sum(stat.cache_misses.values()) for stat in cached)
+    text = f"{len(cached)} kernels in {', '.join(folders)}"
+    if compiled:
+        text += f", {compiled} of them compiled just now"
+    closed = [folder for folder in folders if not os.access(folder, os.W_OK)]
+    fix = FOLDER_HINT if compiled and closed else ""
+    yield Finding("numba cache", text, fix, needed=False)
+
+
+def runtime() -> Iterator[Finding]:
+    """Ask ONNX Runtime for its providers."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    fix = "" if "CPUExecutionProvider" in providers else "install onnxruntime again"
+    text = f"{onnxruntime.__version__}, {', '.join(providers)}; live, the CPU is used"
+    yield Finding("ONNX Runtime", text, fix)
+
+
+def models() -> Iterator[Finding]:
+    """Load the shipped models."""
+    from rtsep import weights
+
+    names = [weights.find(name).metadata["name"] for name in weights.names()]
+    yield Finding("models", ", ".join(names))
+
+
+def sound() -> Iterator[Finding]:
+    """Ask PortAudio for its version and the default devices, in a process that may hang."""
+    process = Process()
+    try:
+        try:
+            yield Finding("PortAudio", process.ask("version").removeprefix("PortAudio "))
+        except DeviceError as error:
+            text, _, fix = str(error).partition(": ")
+            again = "end the sound server (JACK, PulseAudio, PipeWire) and start it again"
+            yield Finding("PortAudio", text, fix or again)
+            return
+        for kind, what in (("input", "microphone"), ("output", "loudspeaker")):
+            try:
+                device = process.find(None, kind)
+                rates = process.ask("rates", index=device["index"], kind=kind)
+            except DeviceError as error:
+                fix = f"connect one, or choose a default {kind} in the system's settings; "
+                fix += "`rtsep run --device demo` and `rtsep separate` need none"
+                yield Finding(what, str(error), fix)
+                continue
+            own = round(device["default_samplerate"])
+            text = f"{device['name']}, {own} Hz; can do {', '.join(map(str, rates)) or 'none'} Hz"
+            fix = f"another program may hold it: close that, or name another {kind} device"
+            yield Finding(what, text, "" if own in rates else fix)
+    finally:
+        process.close()
+
+
+def priority() -> Iterator[Finding]:
+    """Ask for what keeps other programs from delaying the worker, in a thread that ends."""
+    from rtsep.realtime import scheduling
+
+    if sys.platform != "linux":
+        yield Finding("real-time priority", f"not asked for on {sys.platform}")
+        return
+    granted: list[bool] = []
+    thread = threading.Thread(target=lambda: granted.append(scheduling.go_first()))
+    thread.start()
+    thread.join()
+    locked = scheduling.lock_memory()
+    if locked:
+        scheduling.unlock_memory()
+    limits = "put `@audio - {0}` into /etc/security/limits.d/audio.conf, join the group audio "
+    limits += "(`sudo usermod -aG audio $USER`), and log in again"
+    for name, has, line in (
+        ("real-time priority", granted == [True], "rtprio 95"),
+        ("locked memory", locked, "memlock unlimited"),
+    ):
+        text = "granted" if has else "not allowed: other programs may delay the worker"
+        yield Finding(name, text, "" if has else limits.format(line), needed=False)
+
+
+def self_test() -> Iterator[Finding]:
+    """Separate three seconds of the demo at real-time pace."""
+    from rtsep.diagnostics.selftest import selftest
+
+    yield judged(selftest())
+
+
+def judged(outcome: Any) -> Finding:
+    """Say of a `rtsep.diagnostics.selftest.Outcome` whether it is as it should be."""
+    late = 1000 * outcome.measured / outcome.printed.rate_hz
+    text = (
+        f"{late:.1f} ms late, {outcome.printed.ms:.1f} printed; {outcome.misses} misses; SI-SDR of "
+        f"speech {outcome.improvement_db:+.1f} dB; RTF {outcome.real_time_factor:.3f}"
+    )
+    fix = ""
+    if outcome.measured != outcome.printed.samples or outcome.improvement_db <= 0:
+        fix = "install rtsep anew; if that does not help, report this with `rtsep --version`"
+    elif outcome.misses:
+        fix = "close busy programs, allow real-time priority, take a lighter model "
+        fix += "(`--model chandna-speech`) or give the worker more time (`--buffer 30`)"
+    return Finding("self-test", text, fix)
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    *(versions, kernels, runtime, models, sound, priority),
+    self_test,
+)

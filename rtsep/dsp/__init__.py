@@ -1,0 +1,1 @@
+"""Signal processing over arrays: transforms, windows, overlap-add, resampling, mixing, rings."""

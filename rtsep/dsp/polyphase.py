@@ -1,0 +1,244 @@
+"""Sample-rate conversion with memory: a polyphase filter over whole ticks.
+
+All times are whole *ticks* of the common multiple of both rates, so nothing is ever rounded: a
+sample going in lasts ``in_period`` ticks, one coming out ``out_period``, and the two have no common
+divisor. Both directions use the same filter, linear in phase, around the lower Nyquist frequency.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numpy.typing import NDArray
+
+from rtsep.dsp.overlap_add import LIMIT
+from rtsep.dsp.types import named
+from rtsep.spec import Float32, SpecError
+
+PASSBAND = 0.9
+"""Flat up to this fraction of the lower Nyquist frequency; dark above ``2 - PASSBAND`` of it."""
+ATTENUATION_DB = 80.0
+"""Of images and aliases beyond the transition band."""
+_MAX_TAPS = 1 << 23  # 32 MiB: 44.1 kHz to 16 kHz needs 36,000, only near-coprime rates need more
+_AT_ONCE = 1 << 18  # taps computed together: the intermediate results are larger than the table
+
+_samples = types.Array(types.float32, 2, "C")
+_const_samples = types.Array(types.float32, 2, "C", readonly=True)
+
+
+@njit(
+    types.void(
+        _samples,
+        types.int64,
+        _const_samples,
+        types.int64,
+        types.int64,
+        _samples,
+    ),
+    cache=True,
+    fastmath={"reassoc", "contract"},
+)
+def interpolate(
+    history: Float32, position: int, table: Float32, in_period: int, out_period: int, out: Float32
+) -> None:
+    """Evaluate the filtered ``history`` at the ticks of ``out``.
+
+    Parameters
+    ----------
+    history
+        (rows, width), one row every ``in_period`` ticks.
+    position
+        Tick, counted from row 0, of the right edge of the filter for the first output.
+    table
+        (in_period, taps): the filter for each distance of its edge from the row before it.
+    in_period, out_period
+        In ticks.
+    out
+        (n, width), one row every ``out_period`` ticks.
+    """
+    taps = table.shape[1]
+    for m in range(out.shape[0]):
+        edge = position + m * out_period
+        first = edge // in_period - taps + 1
+        phase = edge % in_period
+        for channel in range(out.shape[1]):
+            total = np.float32(0.0)
+            for i in range(taps):
+                total += table[phase, i] * history[first + i, channel]
+            out[m, channel] = total
+
+
+@njit(types.int64(_samples, types.int64, _const_samples), cache=True)
+def load(history: Float32, start: int, rows: Float32) -> int:
+    """Copy ``rows`` into ``history`` from ``start`` on; return the samples replaced by 0.
+
+    Those are the ones that are not finite or beyond `rtsep.dsp.overlap_add.LIMIT`: here, because
+    behind the filter a single one would be hundreds.
+    """
+    replaced = 0
+    for row in range(rows.shape[0]):
+        for channel in range(rows.shape[1]):
+            sample = rows[row, channel]
+            if not abs(sample) <= LIMIT:
+                sample = np.float32(0.0)
+                replaced += 1
+            history[start + row, channel] = sample
+    return replaced
+
+
+@njit(types.void(_samples, types.int64, types.int64), cache=True)
+def shift(history: Float32, start: int, stop: int) -> None:
+    """Move rows ``start:stop`` to the front, in place."""
+    for row in range(start, stop):
+        for channel in range(history.shape[1]):
+            history[row - start, channel] = history[row, channel]
+
+
+FILLED = 0
+"""Of ``cursors``: rows in the history."""
+POSITION = 1
+"""Of ``cursors``: tick, counted from row 0, of the right edge of the filter for the next output."""
+IN_PERIOD, OUT_PERIOD = 2, 3
+"""Of ``cursors``: ticks per sample in and out."""
+
+
+class Line(NamedTuple):
+    """What the kernels of one direction work on."""
+
+    history: Float32
+    table: Float32
+    cursors: NDArray[np.int64]
+
+
+LINE = named(Line, _samples, _samples, types.int64[::1])
+
+
+@njit(types.int64(LINE, _const_samples), cache=True)
+def push(line: Line, rows: Float32) -> int:
+    """Take ``rows`` (n, width) in; return the samples replaced by 0."""
+    replaced = load(line.history, line.cursors[FILLED], rows)
+    line.cursors[FILLED] += rows.shape[0]
+    return replaced
+
+
+@njit((LINE,), cache=True)
+def ready(line: Line) -> int:
+    """Rows that can be pulled now."""
+    cursors = line.cursors
+    inside = cursors[FILLED] * cursors[IN_PERIOD] - cursors[POSITION]
+    count: int = max(0, -(-inside // cursors[OUT_PERIOD]))
+    return count
+
+
+@njit(types.void(LINE, _samples), cache=True)
+def pull(line: Line, out: Float32) -> None:
+    """Fill ``out`` (n, width) with the next rows; no more than are `ready`."""
+    history, table, cursors = line
+    in_period, out_period = cursors[IN_PERIOD], cursors[OUT_PERIOD]
+    interpolate(history, cursors[POSITION], table, in_period, out_period, out)
+    cursors[POSITION] += out.shape[0] * out_period
+    done = min(max(0, cursors[POSITION] // in_period - table.shape[1] + 1), cursors[FILLED])
+    shift(history, done, cursors[FILLED])
+    cursors[FILLED] -= done
+    cursors[POSITION] -= done * in_period
+
+
+def half_width(outer_period: int, model_period: int) -> int:
+    """Ticks from the middle of the filter to its edge: the delay of one direction.
+
+    Kaiser's estimate: a filter of duration ``(A - 7.95) / (14.36 * transition)`` reaches ``A`` dB;
+    the transition is ``2 * (1 - PASSBAND)`` of half the lower rate.
+    """
+    slow = max(outer_period, model_period)  # ticks per sample of the lower rate
+    return ceil((ATTENUATION_DB - 7.95) / (14.36 * 2 * (1 - PASSBAND)) * slow)
+
+
+def filter_table(in_period: int, out_period: int) -> Float32:
+    """Return the Kaiser-windowed sinc, (in_period, taps) float32, one row per phase."""
+    half = half_width(in_period, out_period)
+    taps = 2 * half // in_period + 1
+    if in_period * taps > _MAX_TAPS:
+        raise SpecError(
+            f"rates in the ratio {out_period}:{in_period} need a filter of {in_period} x {taps} "
+            f"taps, more than {_MAX_TAPS}"
+        )
+    result = np.empty((in_period, taps), np.float32)
+    rows = max(1, _AT_ONCE // taps)
+    for first in range(0, in_period, rows):
+        phase = np.arange(first, min(first + rows, in_period))[:, None]
+        distance = phase - half + in_period * np.arange(taps)[None, ::-1]
+        beta = 0.1102 * (ATTENUATION_DB - 8.7)
+        inside = np.sqrt(np.maximum(0.0, 1.0 - (distance / half) ** 2))
+        window: NDArray[np.float64] = np.where(np.abs(distance) <= half, np.i0(beta * inside), 0.0)
+        table = np.sinc(distance / max(in_period, out_period)) * window
+        # Each phase passes a constant unchanged, so a constant makes no image at the sample rate.
+        result[first : first + rows] = table / table.sum(axis=1, keepdims=True)
+    return result
+
+
+class Polyphase:
+    """One direction: rows go in at one rate, rows come out at another.
+
+    Parameters
+    ----------
+    in_period, out_period
+        Ticks per sample in and out, without a common divisor.
+    first_in, first_out
+        Ticks of the first row that will be pushed and the first that will be pulled.
+    width
+        Channels of each row.
+    max_in
+        Most rows pushed before the next pull.
+
+    Attributes
+    ----------
+    line
+        What the kernels work on.
+    """
+
+    def __init__(
+        self,
+        in_period: int,
+        out_period: int,
+        first_in: int,
+        first_out: int,
+        width: int,
+        max_in: int,
+    ) -> None:
+        table = filter_table(in_period, out_period)
+        taps = table.shape[1]
+        # Silence before the first row, as far back as the first output looks.
+        edge = first_out + half_width(in_period, out_period) - first_in
+        self._silence = max(0, taps - 1 - edge // in_period)
+        self._start = edge + self._silence * in_period
+        rows = self._silence + taps + 2 * (max_in + out_period // in_period + 2)
+        history = np.zeros((rows, width), np.float32)
+        cursors = np.array([0, 0, in_period, out_period], np.int64)
+        self.line = Line(history, table, cursors)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything heard."""
+        self.line.history[: self._silence] = 0.0
+        self.line.cursors[FILLED] = self._silence
+        self.line.cursors[POSITION] = self._start
+
+    @property
+    def ready(self) -> int:
+        """Rows that can be pulled now."""
+        return int(ready(self.line))
+
+    def push(self, rows: Float32) -> int:
+        """Take ``rows`` (n, width) in, ``n <= max_in``; return the samples replaced by 0."""
+        if self.line.cursors[FILLED] + len(rows) > len(self.line.history):
+            raise ValueError(f"{len(rows)} rows are more than fit")
+        return int(push(self.line, rows))
+
+    def pull(self, out: Float32) -> None:
+        """Fill ``out`` (n, width) with the next ``n`` rows; no more than `ready`."""
+        if len(out) > self.ready:
+            raise ValueError(f"{len(out)} rows asked for, {self.ready} ready")
+        pull(self.line, out)

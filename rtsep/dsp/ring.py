@@ -1,0 +1,232 @@
+"""A lock-free ring of samples between one producer and one consumer.
+
+The kernels are plain functions over arrays, so that the same code moves samples from Python and
+inside the native callback of a device. They keep the GIL on purpose: they take microseconds, and
+who gives the GIL up may wait half a millisecond to get it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
+
+from rtsep.dsp.types import named
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+WRITTEN = 0
+"""Row of ``cursors`` that counts samples written; only the producer changes it."""
+READ = 1
+"""Row of ``cursors`` that counts samples read or skipped; only the consumer changes it."""
+
+_LINE = 16  # int64 per cursor: 128 bytes, since neighbouring cache lines are fetched in pairs
+
+_samples = types.Array(types.float32, 2, "C")
+_const_samples = types.Array(types.float32, 2, "C", readonly=True)
+_cursors = types.Array(types.int64, 2, "C")
+
+
+class Cells(NamedTuple):
+    """What kernels work on: samples, (capacity, width), and their cursors."""
+
+    data: Float32
+    cursors: Int64
+
+
+CELLS = named(Cells, _samples, _cursors)
+
+
+def _fence_intrinsic(ordering: str) -> Any:
+    """Make a numba intrinsic that emits one memory fence of the given ordering."""
+
+    def fence(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.fence(ordering)
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    return intrinsic(fence)
+
+
+_acquire = _fence_intrinsic("acquire")
+_release = _fence_intrinsic("release")
+
+
+def acquire() -> None:
+    """Let no later access move before the loads made so far (interpreted: the GIL does it)."""
+
+
+def release() -> None:
+    """Let no earlier access move behind the stores still to come (interpreted: the GIL does it)."""
+
+
+@overload(acquire)
+def _compiled_acquire() -> Callable[[], None]:
+    def fence() -> None:
+        _acquire()
+
+    return fence
+
+
+@overload(release)
+def _compiled_release() -> Callable[[], None]:
+    def fence() -> None:
+        _release()
+
+    return fence
+
+
+@njit(types.int64(_samples, _cursors, _const_samples), cache=True)
+def write(data: Float32, cursors: Int64, block: Float32) -> int:
+    """Append as much of ``block`` (n, width) as fits; return the samples written."""
+    mask = data.shape[0] - 1
+    start = cursors[WRITTEN, 0]
+    count: int = min(data.shape[0] - (start - cursors[READ, 0]), block.shape[0])
+    acquire()  # the consumer has finished with the cells it gave back
+    for i in range(count):
+        for channel in range(data.shape[1]):
+            data[(start + i) & mask, channel] = block[i, channel]
+    release()  # the samples are in memory before the cursor says so
+    cursors[WRITTEN, 0] = start + count
+    return count
+
+
+@njit(types.int64(_samples, _cursors, _samples), cache=True)
+def read(data: Float32, cursors: Int64, out: Float32) -> int:
+    """Move the oldest samples to the front of ``out`` (n, width); return the samples read."""
+    mask = data.shape[0] - 1
+    start = cursors[READ, 0]
+    count: int = min(cursors[WRITTEN, 0] - start, out.shape[0])
+    acquire()  # the samples behind the cursor are visible
+    for i in range(count):
+        for channel in range(data.shape[1]):
+            out[i, channel] = data[(start + i) & mask, channel]
+    release()  # the samples are copied before their cells are given back
+    cursors[READ, 0] = start + count
+    return count
+
+
+@njit(types.int64(_cursors, types.int64), cache=True)
+def skip(cursors: Int64, n: int) -> int:
+    """Drop the ``n`` oldest samples, or all there are; return the samples dropped."""
+    start = cursors[READ, 0]
+    count: int = max(min(cursors[WRITTEN, 0] - start, n), 0)
+    release()
+    cursors[READ, 0] = start + count
+    return count
+
+
+class Ring:
+    """A queue of float32 samples, safe without locks for one producer and one consumer.
+
+    Parameters
+    ----------
+    capacity
+        Samples it can hold at least; rounded up to a power of two.
+    width
+        Channels of each sample (sources times channels where it carries stems).
+
+    Attributes
+    ----------
+    data
+        The cells, (capacity, width) float32.
+    cursors
+        (2, 16) int64. Column 0 of rows `WRITTEN` and `READ` counts samples since birth and only
+        grows; the rest keeps the two counters on cache lines of their own.
+    """
+
+    data: Float32
+    cursors: Int64
+
+    def __init__(self, capacity: int, width: int) -> None:
+        if capacity < 1 or width < 1:
+            raise ValueError(f"capacity and width must be 1 or more, not {capacity} and {width}")
+        self.data = np.zeros((1 << (capacity - 1).bit_length(), width), np.float32)
+        memory = np.zeros(3 * _LINE, np.int64)
+        first = -memory.ctypes.data // 8 % _LINE
+        self.cursors = memory[first : first + 2 * _LINE].reshape(2, _LINE)
+
+    @property
+    def cells(self) -> Cells:
+        """What kernels work on."""
+        return Cells(self.data, self.cursors)
+
+    @property
+    def capacity(self) -> int:
+        """Samples the ring can hold, a power of two."""
+        return int(self.data.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Channels of each sample."""
+        return int(self.data.shape[1])
+
+    @property
+    def readable(self) -> int:
+        """Samples the consumer can read now; more may come at any time."""
+        return int(self.cursors[WRITTEN, 0] - self.cursors[READ, 0])
+
+    @property
+    def writable(self) -> int:
+        """Samples the producer can write now; more may be given back at any time."""
+        return self.capacity - self.readable
+
+    def write(self, block: Float32) -> int:
+        """Append a block (producer's side).
+
+        Parameters
+        ----------
+        block
+            (n, width) float32, C-contiguous.
+
+        Returns
+        -------
+        int
+            Samples written, counted from the front of ``block``; what does not fit is refused.
+        """
+        self._check(block)
+        return int(write(self.data, self.cursors, block))
+
+    def read(self, out: Float32) -> int:
+        """Take the oldest samples (consumer's side).
+
+        Parameters
+        ----------
+        out
+            (n, width) float32, C-contiguous; filled from the front, the rest is left alone.
+
+        Returns
+        -------
+        int
+            Samples read, at most ``n``.
+        """
+        self._check(out)
+        return int(read(self.data, self.cursors, out))
+
+    def skip(self, n: int) -> int:
+        """Drop the ``n`` oldest samples, or all there are (consumer's side); return how many."""
+        return int(skip(self.cursors, n))
+
+    def clear(self) -> None:
+        """Drop everything readable now (consumer's side)."""
+        self.skip(self.readable)
+
+    def _check(self, block: Float32) -> None:
+        """Refuse what the kernels would read past the end of."""
+        if (
+            block.dtype != np.float32
+            or block.ndim != 2
+            or block.shape[1] != self.width
+            or not block.flags.c_contiguous
+        ):
+            raise ValueError(
+                f"a block must be C-contiguous float32 of shape (n, {self.width}), "
+                f"not {block.dtype} {block.shape} with strides {block.strides}"
+            )

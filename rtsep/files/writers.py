@@ -1,0 +1,247 @@
+"""Write audio files in constant memory: all stems or none, or each of them valid at any moment."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import soundfile
+
+from rtsep.files.atomic import part_of
+from rtsep.files.readers import AudioFileError, Float32, reason
+
+_DOWNGRADE = 0x1210  # SFC_RF64_AUTO_DOWNGRADE: a file below 4 GB is plain WAV, at any moment
+_UPDATE_HEADER = 0x1061  # SFC_SET_UPDATE_HEADER_AUTO: the header is right after every write
+
+
+class _Files:
+    """One open file per source.
+
+    Parameters
+    ----------
+    paths
+        One per source, in order: their final names. The suffix picks the format (.wav, .flac, ...);
+        a .wav may grow over 4 GB and is then an RF64 file.
+    places
+        Where they are written.
+    rate_hz
+        Samples per second.
+    channels
+        Of each file.
+    subtype
+        Sample format as soundfile names it: ``"FLOAT"``, ``"PCM_24"``, ``"PCM_16"``, ...
+
+    Attributes
+    ----------
+    paths
+        As given.
+    length
+        Samples that all files hold.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        places: Sequence[Path],
+        rate_hz: int,
+        channels: int,
+        subtype: str,
+    ) -> None:
+        if not paths or len(set(paths)) != len(paths):
+            raise ValueError(f"paths must be distinct, not {[str(path) for path in paths]}")
+        self.paths = tuple(paths)
+        self.length = 0
+        self._places = tuple(places)
+        self._files: list[soundfile.SoundFile] = []
+        try:
+            for path, place in zip(paths, places, strict=True):
+                self._files.append(_created(path, place, rate_hz, channels, subtype))
+        except BaseException:
+            self._remove()
+            raise
+
+    def write(self, stems: Float32) -> None:
+        """Append a block, (n, sources, channels) float32.
+
+        Raises
+        ------
+        AudioFileError
+            It can't be written, whole or in part; ``length`` does not count it.
+        """
+        for index, file in enumerate(self._files):
+            try:
+                file.write(stems[:, index])
+            except (soundfile.SoundFileError, OSError, AssertionError) as error:
+                # Soundfile asserts that everything was written; libsndfile says "System error".
+                raise self._failed(index, error, stems[:, index].nbytes) from error
+        self.length += len(stems)
+
+    def _failed(self, index: int, error: Exception, needed: int) -> AudioFileError:
+        """Say why ``error`` came while ``needed`` bytes were written for source ``index``."""
+        path = self.paths[index]
+        # Libsndfile keeps the error number to itself, so a full disk has to be looked for.
+        with suppress(OSError):
+            if shutil.disk_usage(path.parent).free < needed + (1 << 16):
+                return AudioFileError(f"cannot write {path}: no space left on the disk")
+        return AudioFileError(f"cannot write {path}: {reason(error)}")
+
+    def _remove(self) -> None:
+        for file in self._files:
+            with suppress(soundfile.SoundFileError, OSError):
+                file.close()
+        for place in self._places:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+
+
+class StemWriter(_Files):
+    """Write one file per source; they appear together when all is written, or not at all.
+
+    Parameters
+    ----------
+    paths
+        One per source, in order; missing folders are made. The suffix picks the format (.wav,
+        .flac, ...); a .wav may grow over 4 GB and is then an RF64 file.
+    rate_hz
+        Samples per second.
+    channels
+        Of each file.
+    subtype
+        Sample format as soundfile names it: ``"FLOAT"``, ``"PCM_24"``, ``"PCM_16"``, ...
+
+    Raises
+    ------
+    AudioFileError
+        A file can't be written.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | Path], rate_hz: int, channels: int, subtype: str = "FLOAT"
+    ) -> None:
+        finals = [Path(path) for path in paths]
+        super().__init__(finals, [part_of(path) for path in finals], rate_hz, channels, subtype)
+
+    def commit(self) -> None:
+        """Finish all files and give them their names."""
+        try:
+            for index, (file, part) in enumerate(zip(self._files, self._places, strict=True)):
+                try:
+                    file.close()
+                    if self.length and soundfile.info(part).frames != self.length:
+                        raise OSError("not everything was written")
+                except (soundfile.SoundFileError, OSError) as error:
+                    raise self._failed(index, error, 1 << 16) from error
+            for index, (part, path) in enumerate(zip(self._places, self.paths, strict=True)):
+                try:
+                    part.replace(path)
+                except OSError as error:
+                    raise self._failed(index, error, 0) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Remove what was written so far; files under the final names stay as they were."""
+        self._remove()
+
+    def __enter__(self) -> StemWriter:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Commit; after any exception, KeyboardInterrupt included, abort."""
+        if kind is None:
+            self.commit()
+        else:
+            self.abort()
+
+
+class Take(_Files):
+    """Write one WAV per name as the sound comes; each is valid, header included, after every block.
+
+    So whatever ends the program, all that was written can be read. Files that are there already are
+    left alone: the first take in a folder is ``<name>.wav``, later ones are ``<name>-2.wav``, ...
+
+    Parameters
+    ----------
+    folder
+        Made if missing.
+    names
+        Of the files, without suffix.
+    rate_hz
+        Samples per second.
+    channels
+        Of each file; samples are 32-bit floats.
+
+    Raises
+    ------
+    AudioFileError
+        A file can't be written.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], rate_hz: int, channels: int) -> None:
+        paths = _free(folder, names)
+        super().__init__(paths, paths, rate_hz, channels, "FLOAT")
+        for file in self._files:
+            _command(file, _UPDATE_HEADER)
+
+    def close(self) -> None:
+        """End all files at ``length``: after a failure some may hold a part of the last block."""
+        for index, file in enumerate(self._files):
+            try:
+                file.truncate(self.length)
+                file.close()
+            except (soundfile.SoundFileError, OSError) as error:
+                raise self._failed(index, error, 0) from error
+
+
+def _free(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Names for a new take in ``folder``."""
+    for number in itertools.count(1):
+        tail = f"-{number}" if number > 1 else ""
+        paths = [folder / f"{name}{tail}.wav" for name in names]
+        try:
+            if not any(path.exists() for path in paths):
+                return paths
+        except OSError as error:
+            raise AudioFileError(f"cannot write into {folder}: {reason(error)}") from error
+    raise AssertionError("numbers do not end")
+
+
+def _created(
+    path: Path, place: Path, rate_hz: int, channels: int, subtype: str
+) -> soundfile.SoundFile:
+    """Open ``place`` for writing in the format of ``path``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place.open("wb").close()  # libsndfile would only say "System error"
+    except OSError as error:
+        raise AudioFileError(f"cannot write into {path.parent}: {reason(error)}") from error
+    if path.is_dir():
+        raise AudioFileError(f"cannot write {path}: it is a folder")
+    kind = path.suffix[1:].upper()
+    try:
+        file = soundfile.SoundFile(
+            place, "w", rate_hz, channels, subtype, format="RF64" if kind == "WAV" else kind
+        )
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        raise AudioFileError(
+            f"cannot write {path} as {kind or 'a file without suffix'} {subtype}, {channels} "
+            f"channels at {rate_hz} Hz: {reason(error)}"
+        ) from error
+    _command(file, _DOWNGRADE)
+    return file
+
+
+def _command(file: soundfile.SoundFile, command: int) -> None:
+    """Switch on what libsndfile can do and soundfile has no name for."""
+    soundfile._snd.sf_command(file._file, command, soundfile._ffi.NULL, 1)

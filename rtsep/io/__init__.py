@@ -1,1 +1,0 @@
-"""Devices and files: where audio comes from and goes to."""

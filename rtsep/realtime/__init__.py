@@ -1,0 +1,1 @@
+"""A live stream: the worker thread, what it calls, recording, control and reconnection."""

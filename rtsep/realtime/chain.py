@@ -1,0 +1,203 @@
+"""A model at work in a live stream: what it makes, what is heard of it, and how it is taken over.
+
+Where one model takes another's place, both work side by side: the new one listens for a while, so
+that it knows the sound it is in, then what is heard goes over to it along a raised cosine. Each
+brings the mixture as late as its own stems.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+from numpy.typing import NDArray
+
+from rtsep.dsp.mixer import Mixer, raised_cosine
+from rtsep.dsp.ring import Cells, Float32, Int64
+from rtsep.realtime.compiled_loop import Turn
+from rtsep.realtime.monitor import Scope
+from rtsep.realtime.recorder import NO_TRACKS, Recorder
+from rtsep.realtime.stem_reader import NO_TAP, Tap
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.resampled import ONE_RATE, Processor, Resampled
+from rtsep.runtime.timing import Durations, TimedStep
+
+LISTEN_S = 0.3
+"""Time for which a new model works unheard, beside its latency, in seconds."""
+CROSS_S = 0.05
+"""Duration of the cross-fade from model to model, in seconds."""
+_WARM_UP = 20
+
+Float64 = NDArray[np.float64]
+
+_samples = types.Array(types.float32, 2, "C")
+
+
+class Voice:
+    """One model at work: its engine, and what is heard, seen and recorded of it.
+
+    Parameters
+    ----------
+    engine
+        Works at the device's rate, on its input channels.
+    step
+        What the engine calls.
+    sample_rate
+        Of the device, in Hz.
+    out_channels
+        Of what is heard.
+    most
+        Samples of the longest block.
+
+    Attributes
+    ----------
+    mixer
+        Its controls may be changed while the stream runs.
+    scope
+        May be looked at while the stream runs.
+    hops
+        Time of one hop from input to output, resampling and mixing included.
+    recorder
+        Gets mixture and stems, if there is one.
+    tap
+        Gets the stems, if there is one.
+    """
+
+    def __init__(
+        self,
+        engine: Processor | Resampled,
+        step: TimedStep,
+        sample_rate: int,
+        out_channels: int,
+        most: int,
+    ) -> None:
+        sources, channels = len(engine.spec.sources), engine.channels
+        self.engine, self.step = engine, step
+        self.mixer = Mixer(sources, channels, out_channels, sample_rate, engine.latency_samples)
+        self.scope = Scope(sources, sample_rate)
+        self.hops = Durations()
+        self.recorder: Recorder | None = None
+        self.tap: Tap | None = None
+        self._stems = np.zeros((most, sources, channels), np.float32)
+        self._out = np.zeros((most, out_channels), np.float32)
+
+    def process(self, mixture: Float32) -> Float32:
+        """Separate the next samples (n, channels) and return what is heard, until the next call."""
+        n = len(mixture)
+        stems = self.engine.process(mixture, self._stems[:n])
+        self.scope.put(mixture, stems)
+        return self.mixer.process(mixture, stems, self._out[:n])
+
+    def record(self, mixture: Float32) -> None:
+        """Hand what was processed last to the recorder and the tap, if there are any."""
+        recorder, stems = self.recorder, self._stems[: len(mixture)]
+        if recorder is not None:
+            recorder.put(mixture, stems)
+        if self.tap is not None:
+            self.tap.put(stems)
+
+    def turn(
+        self,
+        block: int,
+        incoming: Cells,
+        outgoing: Cells,
+        progress: Int64,
+        busy_s: Float64,
+        most: Int64,
+    ) -> Turn | None:
+        """Put together what a compiled turn works on; None for a model that has to run in Python.
+
+        Parameters
+        ----------
+        block
+            Samples that are separated at once.
+        incoming, outgoing, progress, busy_s, most
+            As of `rtsep.realtime.compiled_loop.Turn`.
+        """
+        engine, rates = self.engine, ONE_RATE
+        if isinstance(engine, Resampled) and block <= engine.piece:
+            rates, engine = engine.rates, engine.engine
+        program = self.step.program
+        if program is None or not isinstance(engine, Engine):
+            return None
+        return Turn(
+            incoming,
+            outgoing,
+            np.zeros((block, engine.channels), np.float32),
+            self._stems[:block],
+            self._out[:block],
+            rates,
+            engine.buffers,
+            program,
+            self.mixer.controls,
+            self.scope.cells,
+            NO_TAP if self.tap is None else self.tap.tapped,
+            NO_TRACKS if self.recorder is None else self.recorder.tracks,
+            self.step.times.histogram,
+            self.hops.histogram,
+            progress,
+            busy_s,
+            most,
+            np.zeros(2, np.int64),
+        )
+
+    def warm_up(self, block: int) -> None:
+        """Run every path once, then start from nothing; not for the audio path."""
+        silence = np.zeros((block, self.engine.channels), np.float32)
+        for _ in range(_WARM_UP):
+            self.process(silence)
+        self.engine.reset()
+        self.mixer.reset()
+        self.step.times = Durations()
+
+    def silent_tail(self) -> Float32:
+        """(latency, sources, channels) of silence, in place of the stems still inside."""
+        return np.zeros((self.engine.latency_samples, *self._stems.shape[1:]), np.float32)
+
+
+@njit(types.void(_samples, types.float32[::1], types.int64[::1], _samples), cache=True)
+def cross(fresh: Float32, fade: Float32, cursor: Int64, out: Float32) -> None:
+    """Go over from ``out`` to ``fresh``, both (n, channels), in ``out``.
+
+    Parameters
+    ----------
+    fade
+        (length + 1,) from 0 to 1.
+    cursor
+        (1,): samples of the fade so far; negative before it begins.
+    """
+    length = fade.size - 1
+    for n in range(out.shape[0]):
+        cursor[0] = min(cursor[0] + 1, length)
+        share = fade[max(cursor[0], 0)]
+        for channel in range(out.shape[1]):
+            if share == 1.0:
+                out[n, channel] = fresh[n, channel]
+            else:
+                out[n, channel] += share * (fresh[n, channel] - out[n, channel])
+
+
+class Takeover:
+    """A voice on its way to take another's place.
+
+    Parameters
+    ----------
+    voice
+        Warmed up.
+    sample_rate
+        In Hz.
+    """
+
+    def __init__(self, voice: Voice, sample_rate: int) -> None:
+        self.voice = voice
+        self._fade = raised_cosine(max(1, round(CROSS_S * sample_rate)))
+        unheard = voice.engine.latency_samples + round(LISTEN_S * sample_rate)
+        self._cursor = np.full(1, -unheard, np.int64)
+
+    def process(self, mixture: Float32, out: Float32) -> None:
+        """Separate the next samples, and put into ``out``, what is heard so far, its share."""
+        cross(self.voice.process(mixture), self._fade, self._cursor, out)
+
+    @property
+    def complete(self) -> bool:
+        """Whether only the new voice is heard."""
+        return int(self._cursor[0]) == len(self._fade) - 1

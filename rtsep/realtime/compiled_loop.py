@@ -1,0 +1,206 @@
+"""A turn of the worker in one piece: samples from the device to samples for the device.
+
+Whoever holds the interpreter's lock may be held up itself: by other programs, or by a hypervisor
+that has no processor for it just now. A worker that needs the lock waits for that, whatever its
+priority. This one takes it only for what is out of the ordinary: see `OTHER`.
+
+Everything here is also done in Python, by the same kernels: in `rtsep.runtime.engine.Engine`,
+`rtsep.runtime.resampled.Resampled`, `rtsep.realtime.chain.Voice` and `rtsep.realtime.worker.Live`,
+for models that ONNX Runtime runs, and for what is out of the ordinary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numpy.typing import NDArray
+
+from rtsep.dsp import mixer, overlap_add, polyphase, timed_ring
+from rtsep.dsp.mixer import CONTROLS, Controls
+from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, acquire
+from rtsep.dsp.stft import BUFFERS, HOP, NONFINITE_IN, NONFINITE_OUT, POSITION, Buffers
+from rtsep.dsp.types import named
+from rtsep.realtime import monitor, recorder, stem_reader
+from rtsep.realtime.recorder import TRACKS, Tracks
+from rtsep.realtime.stem_reader import TAPPED, Tapped
+from rtsep.runtime import timing
+from rtsep.runtime.resampled import RATES, Rates
+from rtsep.runtime.tape import interpreter
+from rtsep.runtime.tape.interpreter import PROGRAM, SETTLED, Program
+from rtsep.runtime.timing import HISTOGRAM, Histogram
+
+NOTHING, DONE = 0, 1
+"""There was no block; there was one, or more."""
+OTHER = 2
+"""The next block is for Python: too much of a backlog, or a recording that does not take it."""
+
+PROCESSED = 0
+"""Of ``progress``: samples separated on the present device."""
+IN_TIME = 1
+"""Of ``progress``: time, in samples, of the last block that was not too late to be played."""
+ASKED = 2
+"""Of ``progress``: whether Python wants to do something."""
+
+
+class Turn(NamedTuple):
+    """Everything a turn works on."""
+
+    input: Cells
+    output: Cells
+    mixture: Float32
+    """(block, channels)"""
+    stems: Float32
+    """(block, sources, channels)"""
+    out: Float32
+    """(block, out channels)"""
+    rates: Rates
+    buffers: Buffers
+    program: Program
+    controls: Controls
+    scope: Cells
+    tapped: Tapped
+    tracks: Tracks
+    steps: Histogram
+    hops: Histogram
+    progress: Int64
+    busy_s: NDArray[np.float64]
+    """(1,)"""
+    most: Int64
+    """(2,): samples of a backlog, and how late it may be before it is dropped."""
+    instant: Int64
+    """(2,), see `rtsep.runtime.timing.clock`."""
+
+
+_samples = types.Array(types.float32, 2, "C")
+_stems = types.Array(types.float32, 3, "C")
+_counts = types.int64[::1]
+TURN = named(
+    Turn,
+    *(CELLS, CELLS, _samples, _stems, _samples, RATES, BUFFERS, PROGRAM, CONTROLS, CELLS),
+    *(TAPPED, TRACKS, HISTOGRAM, HISTOGRAM, _counts, types.float64[::1], _counts, _counts),
+)
+
+
+# Parts of one kernel: compiled on their own, each would be optimised with all it calls once more.
+_part = njit(inline="always")
+
+
+@_part
+def _heal(buffers: Buffers, program: Program, broken: int) -> None:
+    """Count ``broken`` frames, and reset the model for the streams that had them."""
+    buffers.cursors[NONFINITE_OUT] += broken
+    for stream in range(buffers.broken.size):
+        if buffers.broken[stream]:
+            buffers.broken[stream] = 0
+            program.known[stream] = 0
+            program.cursors[SETTLED] = 0
+
+
+@_part
+def _process(turn: Turn, block: Float32, out: Float32) -> int:
+    """Separate samples of the model's rate; return how often the model was called."""
+    own, cursors, calls, done = turn.buffers, turn.buffers.cursors, 0, 0
+    hop = cursors[HOP]
+    chunk = own.mixture.shape[1] * hop
+    while done < block.shape[0]:
+        position = cursors[POSITION]
+        count = min(chunk - position, block.shape[0] - done)
+        cursors[NONFINITE_IN] += overlap_add.push(
+            block, done, count, position, hop, own.history, own.analysis,
+            own.factors, own.twiddles, own.work, own.mixture,
+        )  # fmt: skip
+        cursors[POSITION] = (position + count) % chunk
+        if position + count == chunk:
+            start = timing.clock(turn.instant)
+            interpreter.step(turn.program)
+            timing.count(turn.steps, timing.clock(turn.instant) - start)
+            calls += 1
+        broken = overlap_add.pull(
+            own.sources, done, count, position, hop, own.synthesis,
+            own.factors, own.twiddles, own.work, own.overlap, own.ready, out, own.broken,
+        )  # fmt: skip
+        if broken:
+            _heal(own, turn.program, broken)
+        done += count
+    return calls
+
+
+@_part
+def _separate(turn: Turn) -> int:
+    """Make ``stems`` of ``mixture``; return how often the model was called."""
+    rates, block, made = turn.rates, turn.mixture, turn.stems
+    resampled = rates.mixture.shape[0] > 0
+    if resampled:
+        rates.replaced[0] += polyphase.push(rates.inward, turn.mixture)
+        count = polyphase.ready(rates.inward)
+        block, made = rates.mixture[:count], rates.stems[:count]
+        polyphase.pull(rates.inward, block)
+    calls = _process(turn, block, made)
+    if resampled:
+        width = made.shape[1] * made.shape[2]
+        polyphase.push(rates.outward, made.reshape(made.shape[0], width))
+        polyphase.pull(rates.outward, turn.stems.reshape(turn.stems.shape[0], width))
+    return calls
+
+
+@njit(types.int64(TURN, types.int64, types.int64), cache=True, nogil=True)
+def serve(turn: Turn, pause_us: int, rest_us: int) -> int:
+    """Separate the blocks that are there, and those that come, until Python asks or is needed.
+
+    Parameters
+    ----------
+    turn
+        Everything it works on.
+    pause_us
+        How long to sleep where there is no block, in microseconds; if 0, return then.
+    rest_us
+        How long no other block is expected after one has been found, in microseconds.
+
+    Returns
+    -------
+    int
+        `NOTHING`, `DONE` or `OTHER`.
+    """
+    incoming, outgoing, progress = turn.input.cursors, turn.output.cursors, turn.progress
+    n, status, expected = turn.mixture.shape[0], NOTHING, 0.0
+    while not progress[ASKED]:
+        start = incoming[READ, 0]
+        backlog = (incoming[WRITTEN, 0] - start) // n * n
+        if backlog <= 0:
+            if pause_us == 0:
+                break
+            left_us = int(1e6 * (expected - timing.clock(turn.instant)))
+            timed_ring.pause(max(left_us, pause_us))
+            continue
+        expected = timing.clock(turn.instant) + 1e-6 * rest_us
+        if outgoing[WRITTEN, 0] >= outgoing[READ, 0]:
+            progress[IN_TIME] = start
+        late = incoming[WRITTEN, 0] - progress[IN_TIME]
+        if backlog > turn.most[0] or late > turn.most[1] or not recorder.room(turn.tracks, backlog):
+            return OTHER
+        for _ in range(backlog // n):
+            if progress[ASKED]:
+                break
+            began = timing.clock(turn.instant)
+            timed_ring.copy(turn.input.data, start, turn.mixture)
+            acquire()
+            if incoming[WRITTEN, 0] - start > turn.input.data.shape[0]:
+                return OTHER  # it was overwritten meanwhile
+            start += n
+            incoming[READ, 0] = start
+            calls = _separate(turn)
+            monitor.keep(turn.scope.data, turn.scope.cursors, turn.mixture, turn.stems)
+            mixer.mix(turn.mixture, turn.stems, turn.controls, turn.out)
+            timed_ring.append(turn.output.data, turn.output.cursors, turn.out)
+            elapsed = timing.clock(turn.instant) - began
+            if calls:
+                timing.count(turn.hops, elapsed / calls)
+            turn.busy_s[0] += elapsed
+            stems = turn.stems.reshape(n, turn.stems.size // n)
+            recorder.put(turn.tracks, turn.mixture, stems)
+            stem_reader.put(turn.tapped, stems)
+            progress[PROCESSED] += n
+        status = DONE
+    return status

@@ -1,0 +1,1 @@
+"""A bundle and what runs it: the model's step, the engine around it, resampling, timing."""

@@ -1,0 +1,87 @@
+"""A graph laid out as a tape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx
+from onnx import numpy_helper
+
+from rtsep.runtime.graph_cost import drop_weights
+from rtsep.runtime.tape import interpreter
+from rtsep.runtime.tape.memory_plan import Places, Shape
+from rtsep.runtime.tape.operations import lay
+from rtsep.spec import Float32
+
+
+class Tape:
+    """A graph that can be run.
+
+    Parameters
+    ----------
+    model
+        Constants folded, every size fixed.
+    rings
+        Copies to keep of each state, by its name: more than the oldest that is read.
+    inputs
+        Which state an input of the graph reads, and how many runs back, by its name.
+
+    Attributes
+    ----------
+    memory
+        All numbers.
+    operations
+        (n, WIDTH) int64.
+
+    Raises
+    ------
+    NoTapeError
+        An operation is not known, or too irregular.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        rings: Mapping[str, int],
+        inputs: Mapping[str, tuple[str, int]],
+    ) -> None:
+        constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        del model.graph.value_info[:]  # whatever it says, the sizes are those of the operations
+        drop_weights(model)
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        shapes: dict[str, Shape] = {}
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        places = Places(shapes, constants)
+        for name, copies in rings.items():
+            places.values[f"next_{name}"] = places.ring(places.shape(f"next_{name}"), copies)
+        for name, (state, delay) in inputs.items():
+            places.values[name] = replace(places.values[f"next_{state}"], delay=delay)
+        for name in ("mixture", "sources"):
+            places.values[name] = places.new(places.shape(name))
+        wanted = {output.name for output in graph.output}
+        nodes = []
+        for node in reversed(graph.node):
+            if wanted.intersection(node.output):
+                wanted.update(node.input)
+                nodes.append(node)
+        for node in reversed(nodes):
+            lay(places, node)
+        self._values = places.values
+        self.memory: Float32 = places.memory()
+        self.operations, self.parameters = places.operations()
+
+    def run(self, turn: int) -> None:
+        """Run once."""
+        interpreter.run(self.memory, self.operations, self.parameters, turn)
+
+    def view(self, name: str) -> Float32:
+        """An input or output of the graph; a state's copies in a row, (copies, *shape)."""
+        value = self._values[name]
+        length = math.prod(value.shape)
+        if value.copies == 1:
+            return self.memory[value.base : value.base + length].reshape(value.shape)
+        cells = self.memory[value.base : value.base + value.copies * value.size]
+        return cells.reshape(value.copies, -1)[:, :length].reshape(value.copies, *value.shape)

@@ -1,0 +1,328 @@
+"""The kernel that runs a tape: no allocation, no lock, no Python."""
+
+from __future__ import annotations
+
+from math import exp, log, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+
+from rtsep.dsp.fft import Float32, Int64, array, inner, kernel
+from rtsep.dsp.types import named
+
+WIDTH = 32
+"""Numbers of an operation."""
+OP, OUT, LEFT, RIGHT, THIRD, SIZES, LEFT_STEPS, RIGHT_STEPS = 0, 1, 5, 9, 13, 17, 21, 25
+"""Where in an operation: its code; operands of four numbers each, see `place`; then sizes of the
+result and the operands' steps along each axis."""
+AXES = 4
+"""Of an operation at most, after those that can be joined have been."""
+
+BINARY = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3, "Max": 4, "Min": 5}
+UNARY = {
+    **{"Copy": 10, "Sqrt": 11, "Reciprocal": 12, "Neg": 13, "Exp": 14, "Log": 15, "Sigmoid": 16},
+    **{"Clip": 17, "LeakyRelu": 18, "Pow": 19, "Abs": 20, "Tanh": 21, "Softplus": 22},
+}
+SUM, PRODUCT = 30, 31
+CODES = {**BINARY, **UNARY, "Sum": SUM, "Product": PRODUCT}
+"""Operations by name. Clip takes two parameters, LeakyRelu and Pow one, Sum a factor."""
+
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+
+
+@inner
+def place(operation, at, turn):  # type: ignore[no-untyped-def]
+    """Where an operand begins: its base, and which of several copies of its size.
+
+    An operand is base, copies, size, delay: what was written ``delay`` turns ago lies in copy
+    ``(turn - delay) % copies``.
+    """
+    base, copies = operation[at], operation[at + 1]
+    if copies == 1:
+        return base
+    return base + ((turn - operation[at + 3]) % copies) * operation[at + 2]
+
+
+def _binary(apply: Any) -> Any:
+    """Make a loop for an operation on two operands."""
+    apply = inner(apply)
+
+    @inner
+    def rows(memory, out, left, right, size, left_step, right_step):  # type: ignore[no-untyped-def]
+        z = memory[out : out + size]
+        if left_step and right_step:
+            x, y = memory[left : left + size], memory[right : right + size]
+            for i in range(size):
+                z[i] = apply(x[i], y[i])
+        elif left_step:
+            x, b = memory[left : left + size], memory[right]
+            for i in range(size):
+                z[i] = apply(x[i], b)
+        elif right_step:
+            a, y = memory[left], memory[right : right + size]
+            for i in range(size):
+                z[i] = apply(a, y[i])
+        else:
+            c = apply(memory[left], memory[right])
+            for i in range(size):
+                z[i] = c
+
+    return rows
+
+
+_add = _binary(lambda a, b: a + b)
+_sub = _binary(lambda a, b: a - b)
+_mul = _binary(lambda a, b: a * b)
+_div = _binary(lambda a, b: a / b)
+_max = _binary(lambda a, b: a if a >= b or a != a else b)
+_min = _binary(lambda a, b: a if a <= b or a != a else b)
+
+
+@inner
+def _combine(code, memory, out, left, right, size, left_step, right_step):  # type: ignore[no-untyped-def]
+    if code == 0:
+        _add(memory, out, left, right, size, left_step, right_step)
+    elif code == 1:
+        _sub(memory, out, left, right, size, left_step, right_step)
+    elif code == 2:
+        _mul(memory, out, left, right, size, left_step, right_step)
+    elif code == 3:
+        _div(memory, out, left, right, size, left_step, right_step)
+    elif code == 4:
+        _max(memory, out, left, right, size, left_step, right_step)
+    else:
+        _min(memory, out, left, right, size, left_step, right_step)
+
+
+@inner
+def _change(code, memory, out, left, size, step, first, second):  # type: ignore[no-untyped-def]
+    """Do an operation on one operand; ``first`` and ``second`` are its parameters."""
+    z = memory[out : out + size]
+    if code == 10:
+        if step == 1:
+            x = memory[left : left + size]
+            for i in range(size):
+                z[i] = x[i]
+        else:
+            for i in range(size):
+                z[i] = memory[left + i * step]
+        return
+    x = memory[left : left + size]
+    if code == 11:
+        for i in range(size):
+            z[i] = sqrt(x[i])
+    elif code == 12:
+        for i in range(size):
+            z[i] = _ONE / x[i]
+    elif code == 13:
+        for i in range(size):
+            z[i] = -x[i]
+    elif code == 14:
+        for i in range(size):
+            z[i] = exp(x[i])
+    elif code == 15:
+        for i in range(size):
+            z[i] = log(x[i])
+    elif code == 16:
+        for i in range(size):
+            z[i] = _ONE / (_ONE + exp(-x[i]))
+    elif code == 17:
+        for i in range(size):
+            value = x[i]
+            value = first if value < first else value
+            z[i] = second if value > second else value
+    elif code == 18:
+        for i in range(size):
+            z[i] = x[i] if x[i] >= _ZERO else first * x[i]
+    elif code == 19:
+        if first == np.float32(2.0):
+            for i in range(size):
+                z[i] = x[i] * x[i]
+        else:
+            for i in range(size):
+                z[i] = np.float32(exp(first * log(x[i]))) if x[i] > _ZERO else x[i] ** first
+    elif code == 20:
+        for i in range(size):
+            z[i] = abs(x[i])
+    elif code == 21:
+        for i in range(size):
+            z[i] = np.tanh(x[i])
+    elif code == 22:
+        for i in range(size):
+            z[i] = np.float32(max(x[i], _ZERO) + np.log1p(exp(-abs(x[i]))))
+
+
+@inner
+def _sum(memory, out, left, count, length, after, factor):  # type: ignore[no-untyped-def]
+    """Sum (count, length, after) over the middle axis, times ``factor``."""
+    for i in range(count):
+        if after == 1:
+            x = memory[left + i * length : left + (i + 1) * length]
+            total = _ZERO
+            for j in range(length):
+                total += x[j]
+            memory[out + i] = total * factor
+        else:
+            z = memory[out + i * after : out + (i + 1) * after]
+            z[:] = _ZERO
+            for j in range(length):
+                at = left + (i * length + j) * after
+                x = memory[at : at + after]
+                for k in range(after):
+                    z[k] += x[k]
+            for k in range(after):
+                z[k] *= factor
+
+
+@inner
+def _product(memory, out, left, right, third, rows, inputs, outputs, rise):  # type: ignore[no-untyped-def]
+    """(rows, inputs) times (inputs, outputs), plus what lies at ``third`` if it is not negative.
+
+    ``rise`` is the step of that from row to row.
+    """
+    for row in range(rows):
+        z = memory[out + row * outputs : out + (row + 1) * outputs]
+        if third < 0:
+            z[:] = _ZERO
+        else:
+            c = memory[third + row * rise : third + row * rise + outputs]
+            for j in range(outputs):
+                z[j] = c[j]
+    k = 0
+    while k + 8 <= inputs:  # all rows use the same few weights before the next ones are read
+        at = right + k * outputs
+        w = memory[at : at + 8 * outputs].reshape(8, outputs)
+        for row in range(rows):
+            z = memory[out + row * outputs : out + (row + 1) * outputs]
+            x = memory[left + row * inputs + k : left + row * inputs + k + 8]
+            x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
+            for j in range(outputs):
+                z[j] += (
+                    (x0 * w[0, j] + x1 * w[1, j] + (x2 * w[2, j] + x3 * w[3, j]))
+                    + (x4 * w[4, j] + x5 * w[5, j] + (x6 * w[6, j] + x7 * w[7, j]))
+                )  # fmt: skip
+        k += 8
+    while k < inputs:
+        w1 = memory[right + k * outputs : right + (k + 1) * outputs]
+        for row in range(rows):
+            z = memory[out + row * outputs : out + (row + 1) * outputs]
+            x0 = memory[left + row * inputs + k]
+            for j in range(outputs):
+                z[j] += x0 * w1[j]
+        k += 1
+
+
+@kernel(types.void, array(1), array(2, types.int64), array(2), types.int64)
+def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> None:
+    """Run a tape once.
+
+    Parameters
+    ----------
+    memory
+        (values,): weights, states, inputs, everything between, outputs.
+    operations
+        (n, WIDTH), see `OP` and what follows.
+    parameters
+        (n, 2), two numbers for each.
+    turn
+        Counts the runs; choose the copies of states.
+    """
+    for i in range(operations.shape[0]):
+        operation = operations[i]
+        code = operation[OP]
+        out, left = place(operation, OUT, turn), place(operation, LEFT, turn)
+        n0, n1, n2 = operation[SIZES], operation[SIZES + 1], operation[SIZES + 2]
+        size = operation[SIZES + 3]
+        if code == PRODUCT:
+            right = place(operation, RIGHT, turn)
+            third = place(operation, THIRD, turn) if operation[THIRD] >= 0 else -1
+            for batch in range(n0):
+                _product(
+                    memory, out + batch * n1 * size, left + batch * operation[LEFT_STEPS],
+                    right + batch * operation[RIGHT_STEPS], third, n1, n2, size,
+                    operation[LEFT_STEPS + 1],
+                )  # fmt: skip
+        elif code == SUM:
+            _sum(memory, out, left, n1, n2, size, parameters[i, 0])
+        else:
+            a = operation[LEFT_STEPS : LEFT_STEPS + AXES]
+            b = operation[RIGHT_STEPS : RIGHT_STEPS + AXES]
+            binary = code < 10
+            right = place(operation, RIGHT, turn) if binary else left
+            for i0 in range(n0):
+                for i1 in range(n1):
+                    for i2 in range(n2):
+                        x = left + i0 * a[0] + i1 * a[1] + i2 * a[2]
+                        if binary:
+                            y = right + i0 * b[0] + i1 * b[1] + i2 * b[2]
+                            _combine(code, memory, out, x, y, size, a[3], b[3])
+                        else:
+                            _change(
+                                code, memory, out, x, size, a[3], parameters[i, 0], parameters[i, 1]
+                            )
+                        out += size
+
+
+TURN, TURNS = 0, 1
+"""Of ``cursors``: runs so far, modulo how many there are until all copies of states come round."""
+OLDEST = 2
+"""Of ``cursors``: runs after which a state is not read any more."""
+SETTLED = 3
+"""Of ``cursors``: whether no stream would read from before its reset."""
+BASE, COPIES, COPY_STEP, STREAM_STEP, SIZE, CALLS = range(6)
+"""Of a read of a state: where its copies begin in the memory, how many there are, steps from one to
+the next and from stream to stream, size of a stream's, and how many runs ago it was written."""
+
+
+class Program(NamedTuple):
+    """A tape with its states, which forget. Without operations, another runs the graph on them."""
+
+    memory: Float32
+    operations: Int64
+    parameters: Float32
+    reads: Int64
+    """(n, 6), see `BASE` and what follows."""
+    known: Int64
+    """(streams,), runs since the reset of each."""
+    cursors: Int64
+
+
+PROGRAM = named(
+    Program,
+    *(array(1), array(2, types.int64), array(2)),
+    *(array(2, types.int64), array(1, types.int64), array(1, types.int64)),
+)
+
+
+@kernel(types.void, PROGRAM)
+def forget(program: Program) -> None:
+    """Clear what the next run would read from before a stream's reset.
+
+    No more than the run reads anyway: to clear all at once, tens of megabytes for some models,
+    would be a missed deadline.
+    """
+    memory, reads, known, cursors = program.memory, program.reads, program.known, program.cursors
+    settled = 1
+    for stream in range(known.size):
+        if known[stream] < cursors[OLDEST]:
+            for i in range(reads.shape[0]):
+                read = reads[i]
+                if read[CALLS] > known[stream]:
+                    copy = (cursors[TURN] - read[CALLS]) % read[COPIES]
+                    start = read[BASE] + copy * read[COPY_STEP] + stream * read[STREAM_STEP]
+                    memory[start : start + read[SIZE]] = _ZERO
+            known[stream] += 1
+            if known[stream] < cursors[OLDEST]:
+                settled = 0
+    cursors[SETTLED] = settled
+
+
+@kernel(types.void, PROGRAM)
+def step(program: Program) -> None:
+    """Run a program once, and go on to its next turn."""
+    cursors = program.cursors
+    if not cursors[SETTLED]:
+        forget(program)
+    run(program.memory, program.operations, program.parameters, cursors[TURN])
+    cursors[TURN] = (cursors[TURN] + 1) % cursors[TURNS]

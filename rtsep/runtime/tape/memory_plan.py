@@ -1,0 +1,224 @@
+"""Where the values of a graph lie in one memory, and the operations between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsep.runtime.tape.interpreter import AXES, CODES, WIDTH
+from rtsep.spec import Float32
+
+Shape = tuple[int, ...]
+
+MAX_VALUES = 1 << 26
+"""Of weights, states and all between: 256 MB."""
+_ALIGN = 16  # float32: a line of the cache
+
+
+class NoTapeError(ValueError):
+    """A graph that can't be laid out; the message says which of its operations is in the way."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a value lies; see `rtsep.runtime.tape.interpreter.place`.
+
+    Attributes
+    ----------
+    shape
+        Of the value, which is contiguous.
+    base, copies, size, delay
+        Of the four numbers, the first two choose where; ``size`` is that of one copy.
+    """
+
+    shape: Shape
+    base: int
+    copies: int = 1
+    size: int = 0
+    delay: int = 0
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int]:
+        """As an operation holds it."""
+        return self.base, self.copies, self.size, self.delay
+
+
+class Places:
+    """Values placed so far, and the operations that make them.
+
+    Parameters
+    ----------
+    shapes
+        Of values by their names, as far as known.
+    constants
+        Values that are known; placed where an operation uses them.
+
+    Attributes
+    ----------
+    values
+        Where values lie, by their names.
+    """
+
+    def __init__(self, shapes: dict[str, Shape], constants: dict[str, NDArray[np.float32]]) -> None:
+        self.shapes, self.constants = shapes, constants
+        self.values: dict[str, Operand] = {}
+        self._end = 0
+        self._filled: list[tuple[int, NDArray[np.float32]]] = []
+        self._rows: list[list[int]] = []
+        self._parameters: list[tuple[float, float]] = []
+
+    def memory(self) -> Float32:
+        """Make the memory, with the constants in it and zeros elsewhere."""
+        memory = np.zeros(self._end, np.float32)
+        for base, values in self._filled:
+            memory[base : base + values.size] = values.reshape(-1)
+        return memory
+
+    def operations(self) -> tuple[NDArray[np.int64], Float32]:
+        """(n, WIDTH) and (n, 2), as `rtsep.runtime.tape.interpreter.run` takes them."""
+        rows = np.array(self._rows, np.int64).reshape(-1, WIDTH)
+        return rows, np.array(self._parameters, np.float32).reshape(-1, 2)
+
+    def take(self, values: int) -> int:
+        """Give room for so many numbers: where it begins."""
+        if self._end + values > MAX_VALUES:
+            raise NoTapeError(f"more than {MAX_VALUES} numbers")
+        base, self._end = self._end, self._end + aligned(values)
+        return base
+
+    def new(self, shape: Shape) -> Operand:
+        """Place a value."""
+        return Operand(shape, self.take(math.prod(shape)))
+
+    def ring(self, shape: Shape, copies: int) -> Operand:
+        """Place several copies of a value, one behind the other."""
+        size = aligned(math.prod(shape))
+        return Operand(shape, self.take(copies * size), copies, size)
+
+    def shape(self, name: str) -> Shape:
+        """Return the shape of a value that has one."""
+        shape = self.shapes.get(name)
+        if shape is None or 0 in shape:
+            raise NoTapeError(f"the shape of {name!r} is not known")
+        return shape
+
+    def result(self, name: str, shape: Shape) -> Operand:
+        """Where a node's output goes: to an output of the graph, or to a new place."""
+        if name not in self.values:
+            self.values[name] = self.new(shape)
+        elif self.values[name].shape != shape:
+            raise NoTapeError(f"{name!r} is of shape {shape}, not {self.values[name].shape}")
+        self.shapes[name] = shape
+        return self.values[name]
+
+    def operand(self, name: str) -> Operand:
+        """Return where a value lies; a constant is placed now."""
+        if name not in self.values:
+            self.values[name] = self.fill(self.constant(name))
+        return self.values[name]
+
+    def fill(self, values: NDArray[np.float32]) -> Operand:
+        """Place a constant."""
+        if values.dtype != np.float32:
+            raise NoTapeError(f"a constant is of {values.dtype}")
+        placed = self.new(values.shape)
+        self._filled.append((placed.base, values))
+        return placed
+
+    def constant(self, name: str) -> NDArray[np.float32]:
+        """Return a value that must be known."""
+        if name not in self.constants:
+            raise NoTapeError(f"{name!r} must be a constant")
+        return self.constants[name]
+
+    def whole(self, name: str) -> list[int]:
+        """Return whole numbers that must be known."""
+        return [int(n) for n in self.constant(name).reshape(-1)]
+
+    def emit(
+        self,
+        code: int,
+        operands: list[Operand | None],
+        sizes: list[int],
+        left: list[int] | None = None,
+        right: list[int] | None = None,
+        parameters: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        """Add an operation, see `rtsep.runtime.tape.interpreter.OP` and what follows."""
+        row = [code]
+        for k in range(4):
+            operand = operands[k] if k < len(operands) else None
+            row += (-1, 1, 0, 0) if operand is None else operand.numbers
+        row += [*sizes, *(left or [0] * AXES), *(right or [0] * AXES)]
+        self._rows.append(row + [0] * (WIDTH - len(row)))
+        self._parameters.append(parameters)
+
+    def copy(self, out: Operand, source: Operand, steps: list[int], shape: Shape) -> None:
+        """Add an operation that copies, walking through the source in other steps."""
+        sizes, (left,) = joined(shape, [steps])
+        self.emit(CODES["Copy"], [out, source], sizes, left)
+
+    def same(self, name: str, source: Operand, shape: Shape) -> None:
+        """Let ``name`` be ``source`` in another shape: nothing moves, unless it must."""
+        if math.prod(shape) != math.prod(source.shape):
+            raise NoTapeError(f"{name!r} is of shape {shape}, and made of {source.shape}")
+        if name in self.values:  # an output of the graph
+            self.copy(self.result(name, shape), source, strides(source.shape), source.shape)
+        else:
+            self.values[name] = replace(source, shape=shape)
+
+    def part(self, name: str, whole: str, begins: list[int]) -> None:
+        """Let ``name`` be the part of a value from ``begins`` on."""
+        source, shape = self.operand(whole), self.shape(name)
+        ends = [begin + size for begin, size in zip(begins, shape, strict=True)]
+        if len(shape) != len(source.shape) or any(map(int.__gt__, ends, source.shape)):
+            raise NoTapeError(f"no part of {source.shape} from {begins} on is {shape}")
+        steps = strides(source.shape)
+        moved = replace(source, base=source.base + sum(map(int.__mul__, begins, steps)))
+        first = next((k for k, size in enumerate(shape) if size != 1), len(shape))
+        if shape[first + 1 :] == source.shape[first + 1 :]:  # one piece
+            self.same(name, replace(moved, shape=shape), shape)
+        else:
+            self.copy(self.result(name, shape), moved, steps, shape)
+
+
+def aligned(values: int) -> int:
+    """Round up to whole lines of the cache."""
+    return -(-max(values, 1) // _ALIGN) * _ALIGN
+
+
+def strides(shape: Shape) -> list[int]:
+    """Steps of a contiguous value along its axes."""
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def spread(shape: Shape, to: Shape) -> list[int]:
+    """Steps of a contiguous value that is broadcast."""
+    steps = [step if size > 1 else 0 for step, size in zip(strides(shape), shape, strict=True)]
+    return [0] * (len(to) - len(shape)) + steps
+
+
+def joined(shape: Shape, steps: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """Join neighbouring axes that all operands walk through as one, down to `AXES`."""
+    sizes: list[int] = []
+    walked: list[list[int]] = [[] for _ in steps]
+    for axis, size in enumerate(shape):
+        if size == 1:
+            continue
+        if sizes and all(w[-1] == s[axis] * size for w, s in zip(walked, steps, strict=True)):
+            sizes[-1] *= size
+            for w, s in zip(walked, steps, strict=True):
+                w[-1] = s[axis]
+        else:
+            sizes.append(size)
+            for w, s in zip(walked, steps, strict=True):
+                w.append(s[axis])
+    if len(sizes) > AXES:
+        raise NoTapeError(f"an operation over {len(sizes)} axes")
+    missing = AXES - len(sizes)
+    if missing == AXES:
+        return [1] * AXES, [[0] * (AXES - 1) + [1] for _ in steps]
+    return [1] * missing + sizes, [[0] * missing + w for w in walked]

@@ -1,0 +1,280 @@
+"""The operations of ONNX graphs that a tape knows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from rtsep.runtime.tape import interpreter
+from rtsep.runtime.tape.interpreter import BINARY, CODES, UNARY
+from rtsep.runtime.tape.memory_plan import NoTapeError, Places, joined, spread, strides
+
+_SAME = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"}
+_MAX_PARTS = 64
+
+
+def lay(places: Places, node: onnx.NodeProto) -> None:
+    """Place what a node gives, and add the operations that make it.
+
+    Raises
+    ------
+    NoTapeError
+        It is not known, or too irregular.
+    """
+    kind, name = node.op_type, node.output[0]
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if node.domain not in ("", "ai.onnx"):
+        raise NoTapeError(f"{kind} of {node.domain} is not known")
+    if kind == "Constant":
+        places.constants[name] = numpy_helper.to_array(attributes["value"])
+    elif kind in _SAME:
+        places.same(name, places.operand(node.input[0]), places.shape(name))
+    elif kind in BINARY and len(node.input) == 2:
+        _binary(places, kind, node)
+    elif kind in UNARY or kind in ("Relu", "PRelu"):
+        _unary(places, kind, node, attributes)
+    elif kind in ("ReduceMean", "ReduceSum"):
+        _reduce(places, kind, node, attributes)
+    elif kind in ("MatMul", "Gemm"):
+        _product(places, kind, node, attributes)
+    elif kind == "Concat":
+        _concat(places, node, attributes["axis"])
+    elif kind == "Split":
+        at = 0
+        axis = attributes["axis"] % len(places.operand(node.input[0]).shape)
+        for part in node.output:
+            begins = [0] * len(places.shape(part))
+            begins[axis] = at
+            at += places.shape(part)[axis]
+            places.part(part, node.input[0], begins)
+    elif kind == "Slice":
+        _slice(places, node)
+    elif kind == "Transpose":
+        source = places.operand(node.input[0])
+        order = attributes["perm"]
+        steps = [strides(source.shape)[axis] for axis in order]
+        shape = tuple(source.shape[axis] for axis in order)
+        places.copy(places.result(name, shape), source, steps, shape)
+    elif kind == "Expand":
+        source = places.operand(node.input[0])
+        shape = np.broadcast_shapes(source.shape, places.shape(name))
+        places.copy(places.result(name, shape), source, spread(source.shape, shape), shape)
+    elif kind == "Gather":
+        _gather(places, node, attributes.get("axis", 0))
+    elif kind == "Pad":
+        _pad(places, node, attributes)
+    elif kind == "MaxPool":
+        _pool(places, node, attributes)
+    else:
+        raise NoTapeError(f"{kind} is not known")
+
+
+def _binary(places: Places, kind: str, node: onnx.NodeProto) -> None:
+    left, right = map(places.operand, node.input)
+    shape = np.broadcast_shapes(left.shape, right.shape)
+    sizes, (a, b) = joined(shape, [spread(x.shape, shape) for x in (left, right)])
+    places.emit(BINARY[kind], [places.result(node.output[0], shape), left, right], sizes, a, b)
+
+
+def _unary(places: Places, kind: str, node: onnx.NodeProto, attributes: dict[str, float]) -> None:
+    parameters = 0.0, 0.0
+    if kind == "Clip":
+        ends = [*node.input[1:], "", ""][:2]
+        low, high = (places.constant(end).item() if end else math.inf for end in ends)
+        parameters = low if ends[0] else -math.inf, high
+    elif kind == "LeakyRelu":
+        parameters = attributes.get("alpha", 0.01), 0.0
+    elif kind == "Relu":
+        kind = "LeakyRelu"
+    elif kind in ("PRelu", "Pow"):
+        number = places.constant(node.input[1])
+        if number.size != 1:
+            raise NoTapeError(f"{kind} by more than one number")
+        kind, parameters = "LeakyRelu" if kind == "PRelu" else kind, (number.item(), 0.0)
+    source = places.operand(node.input[0])
+    size = math.prod(source.shape)
+    out = places.result(node.output[0], source.shape)
+    places.emit(UNARY[kind], [out, source], [1, 1, 1, size], [0, 0, 0, 1], None, parameters)
+
+
+def _reduce(
+    places: Places, kind: str, node: onnx.NodeProto, attributes: dict[str, list[int]]
+) -> None:
+    source = places.operand(node.input[0])
+    rank = len(source.shape)
+    listed = places.whole(node.input[1]) if len(node.input) > 1 else attributes.get("axes", [])
+    axes = sorted(axis % rank for axis in listed) or list(range(rank))
+    if axes != list(range(axes[0], axes[-1] + 1)):
+        raise NoTapeError(f"{kind} over axes that are apart")
+    before, after = source.shape[: axes[0]], source.shape[axes[-1] + 1 :]
+    length = math.prod(source.shape[axes[0] : axes[-1] + 1])
+    sizes = [1, math.prod(before), length, math.prod(after)]
+    factor = 1 / length if kind == "ReduceMean" else 1.0
+    kept = (1,) * len(axes) if attributes.get("keepdims", 1) else ()
+    out = places.result(node.output[0], (*before, *kept, *after))
+    places.emit(CODES["Sum"], [out, source], sizes, None, None, (factor, 0.0))
+
+
+def _product(places: Places, kind: str, node: onnx.NodeProto, attributes: dict[str, float]) -> None:
+    left, third, rise = places.operand(node.input[0]), None, 0
+    if kind == "Gemm":
+        factors = {attributes.get(name, 1.0) for name in ("alpha", "beta")}
+        if attributes.get("transA") or factors != {1.0}:
+            raise NoTapeError("Gemm with factors")
+        if attributes.get("transB"):
+            weights = np.ascontiguousarray(places.constant(node.input[1]).T)
+            right = places.fill(weights)
+        else:
+            right = places.operand(node.input[1])
+    else:
+        right = places.operand(node.input[1])
+    if min(len(left.shape), len(right.shape)) < 2:
+        raise NoTapeError("MatMul of vectors")
+    (rows, inputs), outputs = left.shape[-2:], right.shape[-1]
+    if right.shape[-2] != inputs:
+        raise NoTapeError(f"{kind} of {left.shape} and {right.shape}")
+    shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), rows, outputs)
+    batches = math.prod(left.shape[:-2])
+    if math.prod(right.shape[:-2]) == 1:
+        rows, batches, step = rows * batches, 1, 0
+    elif left.shape[:-2] == right.shape[:-2]:
+        step = inputs * outputs
+    else:
+        raise NoTapeError("MatMul that spreads its left side")
+    if kind == "Gemm" and len(node.input) > 2 and node.input[2]:
+        third = places.operand(node.input[2])
+        size = math.prod(third.shape)
+        if size not in (outputs, rows * outputs):
+            raise NoTapeError("Gemm that spreads what it adds")
+        rise = outputs if size == rows * outputs and rows > 1 else 0
+    out = places.result(node.output[0], shape)
+    sizes = [batches, rows, inputs, outputs]
+    steps = [rows * inputs, rise, 0, 0], [step, 0, 0, 0]
+    places.emit(interpreter.PRODUCT, [out, left, right, third], sizes, *steps)
+
+
+def _concat(places: Places, node: onnx.NodeProto, axis: int) -> None:
+    sources = [places.operand(name) for name in node.input]
+    axis %= len(sources[0].shape)
+    joined = sum(source.shape[axis] for source in sources)
+    before, after = sources[0].shape[:axis], sources[0].shape[axis + 1 :]
+    if any((s.shape[:axis], s.shape[axis + 1 :]) != (before, after) for s in sources):
+        raise NoTapeError("Concat of parts that do not fit")
+    out = places.result(node.output[0], (*before, joined, *after))
+    outer, rest = math.prod(out.shape[:axis]), math.prod(out.shape[axis:])
+    if outer * len(node.input) > _MAX_PARTS:
+        raise NoTapeError("Concat of too many parts")
+    at = 0
+    for source in sources:
+        width = math.prod(source.shape[axis:])
+        for k in range(outer):
+            part = replace(out, base=out.base + k * rest + at)
+            piece = replace(source, base=source.base + k * width)
+            places.emit(CODES["Copy"], [part, piece], [1, 1, 1, width], [0, 0, 0, 1])
+        at += width
+
+
+def _slice(places: Places, node: onnx.NodeProto) -> None:
+    shape = places.operand(node.input[0]).shape
+    begins, given = [0] * len(shape), places.whole(node.input[1])
+    axes = places.whole(node.input[3]) if len(node.input) > 3 else list(range(len(given)))
+    if len(node.input) > 4 and set(places.whole(node.input[4])) != {1}:
+        raise NoTapeError("Slice in steps")
+    for axis, begin in zip(axes, given, strict=True):
+        size = shape[axis % len(shape)]
+        begins[axis % len(shape)] = min(max(begin + size if begin < 0 else begin, 0), size)
+    places.part(node.output[0], node.input[0], begins)
+
+
+def _gather(places: Places, node: onnx.NodeProto, axis: int) -> None:
+    """Take one index of an axis, a row of neighbours, or several rows, each at equal distances."""
+    source, indices = places.operand(node.input[0]), places.constant(node.input[1])
+    axis %= len(source.shape)
+    before, after = source.shape[:axis], source.shape[axis + 1 :]
+    shape = (*before, *indices.shape, *after)
+    rows = _rows(indices.reshape(-1).astype(np.int64) % source.shape[axis])
+    if len(rows) == 1 and rows[0][1] == 1:
+        part = f"{node.output[0]} with its axis"
+        first, _, count = rows[0]
+        places.shapes[part] = (*before, count, *after)
+        places.part(part, node.input[0], [first * (k == axis) for k in range(len(source.shape))])
+        places.same(node.output[0], places.values[part], shape)
+        return
+    outer, width = math.prod(before), math.prod(after)
+    if outer > 1 and len(rows) > 1:
+        raise NoTapeError("Gather of indices that are apart, in several parts")
+    out = places.result(node.output[0], shape)
+    at = out.base
+    for first, distance, count in rows:
+        piece = replace(source, base=source.base + first * width)
+        steps = [0, source.shape[axis] * width, distance * width, 1]
+        sizes = [1, outer, count, width]
+        places.emit(CODES["Copy"], [replace(out, base=at), piece], sizes, steps)
+        at += count * width
+
+
+def _rows(numbers: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Cut numbers into rows at equal distances: where each begins, the distance, how many."""
+    distances, at = np.diff(numbers), 0
+    rows: list[tuple[int, int, int]] = []
+    while at < len(numbers):
+        if len(rows) == _MAX_PARTS:
+            raise NoTapeError("Gather of too many indices that are apart")
+        distance = int(distances[at]) if at < len(distances) else 1
+        others = np.flatnonzero(distances[at:] != distance)
+        count = int(others[0]) + 1 if len(others) else len(numbers) - at
+        rows.append((int(numbers[at]), distance, count))
+        at += count
+    return rows
+
+
+def _pad(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> None:
+    source = places.operand(node.input[0])
+    value = places.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
+    pads = places.whole(node.input[1])
+    rank = len(source.shape)
+    constant = attributes.get("mode", b"constant") == b"constant"
+    if not constant or np.any(value) or len(node.input) > 3 or min(pads) < 0:
+        raise NoTapeError("Pad with anything but zeros")
+    padded = [axis for axis in range(rank) if pads[axis] or pads[rank + axis]]
+    if len(padded) > 1 or node.output[0] in places.values:
+        raise NoTapeError("Pad of several axes")
+    axis = padded[0] if padded else rank - 1
+    size = pads[axis] + source.shape[axis] + pads[rank + axis]
+    rows, width = math.prod(source.shape[:axis]), math.prod(source.shape[axis + 1 :])
+    if rows > _MAX_PARTS:
+        raise NoTapeError("Pad of too many rows")
+    out = places.new((*source.shape[:axis], size, *source.shape[axis + 1 :]))
+    length = source.shape[axis] * width
+    for row in range(rows):  # nothing is ever written beside them
+        part = replace(out, base=out.base + (row * size + pads[axis]) * width)
+        piece = replace(source, base=source.base + row * length)
+        places.emit(CODES["Copy"], [part, piece], [1, 1, 1, length], [0, 0, 0, 1])
+    places.values[node.output[0]] = out
+
+
+def _pool(places: Places, node: onnx.NodeProto, attributes: dict[str, list[int]]) -> None:
+    """Take the largest of every few neighbours along the axis before the last."""
+    source = places.operand(node.input[0])
+    *outer, rows, width = source.shape
+    count = attributes["kernel_shape"][0]
+    plain = {"kernel_shape": [count, 1], "strides": [count, 1], "pads": [0] * 4}
+    usual = {"dilations": [1, 1], "ceil_mode": 0, "storage_order": 0, "auto_pad": b"NOTSET"}
+    given = {"strides": [1, 1], "pads": [0] * 4, **usual, **attributes}
+    if given != plain | usual or len(node.output) > 1:
+        raise NoTapeError("MaxPool of anything but neighbours along the axis before the last")
+    if not 2 <= count <= _MAX_PARTS or rows % count:
+        raise NoTapeError(f"MaxPool of {rows} by {count}")
+    out = places.result(node.output[0], (*outer, rows // count, width))
+    sizes = [1, 1, math.prod(out.shape[:-1]), width]
+    apart, dense = [0, 0, count * width, 1], [0, 0, width, 1]
+    largest, steps = source, apart
+    for k in range(1, count):
+        neighbour = replace(source, base=source.base + k * width)
+        places.emit(BINARY["Max"], [out, largest, neighbour], sizes, steps, apart)
+        largest, steps = out, dense

@@ -1,0 +1,138 @@
+"""Measured, not assumed: hop times and real-time factor, gathered without allocating."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numpy.typing import NDArray
+
+from rtsep.dsp.types import INT64_POINTER, named
+from rtsep.runtime.tape.interpreter import Program
+from rtsep.spec import Float32, Step
+
+_FIRST_S = 1e-7
+_PER_DECADE = 200  # a resolution of 1.2 %
+_DECADES = 8
+_TOTAL, _MAX, _COUNT = 0, 1, 2
+
+_instant = types.int64[::1]
+_external: Any = types.ExternalFunction  # numba's own annotations do not fit
+if sys.platform == "win32":
+    _read_clock: Any = _external("QueryPerformanceCounter", types.int32(INT64_POINTER))
+    _TICK_S = time.get_clock_info("perf_counter").resolution
+
+    @njit(types.float64(_instant), cache=True)
+    def clock(instant: NDArray[np.int64]) -> float:
+        """Time of `time.perf_counter`, for kernels; ``instant``, (2,), is where it is put."""
+        _read_clock(instant.ctypes)
+        return float(instant[0] * _TICK_S)
+
+else:
+    _read_clock = _external("clock_gettime", types.int32(types.int32, INT64_POINTER))
+    _MONOTONIC = int(time.CLOCK_MONOTONIC)
+
+    @njit(types.float64(_instant), cache=True)
+    def clock(instant: NDArray[np.int64]) -> float:
+        """Time of `time.perf_counter`, for kernels; ``instant``, (2,), is where it is put."""
+        _read_clock(_MONOTONIC, instant.ctypes)
+        return float(instant[0] + 1e-9 * instant[1])
+
+
+class Histogram(NamedTuple):
+    """What kernels count durations in."""
+
+    cells: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    """(3,): all of them and the longest, in seconds, and how many."""
+
+
+HISTOGRAM = named(Histogram, types.int64[::1], types.float64[::1])
+
+
+@njit(types.void(HISTOGRAM, types.float64), cache=True)
+def count(histogram: Histogram, seconds: float) -> None:
+    """Count one duration."""
+    cells, sums = histogram
+    cell = int(_PER_DECADE * math.log10(max(seconds, _FIRST_S) / _FIRST_S))
+    cells[min(cell, cells.size - 1)] += 1
+    sums[_TOTAL] += seconds
+    sums[_MAX] = max(sums[_MAX], seconds)
+    sums[_COUNT] += 1
+
+
+class Durations:
+    """A histogram of durations with logarithmic cells, from 0.1 us to 10 s.
+
+    Attributes
+    ----------
+    histogram
+        Where they are counted; a kernel may do that, too.
+    """
+
+    def __init__(self) -> None:
+        cells = np.zeros(_PER_DECADE * _DECADES + 1, np.int64)
+        self.histogram = Histogram(cells, np.zeros(3))
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        count(self.histogram, seconds)
+
+    @property
+    def count(self) -> int:
+        """Durations so far."""
+        return int(self.histogram.sums[_COUNT])
+
+    @property
+    def total_s(self) -> float:
+        """All of them together."""
+        return float(self.histogram.sums[_TOTAL])
+
+    @property
+    def max_s(self) -> float:
+        """The longest."""
+        return float(self.histogram.sums[_MAX])
+
+    def percentile_s(self, percent: float) -> float:
+        """Upper edge of the cell that holds the percentile; 0 if nothing was counted."""
+        if not self.count:
+            return 0.0
+        cell = int(np.searchsorted(np.cumsum(self.histogram.cells), self.count * percent / 100))
+        return min(_FIRST_S * 10 ** ((cell + 1) / _PER_DECADE), self.max_s)
+
+    def summary_us(self) -> dict[str, float]:
+        """Median, p99, p99.9 and maximum in microseconds."""
+        named = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
+        figures = {name: self.percentile_s(percent) * 1e6 for name, percent in named.items()}
+        return {name: round(us, 1) for name, us in {**figures, "max": self.max_s * 1e6}.items()}
+
+
+class TimedStep:
+    """A step that records how long each of its calls takes; otherwise the step itself.
+
+    Attributes
+    ----------
+    program
+        What a kernel may run in place of a call, if there is such a thing.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self.mixture: Float32 = step.mixture
+        self.sources: Float32 = step.sources
+        self.program: Program | None = getattr(step, "program", None)
+        self.times = Durations()
+
+    def __call__(self) -> None:
+        """Call and time the step."""
+        start = time.perf_counter()
+        self._step()
+        self.times.add(time.perf_counter() - start)
+
+    def reset(self, stream: int | None = None) -> None:
+        """Reset the step; the times go on."""
+        self._step.reset(stream)

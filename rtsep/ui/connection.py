@@ -1,0 +1,139 @@
+"""One WebSocket, whatever it is for: what is said goes out by its urgency, and never piles up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from rtsep.runtime.bundle import BundleError
+from rtsep.ui.guard import Allowance
+from rtsep.ui.protocol import ProtocolError
+
+HELLO_S = 5.0
+"""A browser that has not said hello by then is not one of ours."""
+PICTURES_HZ = 30.0
+STATUS_S = 0.5
+COMMANDS_HZ = 100.0
+"""Commands per second; twice as many at once."""
+_UNREAD = 64
+"""Texts that may wait for a browser that does not read."""
+
+_POLICY, _FAULT = 1008, 1011  # codes of RFC 6455
+
+
+class Talk:
+    """Serve a WebSocket until either side ends it.
+
+    Parameters
+    ----------
+    connection
+        Of a browser that may have a session.
+
+    Attributes
+    ----------
+    undelivered
+        Answers dropped because the network was too slow.
+    """
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self.connection = connection
+        self.undelivered = 0
+        self._commands = Allowance(COMMANDS_HZ, 2 * COMMANDS_HZ)
+        self._unsent: deque[bytes] = deque()
+        self._texts: deque[str] = deque()
+        self._pictures: deque[bytes] = deque(maxlen=2)
+        self._any = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve it; whatever the browser does ends this session only.
+
+        Raises
+        ------
+        Exception
+            The server failed; the browser has been told so.
+        """
+        code, reason = _FAULT, "the server failed"
+        try:
+            await self.serve()
+        except ConnectionClosed:
+            pass
+        except (ProtocolError, BundleError) as error:
+            code, reason = _POLICY, str(error)
+        except TimeoutError:
+            code, reason = _POLICY, "nothing came for too long"
+        finally:
+            await self.connection.close(code, reason.encode()[:120].decode(errors="ignore"))
+
+    async def serve(self) -> None:
+        """Serve it; what kind of session it is."""
+        raise NotImplementedError
+
+    async def hello(self) -> str:
+        """Return the first message."""
+        async with asyncio.timeout(HELLO_S):
+            message = await self.connection.recv()
+        if not isinstance(message, str):
+            raise ProtocolError("a session begins with hello")
+        return message
+
+    def allow_command(self) -> None:
+        """Count a command.
+
+        Raises
+        ------
+        ProtocolError
+            There are too many.
+        """
+        if not self._commands.take():
+            raise ProtocolError("too many commands")
+
+    def say(self, kind: str, **message: Any) -> None:
+        """Send a text; dropped where commands that are answered come faster than they are read."""
+        if len(self._texts) < _UNREAD:
+            self._texts.append(json.dumps({"type": kind, **message}))
+        self._any.set()
+
+    def answer(self, sound: bytes, most: int) -> None:
+        """Send sound, before all else; of more than ``most`` that wait, the oldest are dropped."""
+        if len(self._unsent) >= most:
+            self._unsent.popleft()
+            self.undelivered += 1
+        self._unsent.append(sound)
+        self._any.set()
+
+    def show(self, picture: bytes) -> None:
+        """Send a picture, after all else; older ones that still wait are dropped."""
+        self._pictures.append(picture)
+        self._any.set()
+
+    async def send(self) -> None:
+        """Send what there is, for ever."""
+        while True:
+            await self._any.wait()
+            self._any.clear()
+            while self._unsent or self._texts or self._pictures:
+                if self._unsent:
+                    await self.connection.send(self._unsent.popleft())
+                elif self._texts:
+                    await self.connection.send(self._texts.popleft())
+                else:
+                    await self.connection.send(self._pictures.popleft())
+
+
+async def first(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all until the first one ends, and raise what it raised."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

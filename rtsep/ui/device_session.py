@@ -1,0 +1,179 @@
+"""A stream of the server's own sound card in browsers: any number look on and turn its knobs.
+
+The sound never comes here. What is shown is read from what the worker leaves behind; what is turned
+are the arrays that it looks at anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+
+from rtsep import weights
+from rtsep.realtime.control import Control as StreamControl
+from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
+from rtsep.ui.protocol import (
+    Command,
+    Control,
+    ProtocolError,
+    Record,
+    SwitchModel,
+    described,
+    encode_spectra,
+    parse_command,
+    parse_watch,
+)
+from rtsep.ui.spectra import BANDS, COLUMNS_HZ, Spectra, peaks_to_bytes
+
+MOST_WAITING = 8
+"""Changes of model, device or recording that may wait for each other; more are refused."""
+
+
+class Station:
+    """A running stream that browsers may look at and change.
+
+    Parameters
+    ----------
+    stream
+        Fulfils what they ask for.
+    notice
+        Returns when the last sentence was said, and the sentence; of what the stream's user reads.
+    """
+
+    def __init__(self, stream: StreamControl, notice: Callable[[], tuple[float, str]]) -> None:
+        self.stream, self.notice = stream, notice
+        bundle = stream.loaded.bundle
+        self._models = {name: name for name in weights.names()}
+        if bundle.path is not None and bundle.metadata["name"] not in self._models:
+            self._models[bundle.metadata["name"]] = str(bundle.path)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a page needs to know before it has a session."""
+        return {"models": list(self._models), "device": self.stream.live.device.name}
+
+    def session(self, connection: ServerConnection) -> Watch:
+        """Make a session of one who looks on."""
+        return Watch(connection, self)
+
+    @property
+    def devices(self) -> list[str]:
+        """What may be asked for; names of what is known, never paths."""
+        return ["default", "demo", *self.stream.inputs]
+
+    def obey(self, command: Command) -> str:
+        """Do what a browser asks for, or say why not."""
+        stream = self.stream
+        if isinstance(command, Control):
+            live = stream.live
+            done = [command.set(v.mixer, v.engine.spec.sources) for v in live.voices]
+            return "" if done[0] else "the present model has no such source"
+        if stream.waiting >= MOST_WAITING:
+            return "the last changes are not over yet"
+        if isinstance(command, Record):
+            stream.record(command.on)
+        elif isinstance(command, SwitchModel):
+            if command.name not in self._models:
+                return f"there is no such model; there are: {', '.join(self._models)}"
+            stream.switch_model(self._models[command.name])
+        else:
+            if command.name not in self.devices:
+                return "there is no such device"
+            stream.switch_device(command.name)
+        return ""
+
+
+class Watch(Talk):
+    """Show a browser the stream, and do what it asks for.
+
+    Parameters
+    ----------
+    connection
+        Of a browser that may have a session.
+    station
+        The stream.
+    """
+
+    def __init__(self, connection: ServerConnection, station: Station) -> None:
+        super().__init__(connection)
+        self._station, self._live = station, station.stream.live
+
+    async def serve(self) -> None:
+        """Serve it."""
+        parse_watch(await self.hello())
+        self._noticed, _ = self._station.notice()
+        if not self._station.stream.waiting:  # it takes a while, and others may just have asked
+            self._station.stream.look_for_inputs()
+        self._meet()
+        await first(self._receive(), self.send(), self._draw(), self._report())
+
+    async def _receive(self) -> None:
+        while True:
+            message = await self.connection.recv()
+            if isinstance(message, bytes):
+                raise ProtocolError("nobody's sound but the server's is separated here")
+            self.allow_command()
+            problem = self._station.obey(parse_command(message))
+            if problem:
+                self.say("problem", text=problem)
+
+    def _meet(self) -> None:
+        """Begin with the model at work."""
+        self._voice = voice = self._live.voice
+        spec, late = voice.engine.spec, voice.engine.latency_samples
+        self._spectra = Spectra(voice.scope, spec.sample_rate / 2, late)
+        self._controls = described(voice.mixer)
+        self.say(
+            "ready",
+            model=self._station.stream.loaded.name,
+            sources=spec.sources,
+            controls=self._controls,
+            bands=BANDS,
+            columns_hz=COLUMNS_HZ,
+            top_hz=self._spectra.top_hz,
+        )
+        self._tell()
+
+    async def _draw(self) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(1 / PICTURES_HZ)
+            if self._live.voice is not self._voice:
+                self._meet()
+            controls = described(self._voice.mixer)
+            if controls != self._controls:
+                self._controls = controls
+                self.say("controls", **controls)
+            columns = await asyncio.to_thread(self._spectra.columns)
+            if len(columns):
+                number += len(columns)
+                self.show(encode_spectra(number, peaks_to_bytes(self._spectra.peaks), columns))
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_S)
+            said, sentence = self._station.notice()
+            if said != self._noticed:
+                self._noticed = said
+                self.say("notice", text=sentence)
+            self._tell()
+
+    def _tell(self) -> None:
+        live, stream = self._live, self._station.stream
+        device, recorder = live.device, live.recorder
+        late_ms = 1000 * device.stats().late / device.sample_rate
+        self.say(
+            "status",
+            **live.figures(),
+            model=stream.loaded.name,
+            device=device.name,
+            devices=self._station.devices,
+            sample_rate=device.sample_rate,
+            latency_ms={**live.latency.terms_ms, "off": late_ms},
+            away=not live.running,
+            busy=stream.busy,
+            recording=recorder is not None,
+            not_recording=recorder is not None and recorder.error is not None,
+        )
