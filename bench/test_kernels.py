@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bench.test_engine import HOP, WINDOW, PassThrough, noise
+from rtsep.dsp.overlap_add import Frames
 from rtsep.dsp.polyphase import Polyphase
 from rtsep.dsp.ring import Ring
-from rtsep.dsp.stft import Frames
 from rtsep.runtime.engine import Engine
 from rtsep.spec import Spec
 

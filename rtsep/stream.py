@@ -22,7 +22,7 @@ from rtsep.devices.portaudio.client import Process
 from rtsep.latency import StreamLatency
 from rtsep.realtime.stem_reader import Tap
 from rtsep.realtime.worker import Live
-from rtsep.runtime.loaded import Loaded
+from rtsep.runtime.pipeline import Loaded
 from rtsep.spec import Float32
 
 LOUDEST_DB = 24.0

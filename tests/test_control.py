@@ -17,7 +17,7 @@ from rtsep.files.readers import read_all
 from rtsep.realtime.control import Control, carry_over
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import Live
-from rtsep.runtime.loaded import Loaded
+from rtsep.runtime.pipeline import Loaded
 from tests import models
 from tests.test_live import SPEC, noise
 from tests.test_voice import OTHER

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from rtsep import weights
 from rtsep.cli import main
 from rtsep.cli.doctor import line
-from rtsep.diagnostics import doctor, facts
+from rtsep.diagnostics import doctor
 from rtsep.diagnostics.doctor import Finding
 from rtsep.diagnostics.selftest import Outcome, delay, selftest
 from rtsep.errors import DeviceError, LostError
@@ -101,7 +101,7 @@ def test_a_cache_that_cannot_be_kept_is_told(
 def test_two_runtimes_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = doctor.versions()
     assert finding.ok and "numpy" in finding.text and "Python 3" in finding.text
-    monkeypatch.setattr(facts, "version", lambda name: "1.2.3")
+    monkeypatch.setattr(doctor, "version", lambda name: "1.2.3")
     (finding,) = doctor.versions()
     assert not finding.ok and "uninstall" in finding.fix
 

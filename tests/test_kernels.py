@@ -80,8 +80,8 @@ def pull_arguments(stft: bool, position: int, count: int) -> list[Any]:
 @pytest.mark.parametrize(("position", "count"), [(0, 4), (4, 5), (3, 9), (0, 12), (12, 0)])
 def test_push_equals_its_python(stft: bool, position: int, count: int) -> None:
     compiled, python = (push_arguments(stft, position, count) for _ in range(2))
-    replaced = overlap_add.push(*compiled)
-    assert replaced == overlap_add.push.py_func(*python) == (2 if count else 0)
+    replaced = overlap_add.analyse(*compiled)
+    assert replaced == overlap_add.analyse.py_func(*python) == (2 if count else 0)
     for ours, theirs in zip(compiled, python, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -90,8 +90,8 @@ def test_push_equals_its_python(stft: bool, position: int, count: int) -> None:
 @pytest.mark.parametrize(("position", "count"), [(0, 4), (3, 6), (9, 9), (0, 18), (18, 0)])
 def test_pull_equals_its_python(stft: bool, position: int, count: int) -> None:
     compiled, python = (pull_arguments(stft, position, count) for _ in range(2))
-    broken = overlap_add.pull(*compiled)
-    assert broken == overlap_add.pull.py_func(*python) == int(position + count == 18)
+    broken = overlap_add.overlap_add(*compiled)
+    assert broken == overlap_add.overlap_add.py_func(*python) == int(position + count == 18)
     assert compiled[-1].tolist() == [0, broken]
     for ours, theirs in zip(compiled, python, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -99,7 +99,7 @@ def test_pull_equals_its_python(stft: bool, position: int, count: int) -> None:
 
 @pytest.mark.parametrize("make", [push_arguments, pull_arguments])
 def test_other_dtypes_and_layouts_are_refused(make: Any) -> None:
-    kernel = {push_arguments: overlap_add.push, pull_arguments: overlap_add.pull}[make]
+    kernel = {push_arguments: overlap_add.analyse, pull_arguments: overlap_add.overlap_add}[make]
     good = make(True, 0, 4)
     for index, argument in enumerate(good):
         if not isinstance(argument, np.ndarray):
@@ -118,5 +118,5 @@ def test_no_bad_value_survives_vectorisation(bad: float, at: int) -> None:
     out, window = np.ones((256, 1, 1), np.float32), np.ones(1024, np.float32)
     plan = fft.plan(1024)
     rings = overlap, ready, out, np.zeros(1, np.int64)
-    assert overlap_add.pull(sources, 0, 256, 0, 256, window, *plan, *rings) == 1
+    assert overlap_add.overlap_add(sources, 0, 256, 0, 256, window, *plan, *rings) == 1
     assert np.all(out == 0)

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rtsep.realtime.chain import Pool
 from rtsep.realtime.monitor import Scope
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import Separator
 from rtsep.runtime.resampled import around
 from rtsep.ui import protocol
-from rtsep.ui.chain import Chain, Pool
 from rtsep.ui.guard import Allowance, Guard, GuardError, is_loopback, token_for
 from rtsep.ui.protocol import Control, Hello, ProtocolError, Record, SwitchDevice, SwitchModel
-from rtsep.ui.session_worker import BACKLOG_S, Worker
+from rtsep.ui.session_worker import BACKLOG_S, BrowserChain, Worker
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, LEVELS_DB, Spectra, hertz, mel
 from tests import models
 from tests.test_cli import refused
@@ -201,7 +201,7 @@ def sound(frames: int, hello: Hello) -> Any:
 def test_a_chain_is_engine_and_mixer(pool: Pool, rate: int, channels: int) -> None:
     hello = Hello(rate, channels, 384, "f32")
     frames = sound(40, hello)
-    chain = Chain(pool.default, pool, hello)
+    chain = BrowserChain(pool.default, pool, hello)
     assert chain.control(Control("gain", "noise", -6.0))
     assert chain.control(Control("mute", "noise", False))
     assert not chain.control(Control("gain", "drums", -6.0))
@@ -221,7 +221,7 @@ def test_a_chain_is_engine_and_mixer(pool: Pool, rate: int, channels: int) -> No
 
 
 def test_a_model_of_two_channels_hears_one(pool: Pool) -> None:
-    chain = Chain("music", pool, Hello(44100, 1, 441, "f32"))
+    chain = BrowserChain("music", pool, Hello(44100, 1, 441, "f32"))
     out = chain.process(np.full((441, 1), 0.1, np.float32), np.empty((441, 1), np.float32))
     assert out.shape == (441, 1) and np.all(np.isfinite(out))
     chain.close()
@@ -233,9 +233,9 @@ class Heard:
 
     def __init__(self, pool: Pool, hello: Hello) -> None:
         self.answers: dict[int, Any] = {}
-        self.switched: list[tuple[Chain, int]] = []
+        self.switched: list[tuple[BrowserChain, int]] = []
         self.hello = hello
-        chain = Chain(pool.default, pool, hello)
+        chain = BrowserChain(pool.default, pool, hello)
         self.worker = Worker(hello, chain, self.take, lambda *said: self.switched.append(said))
 
     def take(self, answer: bytes) -> None:
@@ -297,7 +297,7 @@ def test_a_backlog_is_dropped_at_once(pool: Pool) -> None:
 def test_models_change_without_a_click(heard: Heard, pool: Pool) -> None:
     time_s = np.arange(128 * 200) / 16000
     tone = (0.5 * np.sin(2 * np.pi * 200 * time_s)).astype(np.float32).reshape(200, 128, 1)
-    other = Chain("chandna-speech", pool, heard.hello)
+    other = BrowserChain("chandna-speech", pool, heard.hello)
     for number, frame in enumerate(tone):
         if number == 50:
             heard.worker.control(Control("bypass", "", True))
@@ -317,7 +317,7 @@ def test_models_change_without_a_click(heard: Heard, pool: Pool) -> None:
 
 
 def test_another_model_keeps_the_controls_of_its_sources(heard: Heard, pool: Pool) -> None:
-    chain, same = heard.worker.chain, Chain("chandna-speech", pool, heard.hello)
+    chain, same = heard.worker.chain, BrowserChain("chandna-speech", pool, heard.hello)
     for change in (
         Control("gain", "speech", -6.0),
         Control("mute", "speech", True),
@@ -330,7 +330,7 @@ def test_another_model_keeps_the_controls_of_its_sources(heard: Heard, pool: Poo
     assert protocol.described(same.mixer) == {
         "gains_db": [-6.0, 0.0], "muted": [True, False], "soloed": [False, True], "bypass": True,
     }  # fmt: skip
-    other = Chain("speakers", pool, heard.hello)
+    other = BrowserChain("speakers", pool, heard.hello)
     other.go_on_from(chain)
     assert protocol.described(other.mixer) == {
         "gains_db": [0.0, 0.0], "muted": [False, True], "soloed": [False, False], "bypass": True,

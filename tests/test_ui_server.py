@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rtsep.realtime.chain import Pool
 from rtsep.ui import protocol
-from rtsep.ui.chain import Chain, Pool
+from rtsep.ui.session_worker import BrowserChain
 from tests.ui_client import HELLO, greeting, noise, session
 
 pytest.importorskip("websockets")
@@ -197,7 +198,7 @@ def test_strangers_are_left_outside_and_a_session_does_not_notice(address: str) 
     assert status["dropped"] == status["lost"] == status["undelivered"] == 0, told
     assert told["pictures"] > 12 * 20
     # Every sample is what the same model, engine and mixer give alone.
-    chain = Chain(MODEL, Pool(MODEL), HELLO)
+    chain = BrowserChain(MODEL, Pool(MODEL), HELLO)
     wanted = hashlib.sha256()
     for number, sound in enumerate(noise(told["frames"])):
         wanted.update(protocol.encode(number, chain.process(sound, np.empty_like(sound)), HELLO))

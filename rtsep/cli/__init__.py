@@ -60,9 +60,9 @@ class _Lazy(click.Group):
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from rtsep.diagnostics.facts import text
+        from rtsep.diagnostics.doctor import version_text
 
-        click.echo(text())
+        click.echo(version_text())
         ctx.exit()
 
 

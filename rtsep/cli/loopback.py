@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rtsep.cli import fail
-from rtsep.cli.opening import device_options
+from rtsep.cli.options import device_options
 from rtsep.cli.report import write_json
 from rtsep.devices.device import DeviceError
 from rtsep.devices.loopback import SWEEPS, measure

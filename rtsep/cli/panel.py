@@ -79,8 +79,8 @@ class Panel:
 
     def serve(self, model: str | None) -> None:
         """Separate what browsers bring, until Ctrl-C."""
+        from rtsep.realtime.chain import Pool
         from rtsep.ui.browser_session import Browsers
-        from rtsep.ui.chain import Pool
         from rtsep.ui.server import Server
 
         pool = Pool(model, spare=self._sessions)

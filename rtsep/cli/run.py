@@ -15,12 +15,10 @@ from rich.console import Console
 
 from rtsep import weights
 from rtsep.cli import fail, presets
-from rtsep.cli.choosing import Choice, choose, model_options
-from rtsep.cli.finish import finish, make_folder
-from rtsep.cli.opening import device_options
+from rtsep.cli.options import Choice, choose, device_options, model_options
 from rtsep.cli.panel import Panel
 from rtsep.cli.presets import Scene, SceneError
-from rtsep.cli.report import Report
+from rtsep.cli.report import Report, finish, make_folder
 from rtsep.cli.terminal.bindings import Desk
 from rtsep.cli.terminal.loop import Notices, watch
 from rtsep.devices.device import Device, DeviceError, listing
@@ -36,7 +34,7 @@ from rtsep.realtime.recorder import Takes
 from rtsep.realtime.scheduling import HINT
 from rtsep.realtime.worker import Live
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.loaded import Loaded
+from rtsep.runtime.pipeline import Loaded
 from rtsep.spec import Float32
 from rtsep.stream import linear_gains
 

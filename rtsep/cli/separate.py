@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from rtsep.cli import fail
-from rtsep.cli.choosing import Choice, choose, model_options, read_all
+from rtsep.cli.options import Choice, choose, model_options, read_all
 from rtsep.files.readers import AudioFileError, AudioInfo, blocks, info, stem_path
 from rtsep.files.writers import StemWriter
 from rtsep.learned.decoder import UPDATES, Penalty, fit

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from rtsep.cli.opening import device_options
+from rtsep.cli.options import device_options
 from rtsep.cli.panel import Panel
 from rtsep.devices.open import DEFAULT
 

@@ -1,18 +1,20 @@
-"""What may be wrong with an installation, and what to do about it."""
+"""What a copy of rtsep is made of, what may be wrong with it, and what to do about it."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rtsep.devices.portaudio.client import Process
-from rtsep.diagnostics import facts
 from rtsep.errors import DeviceError
+from rtsep.version import __version__
 
 KERNELS = (
     *("dsp.fft", "dsp.overlap_add", "dsp.polyphase", "dsp.ring", "dsp.timed_ring", "dsp.mixer"),
@@ -23,6 +25,9 @@ KERNELS = (
 """Modules with compiled code."""
 FOLDER_HINT = "set NUMBA_CACHE_DIR to a folder that can be written, so that nothing is compiled at "
 FOLDER_HINT += "every start"
+RUNTIMES = "onnxruntime-gpu", "onnxruntime"
+"""Packages that bring ONNX Runtime: installed side by side, each breaks the other."""
+_PACKAGES = "numpy", "numba", *RUNTIMES, "onnx", "soundfile", "soxr", "sounddevice"
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,47 @@ def examine() -> Iterator[Finding]:
             )
 
 
+def packages() -> dict[str, str]:
+    """Versions of the installed packages that rtsep runs on, by name."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """Python and the platform."""
+    return (
+        f"Python {platform.python_version()} ({platform.python_implementation()}), "
+        f"{platform.system()} {platform.release()}, {platform.machine()}"
+    )
+
+
+def version_text() -> str:
+    """What ``rtsep --version`` prints."""
+    from rtsep.devices.portaudio import library
+
+    try:
+        sound = library.version()
+    except DeviceError:
+        sound = "PortAudio is missing"
+    listed = ", ".join(f"{name} {number}" for name, number in packages().items())
+    return "\n".join((f"rtsep, version {__version__}", machine(), listed, sound))
+
+
 def versions() -> Iterator[Finding]:
     """Look for the packages rtsep runs on."""
-    found = facts.packages()
-    both = [name for name in facts.RUNTIMES if name in found]
+    found = packages()
+    both = [name for name in RUNTIMES if name in found]
     fix = ""
     if len(both) > 1:
         fix = "pip uninstall onnxruntime onnxruntime-gpu, then install rtsep again: each breaks the"
         fix += " other"
     listed = ", ".join(f"{name} {number}" for name, number in found.items())
-    yield Finding("versions", f"{facts.machine()}; {listed}", fix)
+    yield Finding("versions", f"{machine()}; {listed}", fix)
 
 
 def kernels() -> Iterator[Finding]:

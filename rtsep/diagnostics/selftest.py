@@ -17,7 +17,7 @@ from rtsep.files.readers import read_all
 from rtsep.latency import StreamLatency
 from rtsep.realtime.stem_reader import Tap
 from rtsep.realtime.worker import Live
-from rtsep.runtime.loaded import Loaded
+from rtsep.runtime.pipeline import Loaded
 
 SPEECH = Path(__file__).parents[1] / "demo-speech.flac"
 SECONDS = 3.0

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from rtsep.dsp import mixer, overlap_add, polyphase, timed_ring
 from rtsep.dsp.mixer import CONTROLS, Controls
+from rtsep.dsp.overlap_add import BUFFERS, HOP, NONFINITE_IN, NONFINITE_OUT, POSITION, Buffers
 from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, acquire
-from rtsep.dsp.stft import BUFFERS, HOP, NONFINITE_IN, NONFINITE_OUT, POSITION, Buffers
 from rtsep.dsp.types import named
 from rtsep.realtime import monitor, recorder, stem_reader
 from rtsep.realtime.recorder import TRACKS, Tracks
@@ -107,7 +107,7 @@ def _process(turn: Turn, block: Float32, out: Float32) -> int:
     while done < block.shape[0]:
         position = cursors[POSITION]
         count = min(chunk - position, block.shape[0] - done)
-        cursors[NONFINITE_IN] += overlap_add.push(
+        cursors[NONFINITE_IN] += overlap_add.analyse(
             block, done, count, position, hop, own.history, own.analysis,
             own.factors, own.twiddles, own.work, own.mixture,
         )  # fmt: skip
@@ -117,7 +117,7 @@ def _process(turn: Turn, block: Float32, out: Float32) -> int:
             interpreter.step(turn.program)
             timing.count(turn.steps, timing.clock(turn.instant) - start)
             calls += 1
-        broken = overlap_add.pull(
+        broken = overlap_add.overlap_add(
             own.sources, done, count, position, hop, own.synthesis,
             own.factors, own.twiddles, own.work, own.overlap, own.ready, out, own.broken,
         )  # fmt: skip

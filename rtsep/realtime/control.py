@@ -20,7 +20,7 @@ from rtsep.files.readers import AudioFileError
 from rtsep.realtime.chain import Voice
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import Live
-from rtsep.runtime.loaded import Loaded
+from rtsep.runtime.pipeline import Loaded
 
 POLL_S = 0.1
 """Between two looks for a request, or at the stream, in seconds."""

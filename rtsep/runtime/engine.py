@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtsep.dsp.stft import NONFINITE_IN, NONFINITE_OUT, POSITION, Frames
+from rtsep.dsp.overlap_add import NONFINITE_IN, NONFINITE_OUT, POSITION, Frames
 from rtsep.latency import Latency
 from rtsep.spec import Float32, Spec, Step, check_array
 
@@ -124,11 +124,11 @@ class Engine:
         while done < n:
             position = int(self._cursors[POSITION])
             count = min(self._chunk - position, n - done)
-            self._cursors[NONFINITE_IN] += self._frames.push(block, done, count, position)
+            self._cursors[NONFINITE_IN] += self._frames.analyse(block, done, count, position)
             self._cursors[POSITION] = (position + count) % self._chunk
             if position + count == self._chunk:
                 self._step()
-            broken = self._frames.pull(out, done, count, position)
+            broken = self._frames.overlap_add(out, done, count, position)
             if broken:
                 self._heal(broken)
             done += count

@@ -8,8 +8,8 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 
+from rtsep.realtime.chain import Pool
 from rtsep.runtime.bundle import BundleError
-from rtsep.ui.chain import Chain, Pool
 from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
 from rtsep.ui.guard import Allowance
 from rtsep.ui.protocol import (
@@ -25,7 +25,7 @@ from rtsep.ui.protocol import (
     parse_command,
     parse_hello,
 )
-from rtsep.ui.session_worker import Worker
+from rtsep.ui.session_worker import BrowserChain, Worker
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, peaks_to_bytes
 
 SILENT_S = 30.0
@@ -87,7 +87,9 @@ class Session(Talk):
         loop = asyncio.get_running_loop()
         self._loop, self._sound = loop, hello
         most = max(2, round(UNSENT_S * hello.sample_rate / hello.frame))
-        chain = await asyncio.to_thread(Chain, hello.model or self._pool.default, self._pool, hello)
+        chain = await asyncio.to_thread(
+            BrowserChain, hello.model or self._pool.default, self._pool, hello
+        )
         self._worker = worker = Worker(
             hello,
             chain,
@@ -134,13 +136,13 @@ class Session(Talk):
 
     async def _load(self, name: str) -> None:
         try:
-            chain = await asyncio.to_thread(Chain, name, self._pool, self._sound)
+            chain = await asyncio.to_thread(BrowserChain, name, self._pool, self._sound)
         except (BundleError, ValueError) as error:
             self.say("problem", text=str(error))
         else:
             self._worker.switch(chain)
 
-    def _switched(self, before: Chain, number: int) -> None:
+    def _switched(self, before: BrowserChain, number: int) -> None:
         self._start(asyncio.to_thread(before.close))
         self._ready(number)
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 import numpy as np
 
 from rtsep.realtime import scheduling
+from rtsep.realtime.chain import Pool, SessionChain
 from rtsep.runtime.timing import Durations
 from rtsep.spec import Float32
-from rtsep.ui.chain import Chain
 from rtsep.ui.protocol import Control, Hello, ProtocolError, decode, encode
+from rtsep.ui.spectra import Spectra
 
 BACKLOG_S = 0.25
 """Sound that may wait for the worker; more is dropped at once, since it is too late by then."""
@@ -21,6 +22,27 @@ WARM_UP_S = 0.5
 """How long a new model listens beside the present one before it is heard."""
 FADE_S = 0.05
 """From one model to the next."""
+
+
+class BrowserChain(SessionChain):
+    """What separates the sound of a browser, and draws it.
+
+    Parameters
+    ----------
+    name, pool
+        As of `rtsep.realtime.chain.SessionChain`.
+    hello
+        The session's sound.
+    """
+
+    def __init__(self, name: str, pool: Pool, hello: Hello) -> None:
+        super().__init__(name, pool, hello.sample_rate, hello.channels, hello.frame)
+        late = self.engine.latency_samples
+        self.spectra = Spectra(self.scope, self.spec.sample_rate / 2, late)
+
+    def control(self, change: Control) -> bool:
+        """Set the mixer; tell whether there is such a source."""
+        return change.set(self.mixer, self.spec.sources)
 
 
 class Worker:
@@ -59,9 +81,9 @@ class Worker:
     def __init__(
         self,
         hello: Hello,
-        chain: Chain,
+        chain: BrowserChain,
         deliver: Callable[[bytes], None],
-        on_switch: Callable[[Chain, int], None],
+        on_switch: Callable[[BrowserChain, int], None],
     ) -> None:
         self.chain = chain
         self.answered = self.dropped = self.lost = 0
@@ -69,7 +91,7 @@ class Worker:
         self.times = Durations()
         self.error: BaseException | None = None
         self._hello, self._deliver, self._on_switch = hello, deliver, on_switch
-        self._next: Chain | None = None
+        self._next: BrowserChain | None = None
         self._heard = 0  # samples that the next chain has heard
         self._most = max(2, round(BACKLOG_S * hello.sample_rate / hello.frame))
         self._queue: deque[tuple[int, bytes]] = deque()
@@ -125,7 +147,7 @@ class Worker:
             coming.control(change)
         return self.chain.control(change)
 
-    def switch(self, chain: Chain) -> None:
+    def switch(self, chain: BrowserChain) -> None:
         """Go on with another chain; not while `switching`."""
         chain.go_on_from(self.chain)
         self._heard = 0

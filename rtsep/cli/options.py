@@ -1,4 +1,4 @@
-"""What --model, --sources, --rest and --learn-noise choose: one bundle for `run` and `separate`."""
+"""Options that several commands share: how a device is opened, and which model separates."""
 
 from __future__ import annotations
 
@@ -14,6 +14,26 @@ from rtsep.learned import live
 from rtsep.learned.source import LearnedError, Source, check_name, read
 from rtsep.runtime.bundle import Bundle
 
+_DEVICE_OPTIONS = (
+    click.option("-o", "--output", metavar="OUT", help="Output device, like --device."),
+    click.option("--channels", type=click.IntRange(1, 64), default=1, help="Input channels; 1."),
+    click.option(
+        "--block", type=click.IntRange(16, 8192), default=128, help="Samples per device block; 128."
+    ),
+    click.option(
+        "--buffer",
+        type=click.FloatRange(0.0, 500.0),
+        default=10.0,
+        metavar="MS",
+        help="Time the worker may take for a block, part of the latency; 10.",
+    ),
+)
+
+
+def device_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that, with --device, say how a device is opened."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_DEVICE_OPTIONS), command)
+
 
 class Choice(TypedDict):
     """The options of `model_options` as a command gets them."""
@@ -25,7 +45,7 @@ class Choice(TypedDict):
     steps: int | None
 
 
-_OPTIONS = (
+_MODEL_OPTIONS = (
     click.option("-m", "--model", help="Shipped model's name, or a bundle's path."),
     click.option(
         "--sources",
@@ -54,7 +74,7 @@ _OPTIONS = (
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say what separates."""
-    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
+    return reduce(lambda decorated, option: option(decorated), reversed(_MODEL_OPTIONS), command)
 
 
 def read_all(paths: str) -> list[Source]:
