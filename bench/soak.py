@@ -23,10 +23,10 @@ import onnx
 from rtsep.devices.fake import Away, Bad, Blocks, Event, FakeDevice, Hold, Rate
 from rtsep.realtime.reconnect import Comeback
 from rtsep.realtime.recorder import Recorder
-from rtsep.realtime.worker import Live
+from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.bundle import describe, parse
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.timing import TimedStep
 from rtsep.spec import Float32, Spec
 
@@ -59,7 +59,7 @@ def waiting(latency: int, channels: int, gain: float) -> TimedStep:
     named = "name", "model", "training", "licence", "quality", "version"
     for key, text in describe(_spec(latency), dict.fromkeys(named, "waiting")).items():
         model.metadata_props.add(key=key, value=text)
-    return TimedStep(Separator(parse(model.SerializeToString()), channels))
+    return TimedStep(ModelStep(parse(model.SerializeToString()), channels))
 
 
 def _spec(latency: int) -> Spec:
@@ -68,12 +68,12 @@ def _spec(latency: int) -> Spec:
 
 def live(
     device: FakeDevice, latency: int, gain: float = 1.0, recorder: Recorder | None = None
-) -> Live:
+) -> StreamWorker:
     """Return a stream on a made-up device, to be driven by it."""
     channels = device.input.width
     step = waiting(latency, channels, gain)
     engine = Engine(step, _spec(latency), channels, device.block)
-    stream = Live(device, engine, step, np.ones(1, np.float32), recorder)
+    stream = StreamWorker(device, engine, step, np.ones(1, np.float32), recorder)
     device.start()
     return stream
 
@@ -226,7 +226,7 @@ def faults(script: list[Event]) -> dict[str, int]:
     comeback = Comeback(
         stream,
         lambda _: None,
-        lambda rate: Engine(stream.voice.step, _spec(480), block=block),
+        lambda rate: Engine(stream.chain.step, _spec(480), block=block),
         lambda rate, latency: None,
         give_up_s=None,
     )

@@ -24,7 +24,7 @@ from rtsep import weights
 from rtsep.files.readers import MAX_CHANNELS, RATES_HZ
 from rtsep.latency import StreamLatency
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
 from rtsep.runtime.resampled import stream_latency
 from rtsep.spec import Float32
@@ -70,7 +70,7 @@ class Separation:
         self.channels = _channels(channels)
         self.sample_rate = spec.sample_rate if sample_rate is None else _rate(sample_rate)
         self.block = block
-        step = Separator(bundle, spec.streams(self.channels))
+        step = ModelStep(bundle, spec.streams(self.channels))
         self._engine = engine_for(step, spec, self.channels, self.sample_rate, block)
         self.latency: StreamLatency = stream_latency(self._engine, self.sample_rate)
         self._flat = self.channels == 1
@@ -250,7 +250,7 @@ def separate(samples: ArrayLike, sample_rate: int, model: str | Path | None = No
         row, channel = np.argwhere(~finite)[0]
         raise SoundError(f"sample {row} of channel {channel} is not a finite number")
     engine = engine_for(
-        Separator(bundle, spec.streams(channels)), spec, channels, _rate(sample_rate)
+        ModelStep(bundle, spec.streams(channels)), spec, channels, _rate(sample_rate)
     )
     stems = np.empty((len(mixture), len(spec.sources), channels), np.float32)
     blocks = (mixture[first : first + BLOCK] for first in range(0, len(mixture), BLOCK))

@@ -21,8 +21,8 @@ from rtsep.devices.open import DEFAULT, open_device
 from rtsep.devices.portaudio.client import Process
 from rtsep.latency import StreamLatency
 from rtsep.realtime.stem_reader import Tap
-from rtsep.realtime.worker import Live
-from rtsep.runtime.pipeline import Loaded
+from rtsep.realtime.worker import StreamWorker
+from rtsep.runtime.pipeline import LoadedModel
 from rtsep.spec import Float32
 
 LOUDEST_DB = 24.0
@@ -95,10 +95,10 @@ class LiveStream:
             opened = open_device(str(device), speaker, channels, block, buffer_ms, self._process)
             self.name, self.sample_rate = opened.name, opened.sample_rate
             self.channels = opened.input.width
-            loaded = Loaded(bundle, self.channels)
+            loaded = LoadedModel(bundle, self.channels)
             self._tap = Tap(len(spec.sources), self.channels, self.sample_rate)
             engine = loaded.engine(self.sample_rate, block)
-            self._live = Live(opened, engine, loaded.step, linear, tap=self._tap)
+            self._live = StreamWorker(opened, engine, loaded.step, linear, tap=self._tap)
         except BaseException:
             self._process.close()
             raise

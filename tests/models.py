@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from rtsep.runtime.bundle import Bundle, BundleError, describe, load, parse
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Spec
 
 Change = Callable[[onnx.ModelProto], object]
@@ -88,7 +88,7 @@ def chandna() -> tuple[Any, Bundle]:
 def refused(path: Path) -> str:
     """The one sentence with which a file is refused, by loading it or by opening it."""
     with pytest.raises(BundleError) as caught:
-        Separator(load(path))
+        ModelStep(load(path))
     sentence = str(caught.value)
     assert str(path) in sentence and "\n" not in sentence
     assert caught.value.__cause__ is None

@@ -21,7 +21,7 @@ from rtsep.files.readers import read_all
 from rtsep.realtime.stem_reader import Tap
 from rtsep.runtime.bundle import BundleError
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Spec, SpecError
 from tests import models
 from tests.test_cli import band
@@ -101,7 +101,7 @@ def test_blocks_are_the_recording_exactly_as_late_as_said(
 
 def test_latency_is_the_engines() -> None:
     bundle = weights.find(LIGHT)
-    engine = Engine(Separator(bundle), bundle.spec)
+    engine = Engine(ModelStep(bundle), bundle.spec)
     told = rtsep.load(LIGHT).latency
     assert told.samples == engine.latency.total
     assert told.terms["overlap"] == engine.latency.overlap
@@ -261,7 +261,7 @@ def test_a_fault_of_the_worker_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ZeroDivisionError("a fault")
 
     live = rtsep.live("demo", LIGHT)
-    monkeypatch.setattr(live._live.voice, "turn", broken)
+    monkeypatch.setattr(live._live.chain, "loop_state", broken)
     with pytest.raises(ZeroDivisionError, match="a fault"), live:
         live.wait(10)
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rtsep.cli.show import facts
 from rtsep.runtime import model_step as separators
 from rtsep.runtime.bundle import BundleError, parse
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Spec
 from tests import models
 from tests.models import Change, refused, refused_after
@@ -216,9 +216,9 @@ def test_a_graph_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_state_too_large_for_so_many_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(separators, "MAX_MEMORY", 1 << 20)
-    Separator(models.bundle(), streams=100)
+    ModelStep(models.bundle(), streams=100)
     with pytest.raises(BundleError, match="frames of 2000 streams would take 2 MiB, more than 1"):
-        Separator(models.bundle(), streams=2000)
+        ModelStep(models.bundle(), streams=2000)
 
 
 def test_functions(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_names_that_a_terminal_would_obey(tmp_path: Path) -> None:
 
 def test_a_provider_that_is_not_there() -> None:
     with pytest.raises(BundleError, match="NoSuchProvider is not available here"):
-        Separator(models.bundle(), providers=("NoSuchProvider",))
+        ModelStep(models.bundle(), providers=("NoSuchProvider",))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -265,7 +265,7 @@ def test_damaged_at_random_it_runs_or_is_refused(seed: int) -> None:
         try:
             bundle = parse(bytes(damaged))
             facts(bundle)
-            step = Separator(bundle)
+            step = ModelStep(bundle)
         except BundleError as error:
             assert "\n" not in str(error)
             outcomes.add("refused")

@@ -16,11 +16,11 @@ from rtsep.errors import DeviceError
 from rtsep.files.readers import read_all
 from rtsep.realtime.control import Control, carry_over
 from rtsep.realtime.recorder import Takes
-from rtsep.realtime.worker import Live
-from rtsep.runtime.pipeline import Loaded
+from rtsep.realtime.worker import StreamWorker
+from rtsep.runtime.pipeline import LoadedModel
 from tests import models
-from tests.test_live import SPEC, noise
-from tests.test_voice import OTHER
+from tests.test_chain import OTHER
+from tests.test_worker import SPEC, noise
 
 RATE, BLOCK = 16000, 64
 
@@ -35,9 +35,9 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.said: list[str] = []
         self.devices: dict[str, Callable[[], Device]] = {}
-        self.loaded = Loaded(models.bundle(SPEC), 1)
+        self.loaded = LoadedModel(models.bundle(SPEC), 1)
         engine = self.loaded.engine(RATE, BLOCK)
-        self.live = Live(clock(), engine, self.loaded.step, np.array([1, 0], np.float32))
+        self.live = StreamWorker(clock(), engine, self.loaded.step, np.array([1, 0], np.float32))
         self.takes = Takes(folder)
         self.control = Control(
             self.live, self.loaded, self.takes, self.said.append, self.open, lambda: ["a", "b"]
@@ -105,18 +105,18 @@ def test_a_model_takes_over_and_its_recording_goes_on_in_a_folder(rig: Rig, tmp_
 def test_what_cannot_be_is_said_and_nothing_changes(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = rig.live.voice, rig.live.device
+    before = rig.live.chain, rig.live.device
     rig.control.switch_model("no such model")
     assert "neither a file nor a shipped model" in rig.hear("no such model")
     rig.control.switch_device("no such card")
     rig.hear("there is no no such card")
-    monkeypatch.setattr(Loaded, "load", lambda self: 2.0)
+    monkeypatch.setattr(LoadedModel, "load", lambda self: 2.0)
     rig.control.switch_model(other(tmp_path))
     assert "other is too slow here" in rig.hear("too slow")
     (tmp_path / "takes").touch()
     rig.control.record(True)
     rig.hear("cannot write")
-    assert (rig.live.voice, rig.live.device) == before and rig.live.running
+    assert (rig.live.chain, rig.live.device) == before and rig.live.running
     assert rig.control.working and not rig.control.busy
 
 
@@ -155,7 +155,7 @@ def test_the_bypass_is_also_that_of_a_model_on_its_way(rig: Rig, tmp_path: Path)
 
 def test_a_fault_of_the_worker_ends_the_control_too(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    rig.live.voice.turn = None  # type: ignore[assignment, method-assign]
+    rig.live.chain.loop_state = None  # type: ignore[assignment, method-assign]
     rig.control.start()
     rig.live.start()
     deadline = time.monotonic() + 20

@@ -18,10 +18,10 @@ from rtsep.nn.onnx import export
 from rtsep.nn.streaming import flatten, unflatten
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Spec
 from rtsep.train.losses import negative_snr
-from tests.voices import mixtures
+from tests.chains import mixtures
 
 TEXTS = {"name": "t", "model": "m", "training": "none", "licence": "MIT", "quality": "none"}
 TINY = {
@@ -231,7 +231,7 @@ def trained() -> Bundle:
 
 def scores(bundle: Bundle, mixture: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """SI-SDR of both outputs, as the engine gives them, in dB."""
-    engine = Engine(Separator(bundle), bundle.spec)
+    engine = Engine(ModelStep(bundle), bundle.spec)
     y = np.concatenate([engine.process(mixture), engine.flush()])[engine.latency_samples :]
     return np.array([si_sdr_db(y[:, i, 0], sources[:, i, 0]) for i in range(2)])
 

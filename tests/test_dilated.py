@@ -19,7 +19,7 @@ from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.onnx import export
 from rtsep.spec import Spec
 from rtsep.train.losses import named
-from tests.voices import mixtures
+from tests.chains import mixtures
 
 TEXTS = {"name": "t", "model": "m", "training": "none", "licence": "MIT", "quality": "none"}
 RATE = 8000

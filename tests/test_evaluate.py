@@ -22,7 +22,7 @@ from rtsep.evaluate.oracle import MASKS
 from rtsep.spec import Spec
 from tests import models
 from tests.test_cli import refused, rtsep
-from tests.test_files import DEMO
+from tests.test_readers import DEMO
 
 RATE = 16000
 BAND = ("drums", "bass")

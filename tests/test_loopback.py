@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rtsep.cli import loopback as command
 from rtsep.devices import loopback
-from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.device import DeviceError
 from tests.conftest import JACK_BLOCK, JACK_RATE
 from tests.test_cli import refused, rtsep
@@ -26,7 +26,7 @@ from tests.test_cli import refused, rtsep
 RATE, BLOCK = 16000, 64
 
 
-class Wire(Exchange):
+class Wire(CallbackStream):
     """A device whose input is its output, later, with noise; as fast as it is answered."""
 
     name = "a wire"

@@ -20,8 +20,8 @@ from rtsep import weights
 from rtsep.cli import run as command
 from rtsep.devices import open as opening
 from rtsep.devices.device import DeviceError
-from rtsep.realtime.chain import Voice
-from rtsep.runtime.model_step import Separator
+from rtsep.realtime.chain import ProcessingChain
+from rtsep.runtime.model_step import ModelStep
 from tests import models
 from tests.test_cli import recording, refused, rtsep
 
@@ -217,7 +217,7 @@ def test_what_cannot_be_written_is_said_before_it_starts(
 ) -> None:
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "below"
-    monkeypatch.setattr(command.Live, "start", lambda _: pytest.fail("started"))
+    monkeypatch.setattr(command.StreamWorker, "start", lambda _: pytest.fail("started"))
     assert f"cannot write into {below}" in refused("run", "-d", "demo", "--record", below)
     assert str(below / "s.json") in refused("run", "-d", "demo", "--json", below / "s.json")
 
@@ -234,16 +234,16 @@ def test_a_source_that_cannot_be_named_in_a_folder_is_no_bundle(tmp_path: Path) 
 def test_a_fault_while_running_is_no_success(
     tmp_path: Path, no_card: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Separator) -> None:
+    def fail(self: ModelStep) -> None:
         failing.calls += 1
         call(self)
         if failing.calls > 100:
             raise ZeroDivisionError("a fault")
 
     failing: Any = fail
-    failing.calls, call = 0, Separator.__call__
-    monkeypatch.setattr(Separator, "__call__", fail)
-    monkeypatch.setattr(Voice, "turn", lambda *_: None)  # only Python can fail
+    failing.calls, call = 0, ModelStep.__call__
+    monkeypatch.setattr(ModelStep, "__call__", fail)
+    monkeypatch.setattr(ProcessingChain, "loop_state", lambda *_: None)  # only Python can fail
     result = CliRunner().invoke(
         command.run, ["-d", "demo", "-r", str(tmp_path / "r"), "--json", str(tmp_path / "s.json")]
     )

@@ -18,7 +18,7 @@ from rtsep.learned import live as learned
 from rtsep.learned.live import Noise, Rest
 from rtsep.runtime.bundle import parse
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.tape.graph import Tape
 from rtsep.runtime.tape.memory_plan import NoTapeError
 from tests import models
@@ -182,7 +182,7 @@ MADE = {
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_made_here_runs_on_a_tape_as_in_onnx_runtime(name: str) -> None:
     bundle = MADE[name]()
-    quick, slow = Separator(bundle), Separator(bundle, threads=2)
+    quick, slow = ModelStep(bundle), ModelStep(bundle, threads=2)
     assert quick.program is not None and slow.program is None
     engines = [Engine(step, bundle.spec, bundle.spec.channels) for step in (quick, slow)]
     samples = 0.1 * RNG.standard_normal((16000, bundle.spec.channels)).astype(np.float32)
@@ -198,8 +198,8 @@ def test_what_is_made_here_runs_on_a_tape_as_in_onnx_runtime(name: str) -> None:
 def test_what_is_not_known_stays_with_onnx_runtime() -> None:
     model = models.handmade()
     model.graph.node[-1].op_type = "Erf"
-    assert Separator(parse(model.SerializeToString())).program is None
-    assert Separator(models.bundle()).program is not None
+    assert ModelStep(parse(model.SerializeToString())).program is None
+    assert ModelStep(models.bundle()).program is not None
 
 
 @pytest.mark.parametrize(

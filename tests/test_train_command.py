@@ -30,7 +30,7 @@ from rtsep.train.loop import Schedule
 from rtsep.train.losses import named
 from rtsep.train.parallel import Group
 from rtsep.train.recipe import parse
-from tests.voices import mixtures
+from tests.chains import mixtures
 
 ROOT = Path(__file__).parents[1]
 RATE = 8000

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rtsep.realtime.chain import Pool
 from rtsep.realtime.monitor import Scope
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.resampled import around
 from rtsep.ui import protocol
 from rtsep.ui.guard import Allowance, Guard, GuardError, is_loopback, token_for
@@ -209,7 +209,7 @@ def test_a_chain_is_engine_and_mixer(pool: Pool, rate: int, channels: int) -> No
     heard = np.concatenate([chain.process(f, np.empty_like(f)).copy() for f in frames])
     chain.close()
     spec = chain.spec
-    step = Separator(models.bundle(), spec.streams(channels))
+    step = ModelStep(models.bundle(), spec.streams(channels))
     engine = around(
         lambda block: Engine(step, spec, channels, block), rate, spec.sample_rate, hello.frame
     )
@@ -393,7 +393,7 @@ def test_drawing_never_holds_the_sound_up() -> None:
 
 
 def test_a_pool_is_for_any_thread(pool: Pool) -> None:
-    taken: list[Separator] = []
+    taken: list[ModelStep] = []
     threads = [
         threading.Thread(target=lambda: taken.append(pool.take("tiny", 1))) for _ in range(8)
     ]
@@ -401,4 +401,4 @@ def test_a_pool_is_for_any_thread(pool: Pool) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({id(separator) for separator in taken}) == 8
+    assert len({id(model_step) for model_step in taken}) == 8

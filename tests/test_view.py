@@ -32,20 +32,20 @@ from rtsep.cli.terminal.bindings import KEYS, Desk
 from rtsep.cli.terminal.screen import Line, painter, plain
 from rtsep.cli.terminal.view import View
 from rtsep.devices.open import DEMO
-from tests.test_live import Hand, noise, stream
 from tests.test_run import _NO_CARD, stems
+from tests.test_worker import Hand, noise, stream
 
 _FAULT = """
-from rtsep.runtime.model_step import Separator
-from rtsep.realtime.chain import Voice
-Voice.turn = lambda *_: None
-call, calls = Separator.__call__, []
+from rtsep.runtime.model_step import ModelStep
+from rtsep.realtime.chain import ProcessingChain
+ProcessingChain.loop_state = lambda *_: None
+call, calls = ModelStep.__call__, []
 def fail(self):
     call(self)
     calls.append(0)
     if len(calls) > 200:
         raise ZeroDivisionError("a fault")
-Separator.__call__ = fail
+ModelStep.__call__ = fail
 """
 """A model whose program, in Python, has a fault that shows after seconds."""
 ARROWS = {"up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D", "enter": "\r"}

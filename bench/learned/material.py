@@ -14,7 +14,7 @@ from rtsep.learned.decoder import UPDATES, Penalty, fit
 from rtsep.learned.frames import magnitudes, masked
 from rtsep.learned.source import Source, alike, stream
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
 from rtsep.spec import Float32
 
@@ -112,5 +112,5 @@ def full_fit(x: Float32, learned: Sequence[Source], penalty: Penalty | None = No
 
 def live(x: Float32, bundle: Bundle) -> Float32:
     """Separate (n,) samples by the live engine; (n, sources)."""
-    engine = engine_for(Separator(bundle), bundle.spec, 1, RATE_HZ)
+    engine = engine_for(ModelStep(bundle), bundle.spec, 1, RATE_HZ)
     return np.concatenate([part.copy() for part in aligned(engine, cut(x))])[:, :, 0]

@@ -12,7 +12,7 @@ from numba import njit
 from onnx import TensorProto, helper, numpy_helper
 
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.timing import TimedStep
 from rtsep.spec import Float32
 
@@ -121,8 +121,8 @@ def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
     rtsep.runtime.bundle.BundleError
         The bundle does not run.
     """
-    separator = Separator(bundle)
-    step = TimedStep(separator)
+    model_step = ModelStep(bundle)
+    step = TimedStep(model_step)
     rng = np.random.default_rng(0)
     step.mixture[:] = rng.standard_normal(step.mixture.shape, dtype=np.float32)
     end = time.perf_counter() + seconds
@@ -130,7 +130,7 @@ def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
         step()
     median_s = step.times.percentile_s(50)
     return Speed(
-        separator.program is not None,
+        model_step.program is not None,
         median_s,
         step.times.percentile_s(99),
         median_s * bundle.spec.sample_rate / bundle.spec.step_length,

@@ -65,11 +65,11 @@ class Report:
 
     def status(self, elapsed_s: float) -> str:
         """One line: levels, load, faults, latency."""
-        voice = self.live.voice
-        names = ("in", *voice.engine.spec.sources)
+        chain = self.live.chain
+        names = ("in", *chain.engine.spec.sources)
         levels = " ".join(
             f"{name} {_meter(float(peak))}"
-            for name, peak in zip(names, voice.mixer.peaks(), strict=True)
+            for name, peak in zip(names, chain.mixer.peaks(), strict=True)
         )
         stats = self.live.device.stats()
         return (

@@ -17,7 +17,7 @@ from rtsep import weights
 from rtsep.cli import fail, presets
 from rtsep.cli.options import Choice, choose, device_options, model_options
 from rtsep.cli.panel import Panel
-from rtsep.cli.presets import Scene, SceneError
+from rtsep.cli.presets import Preset, PresetError
 from rtsep.cli.report import Report, finish, make_folder
 from rtsep.cli.terminal.bindings import Desk
 from rtsep.cli.terminal.loop import Notices, watch
@@ -32,22 +32,22 @@ from rtsep.realtime.control import Control
 from rtsep.realtime.reconnect import Comeback
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.scheduling import HINT
-from rtsep.realtime.worker import Live
+from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.pipeline import Loaded
+from rtsep.runtime.pipeline import LoadedModel
 from rtsep.spec import Float32
 from rtsep.stream import linear_gains
 
 SAVED = "saved"
-"""Name of the scene that the running view writes."""
+"""Name of the preset that the running view writes."""
 
 
 class OptionError(ValueError):
     """An option that can't be, with the values that could."""
 
 
-def _set_scene(context: click.Context, option: click.Parameter, name: str | None) -> None:
-    """Make a scene's options the defaults of those that are not given."""
+def _set_preset(context: click.Context, option: click.Parameter, name: str | None) -> None:
+    """Make a preset's options the defaults of those that are not given."""
     if name is not None:
         context.default_map = {**(context.default_map or {}), **presets.find(name).options()}
 
@@ -75,7 +75,7 @@ def _set_scene(context: click.Context, option: click.Parameter, name: str | None
     "--scene",
     is_eager=True,
     expose_value=False,
-    callback=_set_scene,
+    callback=_set_preset,
     metavar="NAME",
     help="Take model, gains and the like from a scene: call, karaoke, practice-without-drums, or "
     "one of yours; options beside it win.",
@@ -178,8 +178,8 @@ def run(
     process = Process()  # it starts while the model is loaded
     context.call_on_close(process.close)
     bundle = choose(choice)
-    from_scene = context.get_parameter_source("gain") == ParameterSource.DEFAULT_MAP
-    gains = _gains(bundle, listen, () if listen is not None and from_scene else gain)
+    from_preset = context.get_parameter_source("gain") == ParameterSource.DEFAULT_MAP
+    gains = _gains(bundle, listen, () if listen is not None and from_preset else gain)
     try:
         stream = open_device(device, output, channels, block, buffer, process)
     except DeviceError as error:
@@ -187,9 +187,9 @@ def run(
         with suppress(DeviceError):  # PortAudio itself is missing, as the sentence above says
             click.echo(f"\nThe devices are:\n{listing()}", err=True)
         context.exit(2)
-    loaded = Loaded(bundle, stream.input.width)
+    loaded = LoadedModel(bundle, stream.input.width)
     try:
-        live = Live(
+        live = StreamWorker(
             stream,
             loaded.engine(stream.sample_rate, block),
             loaded.step,
@@ -257,14 +257,14 @@ def run(
 
 
 def _save(control: Control, limit: float | None, on_late: str, block: int, buffer: float) -> str:
-    """Save what is heard now as a scene; say what was written, or why not."""
+    """Save what is heard now as a preset; say what was written, or why not."""
     mixer, bundle = control.live.mixer, control.loaded.bundle
     audible = ~mixer.muted & (mixer.soloed | (not mixer.soloed.any()))
     levels = [round(level_db(float(gain)), 2) for gain in np.where(audible, mixer.gains, 0.0)]
     if bundle.path is None:
         return f"{bundle.metadata['name']} is in no file: a scene needs a model of a name or a path"
     shipped = bundle.path.parent == weights.card(bundle.path.stem).parent
-    scene = Scene(
+    preset = Preset(
         model=bundle.path.stem if shipped else str(bundle.path.resolve()),
         gains=dict(zip(control.live.engine.spec.sources, levels, strict=True)),
         limit=limit,
@@ -273,12 +273,12 @@ def _save(control: Control, limit: float | None, on_late: str, block: int, buffe
         buffer=buffer,
     )
     try:
-        return f"wrote {scene.save(SAVED)}: rtsep run --scene {SAVED}"
-    except SceneError as error:
+        return f"wrote {preset.save(SAVED)}: rtsep run --scene {SAVED}"
+    except PresetError as error:
         return str(error)
 
 
-def _stop(live: Live) -> AudioFileError | None:
+def _stop(live: StreamWorker) -> AudioFileError | None:
     """Stop the stream; what kept the recording from being written is for after the summary."""
     try:
         live.stop()

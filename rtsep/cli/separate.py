@@ -19,7 +19,7 @@ from rtsep.learned.decoder import UPDATES, Penalty, fit
 from rtsep.learned.frames import magnitudes, masked
 from rtsep.learned.source import LearnedError, alike
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
 from rtsep.spec import Float32, SpecError
 
@@ -98,7 +98,7 @@ class Streamed:
     def stems(self, read: Reading, audio: AudioInfo) -> Iterator[Float32]:
         """Parts of all stems, (n, sources, channels)."""
         spec = self._bundle.spec
-        step = Separator(self._bundle, spec.streams(audio.channels))
+        step = ModelStep(self._bundle, spec.streams(audio.channels))
         yield from aligned(engine_for(step, spec, audio.channels, audio.rate_hz), read())
 
 

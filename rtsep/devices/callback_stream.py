@@ -33,7 +33,7 @@ _CALLBACK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
 _TICK, _LISTEN = _CALLBACK(callback.address or 0), _CALLBACK(listen.address or 0)
 
 
-class Exchange:
+class CallbackStream:
     """Two timelines and the record of one stream; what opens and drives it builds on it.
 
     Parameters

@@ -6,7 +6,7 @@ import weakref
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.control_block import Stats
 from rtsep.devices.portaudio.library import Stream, close, find, listing
 from rtsep.dsp.ring import Float32
@@ -85,7 +85,7 @@ class Device(Protocol):
         """Stop."""
 
 
-class Duplex(Exchange):
+class Duplex(CallbackStream):
     """A PortAudio stream between two timelines, in this process.
 
     Parameters

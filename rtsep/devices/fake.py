@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.callback_stream import CallbackStream
 from rtsep.dsp.ring import Float32
 from rtsep.errors import RateError
 
@@ -68,7 +68,7 @@ def _nobody(start: int, block: Float32) -> None:
     pass
 
 
-class FakeDevice(Exchange):
+class FakeDevice(CallbackStream):
     """Drive the callback and a worker by a virtual clock: no thread, no waiting, no chance.
 
     The callback, the timelines and the worker's turn are those of a real device; only the time is
@@ -78,7 +78,7 @@ class FakeDevice(Exchange):
     Parameters
     ----------
     sample_rate, in_channels, out_channels, block, headroom
-        As of `Exchange`.
+        As of `CallbackStream`.
     sound
         What the microphone hears; silence if not given.
     hear
@@ -192,7 +192,8 @@ class FakeDevice(Exchange):
         Parameters
         ----------
         turn
-            Lets the worker do what there is to do, as `rtsep.realtime.worker.Live.turn` does.
+            Lets the worker do what there is to do, as `rtsep.realtime.worker.StreamWorker.turn`
+            does.
         seconds
             Of the device's clock. Less, where the device is lost for good.
         """

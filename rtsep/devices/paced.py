@@ -7,19 +7,19 @@ import time
 
 import numpy as np
 
-from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.callback_stream import CallbackStream
 from rtsep.dsp.ring import Float32
 
 _GIVE_UP = 0.5
 """Seconds of delay (a suspended machine) after which blocks are missed, not made up for."""
 
 
-class Clock(Exchange):
+class Clock(CallbackStream):
     """Call the compiled callback from a thread, one block per ``block / sample_rate`` seconds.
 
-    The parameters are those of `Exchange`. Without a source the input is silence; the output is
-    played to nobody. Deadlines are absolute, so the pace does not drift; the thread needs the GIL
-    and is as punctual as Python allows.
+    The parameters are those of `CallbackStream`. Without a source the input is silence; the output
+    is played to nobody. Deadlines are absolute, so the pace does not drift; the thread needs the
+    GIL and is as punctual as Python allows.
     """
 
     def __init__(

@@ -16,8 +16,8 @@ from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.files.readers import read_all
 from rtsep.latency import StreamLatency
 from rtsep.realtime.stem_reader import Tap
-from rtsep.realtime.worker import Live
-from rtsep.runtime.pipeline import Loaded
+from rtsep.realtime.worker import StreamWorker
+from rtsep.runtime.pipeline import LoadedModel
 
 SPEECH = Path(__file__).parents[1] / "demo-speech.flac"
 SECONDS = 3.0
@@ -78,9 +78,11 @@ def selftest() -> Outcome:
     mixture, speech = mixture[:n], speech[:n]
     spec = bundle.spec
     device = _Heard(rate, headroom_for(BUFFER_MS, rate, BLOCK), mixture)
-    loaded = Loaded(bundle, 1)
+    loaded = LoadedModel(bundle, 1)
     engine, tap = loaded.engine(rate, BLOCK), Tap(len(spec.sources), 1, rate)
-    live = Live(device, engine, loaded.step, np.ones(len(spec.sources), np.float32), tap=tap)
+    live = StreamWorker(
+        device, engine, loaded.step, np.ones(len(spec.sources), np.float32), tap=tap
+    )
     tap.reading = True
     wanted = n + engine.latency_samples
     parts: list[Float32] = []

@@ -10,10 +10,19 @@ import numpy as np
 
 from rtsep import weights
 from rtsep.evaluate import oracle
-from rtsep.evaluate.folder import REST, EvaluationError, Item, Scene, items, matched, read, stems_in
+from rtsep.evaluate.folder import (
+    REST,
+    EvaluationError,
+    Example,
+    Item,
+    items,
+    matched,
+    read,
+    stems_in,
+)
 from rtsep.evaluate.score import LABELS, OF_ARTEFACTS, best_order, is_speech, scores, silent
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
 from rtsep.runtime.resampled import Processor, Resampled
 from rtsep.spec import Float32
@@ -82,12 +91,12 @@ class Evaluation:
         self.folder = folder
         self.items = items(folder)
         self._stems = stems_in(self.items)
-        self._separate: Callable[[Scene], Float32]
+        self._separate: Callable[[Example], Float32]
         if model is not None and model.startswith("oracle:"):
             mask = oracle.parse(model)
             self.name = model
             self.sources = self._stems if len(self._stems) > 1 else (*self._stems, REST)
-            self._separate = lambda scene: _oracle(scene, *mask, self.sources)
+            self._separate = lambda example: _oracle(example, *mask, self.sources)
         else:
             bundle = weights.find(model)
             self.name, self.sources = bundle.metadata["name"], bundle.spec.sources
@@ -104,20 +113,20 @@ class Evaluation:
         AudioFileError, SpecError
             It can't be read or separated; nothing was added.
         """
-        scene = read(item, self._stems, self.sources)
-        estimates = self._separate(scene)
-        estimates = estimates[best_order(estimates, scene.references, self.sources)]
-        heard = [index for index, sound in enumerate(scene.references) if not silent(sound)]
+        example = read(item, self._stems, self.sources)
+        estimates = self._separate(example)
+        estimates = estimates[best_order(estimates, example.references, self.sources)]
+        heard = [index for index, sound in enumerate(example.references) if not silent(sound)]
         if len(heard) < 2:  # nothing to separate: the mixture is perfect, or nothing
             heard = []
         self.unscored += len(self.sources) - len(heard)
         if not heard:
             return
-        references = scene.references[heard]
+        references = example.references[heard]
         names = tuple(self.sources[index] for index in heard)
-        mixtures = np.broadcast_to(scene.mixture, references.shape)
+        mixtures = np.broadcast_to(example.mixture, references.shape)
         found, before = (
-            scores(sounds, references, scene.rate_hz, names)
+            scores(sounds, references, example.rate_hz, names)
             for sounds in (estimates[heard], mixtures)
         )
         for undefined in before.values():
@@ -204,27 +213,27 @@ def evaluate(folder: Path, model: str | None = None) -> Evaluation:
 
 
 class _Bundled:
-    """Estimates of a bundle; (sources, n, channels), like the scene's references."""
+    """Estimates of a bundle; (sources, n, channels), like the example's references."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._engines: dict[tuple[int, int], Processor | Resampled] = {}
 
-    def __call__(self, scene: Scene) -> Float32:
-        channels, spec = scene.mixture.shape[1], self._bundle.spec
-        kind = scene.rate_hz, channels
+    def __call__(self, example: Example) -> Float32:
+        channels, spec = example.mixture.shape[1], self._bundle.spec
+        kind = example.rate_hz, channels
         if kind not in self._engines:
-            step = Separator(self._bundle, spec.streams(channels))
-            self._engines[kind] = engine_for(step, spec, channels, scene.rate_hz)
-        return _stems(self._engines[kind], scene.mixture)
+            step = ModelStep(self._bundle, spec.streams(channels))
+            self._engines[kind] = engine_for(step, spec, channels, example.rate_hz)
+        return _stems(self._engines[kind], example.mixture)
 
 
-def _oracle(scene: Scene, kind: str, window_length: int, sources: tuple[str, ...]) -> Float32:
+def _oracle(example: Example, kind: str, window_length: int, sources: tuple[str, ...]) -> Float32:
     """Estimates of an oracle mask; (sources, n, channels)."""
-    channels = scene.mixture.shape[1]
-    step = oracle.Oracle(kind, sources, scene.rate_hz, channels, window_length)
-    engine = engine_for(step, step.spec, step.spec.channels, scene.rate_hz)
-    sound = np.concatenate([scene.mixture, *scene.references], axis=1)
+    channels = example.mixture.shape[1]
+    step = oracle.Oracle(kind, sources, example.rate_hz, channels, window_length)
+    engine = engine_for(step, step.spec, step.spec.channels, example.rate_hz)
+    sound = np.concatenate([example.mixture, *example.references], axis=1)
     return _stems(engine, sound)[:, :, :channels]
 
 

@@ -29,7 +29,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Example:
     """An item's sound: ``mixture`` (n, channels), ``references`` (sources, n, channels)."""
 
     rate_hz: int
@@ -91,7 +91,7 @@ def matched(stems: tuple[str, ...], sources: tuple[str, ...], model: str, folder
         )
 
 
-def read(item: Item, stems: tuple[str, ...], sources: tuple[str, ...]) -> Scene:
+def read(item: Item, stems: tuple[str, ...], sources: tuple[str, ...]) -> Example:
     """Read a mixture and its sources, in the order of ``sources``.
 
     Parameters
@@ -122,7 +122,7 @@ def read(item: Item, stems: tuple[str, ...], sources: tuple[str, ...]) -> Scene:
             )
         sounds[name] = sound
     rest = mixture - np.sum(list(sounds.values()), axis=0)
-    return Scene(rate_hz, mixture, np.stack([sounds.get(name, rest) for name in sources]))
+    return Example(rate_hz, mixture, np.stack([sounds.get(name, rest) for name in sources]))
 
 
 def _size(sound: Float32, rate_hz: int) -> str:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from rtsep import weights
 from rtsep.dsp.mixer import Mixer, raised_cosine
 from rtsep.dsp.ring import Cells, Float32, Int64
-from rtsep.realtime.compiled_loop import Turn
+from rtsep.realtime.compiled_loop import LoopState
 from rtsep.realtime.monitor import Scope
 from rtsep.realtime.recorder import NO_TRACKS, Recorder
 from rtsep.realtime.stem_reader import NO_TAP, Tap
 from rtsep.runtime.bundle import Bundle, BundleError
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.resampled import ONE_RATE, Processor, Resampled, around
 from rtsep.runtime.timing import Durations, TimedStep
 
@@ -38,7 +38,7 @@ Float64 = NDArray[np.float64]
 _samples = types.Array(types.float32, 2, "C")
 
 
-class Voice:
+class ProcessingChain:
     """One model at work: its engine, and what is heard, seen and recorded of it.
 
     Parameters
@@ -101,7 +101,7 @@ class Voice:
         if self.tap is not None:
             self.tap.put(stems)
 
-    def turn(
+    def loop_state(
         self,
         block: int,
         incoming: Cells,
@@ -109,15 +109,15 @@ class Voice:
         progress: Int64,
         busy_s: Float64,
         most: Int64,
-    ) -> Turn | None:
-        """Put together what a compiled turn works on; None for a model that has to run in Python.
+    ) -> LoopState | None:
+        """Collect what the compiled loop works on; None for a model that has to run in Python.
 
         Parameters
         ----------
         block
             Samples that are separated at once.
         incoming, outgoing, progress, busy_s, most
-            As of `rtsep.realtime.compiled_loop.Turn`.
+            As of `rtsep.realtime.compiled_loop.LoopState`.
         """
         engine, rates = self.engine, ONE_RATE
         if isinstance(engine, Resampled) and block <= engine.piece:
@@ -125,7 +125,7 @@ class Voice:
         program = self.step.program
         if program is None or not isinstance(engine, Engine):
             return None
-        return Turn(
+        return LoopState(
             incoming,
             outgoing,
             np.zeros((block, engine.channels), np.float32),
@@ -182,30 +182,30 @@ def cross(fresh: Float32, fade: Float32, cursor: Int64, out: Float32) -> None:
                 out[n, channel] += share * (fresh[n, channel] - out[n, channel])
 
 
-class Takeover:
-    """A voice on its way to take another's place.
+class Crossfade:
+    """A chain on its way to take another's place.
 
     Parameters
     ----------
-    voice
+    chain
         Warmed up.
     sample_rate
         In Hz.
     """
 
-    def __init__(self, voice: Voice, sample_rate: int) -> None:
-        self.voice = voice
+    def __init__(self, chain: ProcessingChain, sample_rate: int) -> None:
+        self.chain = chain
         self._fade = raised_cosine(max(1, round(CROSS_S * sample_rate)))
-        unheard = voice.engine.latency_samples + round(LISTEN_S * sample_rate)
+        unheard = chain.engine.latency_samples + round(LISTEN_S * sample_rate)
         self._cursor = np.full(1, -unheard, np.int64)
 
     def process(self, mixture: Float32, out: Float32) -> None:
         """Separate the next samples, and put into ``out``, what is heard so far, its share."""
-        cross(self.voice.process(mixture), self._fade, self._cursor, out)
+        cross(self.chain.process(mixture), self._fade, self._cursor, out)
 
     @property
     def complete(self) -> bool:
-        """Whether only the new voice is heard."""
+        """Whether only the new chain is heard."""
         return int(self._cursor[0]) == len(self._fade) - 1
 
 
@@ -233,10 +233,10 @@ class Pool:
         bundle = weights.find(first)
         self.default = first if first in weights.names() else bundle.metadata["name"]
         self._bundles: dict[str, Bundle] = {self.default: bundle}
-        self._idle: defaultdict[tuple[str, int], list[Separator]] = defaultdict(list)
+        self._idle: defaultdict[tuple[str, int], list[ModelStep]] = defaultdict(list)
         self._lock = threading.Lock()
-        for separator in [self.take(self.default, 1) for _ in range(spare)]:
-            self.give(self.default, 1, separator)
+        for model_step in [self.take(self.default, 1) for _ in range(spare)]:
+            self.give(self.default, 1, model_step)
 
     @property
     def names(self) -> list[str]:
@@ -257,19 +257,19 @@ class Pool:
             self._bundles[name] = weights.find(name)
         return self._bundles[name]
 
-    def take(self, name: str, channels: int) -> Separator:
+    def take(self, name: str, channels: int) -> ModelStep:
         """Return a model for so many channels, at its start. Takes a while; for any thread."""
         with self._lock:  # one after the other
             bundle = self.bundle(name)
             streams = bundle.spec.streams(channels)
             idle = self._idle[name, streams]
-            return idle.pop() if idle else Separator(bundle, streams)
+            return idle.pop() if idle else ModelStep(bundle, streams)
 
-    def give(self, name: str, channels: int, separator: Separator) -> None:
+    def give(self, name: str, channels: int, model_step: ModelStep) -> None:
         """Take a model back."""
         with self._lock:
-            separator.reset()
-            self._idle[name, separator.bundle.spec.streams(channels)].append(separator)
+            model_step.reset()
+            self._idle[name, model_step.bundle.spec.streams(channels)].append(model_step)
 
 
 class SessionChain:
@@ -298,8 +298,8 @@ class SessionChain:
         self._rate = sample_rate
         self.spec = spec = pool.bundle(name).spec
         self._channels = channels if spec.channels == 1 else spec.channels
-        self._separator: Separator | None = pool.take(name, self._channels)
-        step, heard = self._separator, self._channels
+        self._step: ModelStep | None = pool.take(name, self._channels)
+        step, heard = self._step, self._channels
         self.engine = around(
             lambda block: Engine(step, spec, heard, block), sample_rate, spec.sample_rate, frame
         )
@@ -353,6 +353,6 @@ class SessionChain:
 
     def close(self) -> None:
         """Give the model back; nothing may be processed any more."""
-        separator, self._separator = self._separator, None
-        if separator is not None:
-            self._pool.give(self.name, self._channels, separator)
+        model_step, self._step = self._step, None
+        if model_step is not None:
+            self._pool.give(self.name, self._channels, model_step)

@@ -1,12 +1,13 @@
-"""A turn of the worker in one piece: samples from the device to samples for the device.
+"""The worker's loop, compiled: samples from the device to samples for the device.
 
 Whoever holds the interpreter's lock may be held up itself: by other programs, or by a hypervisor
 that has no processor for it just now. A worker that needs the lock waits for that, whatever its
 priority. This one takes it only for what is out of the ordinary: see `OTHER`.
 
 Everything here is also done in Python, by the same kernels: in `rtsep.runtime.engine.Engine`,
-`rtsep.runtime.resampled.Resampled`, `rtsep.realtime.chain.Voice` and `rtsep.realtime.worker.Live`,
-for models that ONNX Runtime runs, and for what is out of the ordinary.
+`rtsep.runtime.resampled.Resampled`, `rtsep.realtime.chain.ProcessingChain` and
+`rtsep.realtime.worker.StreamWorker`, for models that ONNX Runtime runs, and for what is out of the
+ordinary.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ ASKED = 2
 """Of ``progress``: whether Python wants to do something."""
 
 
-class Turn(NamedTuple):
-    """Everything a turn works on."""
+class LoopState(NamedTuple):
+    """Everything the loop works on."""
 
     input: Cells
     output: Cells
@@ -76,8 +77,8 @@ class Turn(NamedTuple):
 _samples = types.Array(types.float32, 2, "C")
 _stems = types.Array(types.float32, 3, "C")
 _counts = types.int64[::1]
-TURN = named(
-    Turn,
+LOOP_STATE = named(
+    LoopState,
     *(CELLS, CELLS, _samples, _stems, _samples, RATES, BUFFERS, PROGRAM, CONTROLS, CELLS),
     *(TAPPED, TRACKS, HISTOGRAM, HISTOGRAM, _counts, types.float64[::1], _counts, _counts),
 )
@@ -99,9 +100,9 @@ def _heal(buffers: Buffers, program: Program, broken: int) -> None:
 
 
 @_part
-def _process(turn: Turn, block: Float32, out: Float32) -> int:
+def _process(state: LoopState, block: Float32, out: Float32) -> int:
     """Separate samples of the model's rate; return how often the model was called."""
-    own, cursors, calls, done = turn.buffers, turn.buffers.cursors, 0, 0
+    own, cursors, calls, done = state.buffers, state.buffers.cursors, 0, 0
     hop = cursors[HOP]
     chunk = own.mixture.shape[1] * hop
     while done < block.shape[0]:
@@ -113,45 +114,45 @@ def _process(turn: Turn, block: Float32, out: Float32) -> int:
         )  # fmt: skip
         cursors[POSITION] = (position + count) % chunk
         if position + count == chunk:
-            start = timing.clock(turn.instant)
-            interpreter.step(turn.program)
-            timing.count(turn.steps, timing.clock(turn.instant) - start)
+            start = timing.clock(state.instant)
+            interpreter.step(state.program)
+            timing.count(state.steps, timing.clock(state.instant) - start)
             calls += 1
         broken = overlap_add.overlap_add(
             own.sources, done, count, position, hop, own.synthesis,
             own.factors, own.twiddles, own.work, own.overlap, own.ready, out, own.broken,
         )  # fmt: skip
         if broken:
-            _heal(own, turn.program, broken)
+            _heal(own, state.program, broken)
         done += count
     return calls
 
 
 @_part
-def _separate(turn: Turn) -> int:
+def _separate(state: LoopState) -> int:
     """Make ``stems`` of ``mixture``; return how often the model was called."""
-    rates, block, made = turn.rates, turn.mixture, turn.stems
+    rates, block, made = state.rates, state.mixture, state.stems
     resampled = rates.mixture.shape[0] > 0
     if resampled:
-        rates.replaced[0] += polyphase.push(rates.inward, turn.mixture)
+        rates.replaced[0] += polyphase.push(rates.inward, state.mixture)
         count = polyphase.ready(rates.inward)
         block, made = rates.mixture[:count], rates.stems[:count]
         polyphase.pull(rates.inward, block)
-    calls = _process(turn, block, made)
+    calls = _process(state, block, made)
     if resampled:
         width = made.shape[1] * made.shape[2]
         polyphase.push(rates.outward, made.reshape(made.shape[0], width))
-        polyphase.pull(rates.outward, turn.stems.reshape(turn.stems.shape[0], width))
+        polyphase.pull(rates.outward, state.stems.reshape(state.stems.shape[0], width))
     return calls
 
 
-@njit(types.int64(TURN, types.int64, types.int64), cache=True, nogil=True)
-def serve(turn: Turn, pause_us: int, rest_us: int) -> int:
+@njit(types.int64(LOOP_STATE, types.int64, types.int64), cache=True, nogil=True)
+def run_loop(state: LoopState, pause_us: int, rest_us: int) -> int:
     """Separate the blocks that are there, and those that come, until Python asks or is needed.
 
     Parameters
     ----------
-    turn
+    state
         Everything it works on.
     pause_us
         How long to sleep where there is no block, in microseconds; if 0, return then.
@@ -163,44 +164,48 @@ def serve(turn: Turn, pause_us: int, rest_us: int) -> int:
     int
         `NOTHING`, `DONE` or `OTHER`.
     """
-    incoming, outgoing, progress = turn.input.cursors, turn.output.cursors, turn.progress
-    n, status, expected = turn.mixture.shape[0], NOTHING, 0.0
+    incoming, outgoing, progress = state.input.cursors, state.output.cursors, state.progress
+    n, status, expected = state.mixture.shape[0], NOTHING, 0.0
     while not progress[ASKED]:
         start = incoming[READ, 0]
         backlog = (incoming[WRITTEN, 0] - start) // n * n
         if backlog <= 0:
             if pause_us == 0:
                 break
-            left_us = int(1e6 * (expected - timing.clock(turn.instant)))
+            left_us = int(1e6 * (expected - timing.clock(state.instant)))
             timed_ring.pause(max(left_us, pause_us))
             continue
-        expected = timing.clock(turn.instant) + 1e-6 * rest_us
+        expected = timing.clock(state.instant) + 1e-6 * rest_us
         if outgoing[WRITTEN, 0] >= outgoing[READ, 0]:
             progress[IN_TIME] = start
         late = incoming[WRITTEN, 0] - progress[IN_TIME]
-        if backlog > turn.most[0] or late > turn.most[1] or not recorder.room(turn.tracks, backlog):
+        if (
+            backlog > state.most[0]
+            or late > state.most[1]
+            or not recorder.room(state.tracks, backlog)
+        ):
             return OTHER
         for _ in range(backlog // n):
             if progress[ASKED]:
                 break
-            began = timing.clock(turn.instant)
-            timed_ring.copy(turn.input.data, start, turn.mixture)
+            began = timing.clock(state.instant)
+            timed_ring.copy(state.input.data, start, state.mixture)
             acquire()
-            if incoming[WRITTEN, 0] - start > turn.input.data.shape[0]:
+            if incoming[WRITTEN, 0] - start > state.input.data.shape[0]:
                 return OTHER  # it was overwritten meanwhile
             start += n
             incoming[READ, 0] = start
-            calls = _separate(turn)
-            monitor.keep(turn.scope.data, turn.scope.cursors, turn.mixture, turn.stems)
-            mixer.mix(turn.mixture, turn.stems, turn.controls, turn.out)
-            timed_ring.append(turn.output.data, turn.output.cursors, turn.out)
-            elapsed = timing.clock(turn.instant) - began
+            calls = _separate(state)
+            monitor.keep(state.scope.data, state.scope.cursors, state.mixture, state.stems)
+            mixer.mix(state.mixture, state.stems, state.controls, state.out)
+            timed_ring.append(state.output.data, state.output.cursors, state.out)
+            elapsed = timing.clock(state.instant) - began
             if calls:
-                timing.count(turn.hops, elapsed / calls)
-            turn.busy_s[0] += elapsed
-            stems = turn.stems.reshape(n, turn.stems.size // n)
-            recorder.put(turn.tracks, turn.mixture, stems)
-            stem_reader.put(turn.tapped, stems)
+                timing.count(state.hops, elapsed / calls)
+            state.busy_s[0] += elapsed
+            stems = state.stems.reshape(n, state.stems.size // n)
+            recorder.put(state.tracks, state.mixture, stems)
+            stem_reader.put(state.tapped, stems)
             progress[PROCESSED] += n
         status = DONE
     return status

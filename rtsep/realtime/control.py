@@ -17,10 +17,10 @@ from rtsep import weights
 from rtsep.devices.device import Device
 from rtsep.dsp.mixer import Mixer
 from rtsep.files.readers import AudioFileError
-from rtsep.realtime.chain import Voice
+from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.recorder import Takes
-from rtsep.realtime.worker import Live
-from rtsep.runtime.pipeline import Loaded
+from rtsep.realtime.worker import StreamWorker
+from rtsep.runtime.pipeline import LoadedModel
 
 POLL_S = 0.1
 """Between two looks for a request, or at the stream, in seconds."""
@@ -69,8 +69,8 @@ class Control:
 
     def __init__(
         self,
-        live: Live,
-        loaded: Loaded,
+        live: StreamWorker,
+        loaded: LoadedModel,
         takes: Takes,
         say: Callable[[str], object],
         open_device: Callable[[str], Device] | None = None,
@@ -84,7 +84,7 @@ class Control:
         self.error: BaseException | None = None
         self._say, self._open_device, self._list_inputs = say, open_device, list_inputs
         self._recover = recover
-        self._former: Voice | None = None
+        self._former: ProcessingChain | None = None
         self._requests: queue.SimpleQueue[tuple[str, Request]] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep control", daemon=True)
@@ -112,8 +112,8 @@ class Control:
     def toggle_bypass(self) -> None:
         """Hear the mixture in place of the sources, as late as they are, or no longer."""
         on = not self.live.mixer.bypass
-        for voice in self.live.voices:
-            voice.mixer.bypass = on
+        for chain in self.live.chains:
+            chain.mixer.bypass = on
 
     def switch_model(self, name: str) -> None:
         """Ask for a shipped model, or a bundle's path."""
@@ -176,15 +176,15 @@ class Control:
     def _switch_model(self, name: str) -> None:
         live = self.live
         bundle = weights.find(name)
-        loaded = Loaded(bundle, live.engine.channels)
+        loaded = LoadedModel(bundle, live.engine.channels)
         if (load := loaded.load()) > MOST_LOAD:
             raise ControlError(f"{loaded.name} is too slow here: {load:.1f} of the time there is")
         engine = loaded.engine(live.device.sample_rate, live.device.block)
-        voice = live.make_voice(engine, loaded.step)
-        carry_over(live.engine.spec.sources, live.mixer, bundle.spec.sources, voice.mixer)
-        voice.warm_up(live.device.block)
-        self._former, self.loaded = live.voice, loaded
-        live.switch(voice)
+        chain = live.make_chain(engine, loaded.step)
+        carry_over(live.engine.spec.sources, live.mixer, bundle.spec.sources, chain.mixer)
+        chain.warm_up(live.device.block)
+        self._former, self.loaded = live.chain, loaded
+        live.switch(chain)
         while live.switching and live.running and not self._closing.is_set():
             time.sleep(POLL_S / 4)
         self._retire()
@@ -212,7 +212,7 @@ class Control:
         device = self._open_device(name)
         loaded = self.loaded
         if device.input.width != loaded.channels:
-            loaded = Loaded(loaded.bundle, device.input.width)
+            loaded = LoadedModel(loaded.bundle, device.input.width)
         engine = loaded.engine(device.sample_rate, block)
         recording = live.recorder is not None
         self._end_recording()
@@ -240,7 +240,7 @@ class Control:
         if recorder is None:
             return
         try:
-            recorder.close(self.live.voice.silent_tail()[:0])
+            recorder.close(self.live.chain.silent_tail()[:0])
         except AudioFileError as error:
             self._lost(error)
         else:

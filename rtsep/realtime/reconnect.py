@@ -9,7 +9,7 @@ from rtsep.devices.device import Device
 from rtsep.errors import DeviceError, RateError
 from rtsep.files.readers import AudioFileError
 from rtsep.realtime.recorder import Recorder
-from rtsep.realtime.worker import Live
+from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.resampled import Processor, Resampled
 
 RETRY_S = 0.2
@@ -42,7 +42,7 @@ class Comeback:
 
     def __init__(
         self,
-        live: Live,
+        live: StreamWorker,
         say: Callable[[str], object],
         engine: Callable[[int], Processor | Resampled],
         record: Callable[[int, int], Recorder | None],

@@ -24,8 +24,8 @@ from rtsep.dsp.mixer import Mixer
 from rtsep.dsp.ring import Float32
 from rtsep.latency import StreamLatency
 from rtsep.realtime import scheduling
-from rtsep.realtime.chain import Takeover, Voice
-from rtsep.realtime.compiled_loop import ASKED, IN_TIME, OTHER, PROCESSED, Turn, serve
+from rtsep.realtime.chain import Crossfade, ProcessingChain
+from rtsep.realtime.compiled_loop import ASKED, IN_TIME, OTHER, PROCESSED, LoopState, run_loop
 from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.stem_reader import Tap
 from rtsep.runtime.resampled import Processor, Resampled, stream_latency
@@ -44,7 +44,7 @@ PATIENCE_S = 0.5
 """A backlog that is not worked off after this time is dropped, in seconds."""
 
 
-class Live:
+class StreamWorker:
     """Separate what a device brings until stopped.
 
     Parameters
@@ -72,7 +72,7 @@ class Live:
 
     Attributes
     ----------
-    voice
+    chain
         The model at work.
     drops, dropped
         Backlogs dropped, and their samples.
@@ -105,15 +105,15 @@ class Live:
         self._nonfinite = 0, 0
         self._busy_s = np.zeros(1)
         self._progress = np.zeros(3, np.int64)
-        self._own: tuple[tuple[object, ...], Turn | None] = ((), None)
+        self._own: tuple[tuple[object, ...], LoopState | None] = ((), None)
         self.drops, self.dropped = 0, 0
         self._turns = 0
-        self._arriving: Takeover | None = None
+        self._arriving: Crossfade | None = None
         self._connect(device)
-        self.voice = self.make_voice(engine, step)
-        self.voice.recorder, self.voice.tap = recorder, tap
-        self.voice.mixer.gains[:] = gains
-        self.voice.warm_up(device.block)
+        self.chain = self.make_chain(engine, step)
+        self.chain.recorder, self.chain.tap = recorder, tap
+        self.chain.mixer.gains[:] = gains
+        self.chain.warm_up(device.block)
         self._replace_late()
 
     def _connect(self, device: Device) -> None:
@@ -128,10 +128,10 @@ class Live:
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
         device.limit(self._limit)
 
-    def make_voice(self, engine: Processor | Resampled, step: TimedStep) -> Voice:
-        """Make a voice for the present device, of an engine for its rate and channels."""
+    def make_chain(self, engine: Processor | Resampled, step: TimedStep) -> ProcessingChain:
+        """Make a chain for the present device, of an engine for its rate and channels."""
         device = self.device
-        return Voice(engine, step, device.sample_rate, device.output.width, self._most)
+        return ProcessingChain(engine, step, device.sample_rate, device.output.width, self._most)
 
     def _replace_late(self) -> None:
         if self._on_late == "dry":
@@ -180,60 +180,60 @@ class Live:
         self._halt()
         if self._arriving is not None:
             self._arrive(self._arriving)
-        former, separated_s, nonfinite = self.voice, self.separated_s, self.nonfinite
+        former, separated_s, nonfinite = self.chain, self.separated_s, self.nonfinite
         device.inherit(self.device.stats())
         self._connect(device)
-        self.voice = self.make_voice(engine, step or former.step)
-        self.voice.mixer.control_like(former.mixer)
-        self.voice.mixer.reset()
+        self.chain = self.make_chain(engine, step or former.step)
+        self.chain.mixer.control_like(former.mixer)
+        self.chain.mixer.reset()
         if step is not None:
-            self.voice.warm_up(device.block)
-        self.voice.hops = former.hops
-        self.voice.recorder = recorder
+            self.chain.warm_up(device.block)
+        self.chain.hops = former.hops
+        self.chain.recorder = recorder
         self._separated_s, self._nonfinite = separated_s, nonfinite
         self._replace_late()
         if started:
             self._thread.start()
         device.start()
 
-    def switch(self, voice: Voice) -> None:
+    def switch(self, chain: ProcessingChain) -> None:
         """Let another model take the present one's place, cross-faded; may be called any time.
 
         Parameters
         ----------
-        voice
-            From `make_voice`, warmed up. It records from when it has taken over.
+        chain
+            From `make_chain`, warmed up. It records from when it has taken over.
 
         Raises
         ------
         ValueError
             The device does not keep the mixture for as long as the model is late.
         """
-        device, latency = self.device, voice.engine.latency_samples
+        device, latency = self.device, chain.engine.latency_samples
         if latency + device.headroom + device.block > device.input.capacity:
             raise ValueError(f"the mixture is not kept for a latency of {latency} samples")
-        self._arriving = Takeover(voice, device.sample_rate)
+        self._arriving = Crossfade(chain, device.sample_rate)
         self._progress[ASKED] = 1
 
     @property
-    def voices(self) -> tuple[Voice, ...]:
+    def chains(self) -> tuple[ProcessingChain, ...]:
         """The model at work, and the one on its way to take its place, if there is one."""
         arriving = self._arriving
-        return (self.voice,) if arriving is None else (self.voice, arriving.voice)
+        return (self.chain,) if arriving is None else (self.chain, arriving.chain)
 
     @property
     def switching(self) -> bool:
         """Whether there are two."""
         return self._arriving is not None
 
-    def _arrive(self, arriving: Takeover) -> None:
+    def _arrive(self, arriving: Crossfade) -> None:
         self._nonfinite = self.nonfinite
-        self.voice, self._arriving = arriving.voice, None
+        self.chain, self._arriving = arriving.chain, None
         self._replace_late()
 
     def exchange_recorder(self, recorder: Recorder | None) -> Recorder | None:
         """Record with another recorder, or none, from now on; return the former, no longer used."""
-        former, self.voice.recorder = self.voice.recorder, recorder
+        former, self.chain.recorder = self.chain.recorder, recorder
         self._progress[ASKED] = 1
         turn = self._turns
         while self.working and self._turns == turn:
@@ -265,31 +265,31 @@ class Live:
         if recorder is not None:
             broken = self.error is not None  # then there is nothing more to get from the engine
             silent = broken or keep_state
-            recorder.close(self.voice.silent_tail() if silent else self.engine.flush())
+            recorder.close(self.chain.silent_tail() if silent else self.engine.flush())
 
     @property
     def engine(self) -> Processor | Resampled:
         """The engine of the model at work."""
-        return self.voice.engine
+        return self.chain.engine
 
     @property
     def mixer(self) -> Mixer:
         """What mixes its stems."""
-        return self.voice.mixer
+        return self.chain.mixer
 
     @property
     def hops(self) -> Durations:
         """Time of one of its hops, resampling and mixing included."""
-        return self.voice.hops
+        return self.chain.hops
 
     @property
     def recorder(self) -> Recorder | None:
         """Gets mixture and stems, if there is one; set before the stream starts."""
-        return self.voice.recorder
+        return self.chain.recorder
 
     @recorder.setter
     def recorder(self, recorder: Recorder | None) -> None:
-        self.voice.recorder = recorder
+        self.chain.recorder = recorder
 
     @property
     def processed(self) -> int:
@@ -368,8 +368,8 @@ class Live:
                 self._progress[ASKED] = 0  # first of all: whoever asks, asks after what is wanted
                 if self._stopping.is_set():
                     return
-                turn = self._compiled()
-                here = turn is None or serve(turn, pause_us, rest_us) == OTHER
+                state = self._compiled()
+                here = state is None or run_loop(state, pause_us, rest_us) == OTHER
                 if here and not self._turn():
                     self.device.input.wait(self.device.block, pause_us, pauses)
                 self._turns += 1
@@ -382,24 +382,24 @@ class Live:
         The worker does nothing else. What drives a stream without a thread calls it.
         """
         self._progress[ASKED] = 0
-        turn = self._compiled()
-        if turn is not None and (status := serve(turn, 0, 0)) != OTHER:
+        state = self._compiled()
+        if state is not None and (status := run_loop(state, 0, 0)) != OTHER:
             return bool(status)
         return self._turn()
 
-    def _compiled(self) -> Turn | None:
-        """Return what a compiled turn works on, if one can do it."""
-        voice, device = self.voice, self.device
-        what = voice, voice.recorder, self._arriving, device
+    def _compiled(self) -> LoopState | None:
+        """Return what the compiled loop works on, if it can do it."""
+        chain, device = self.chain, self.device
+        what = chain, chain.recorder, self._arriving, device
         if self._own[0] != what:
-            turn = None
+            state = None
             if self._arriving is None:
                 most = np.array([self._most, self._patience], np.int64)
-                turn = voice.turn(
+                state = chain.loop_state(
                     *(device.block, device.input.cells, device.output.cells),
                     *(self._progress, self._busy_s, most),
                 )
-            self._own = what, turn
+            self._own = what, state
         return self._own[1]
 
     def _turn(self) -> bool:
@@ -415,20 +415,20 @@ class Live:
         if backlog > self._most or late > self._patience:
             device.input.skip(backlog)
             return self._drop(backlog)
-        voice, arriving = self.voice, self._arriving
-        start, calls = time.perf_counter(), voice.step.times.count
+        chain, arriving = self.chain, self._arriving
+        start, calls = time.perf_counter(), chain.step.times.count
         if not device.input.read(mixture):  # held up for seconds in between: it was overwritten
             return self._drop(backlog)
-        heard = voice.process(mixture)
+        heard = chain.process(mixture)
         if arriving is not None:
             arriving.process(mixture, heard)
         device.output.append(heard)
         elapsed = time.perf_counter() - start
-        calls = voice.step.times.count - calls
+        calls = chain.step.times.count - calls
         if calls and arriving is None:
-            voice.hops.add(elapsed / calls)
+            chain.hops.add(elapsed / calls)
         self._busy_s[0] += elapsed
-        voice.record(mixture)
+        chain.record(mixture)
         self._progress[PROCESSED] += backlog
         if arriving is not None and arriving.complete:
             self._arrive(arriving)
@@ -438,7 +438,7 @@ class Live:
         """Go on ``n`` samples later."""
         latency, arriving = self.engine.latency_samples, self._arriving
         if arriving is not None:
-            latency = max(latency, arriving.voice.engine.latency_samples)
+            latency = max(latency, arriving.chain.engine.latency_samples)
         self.device.leave_out(n, latency)
         self._progress[IN_TIME] = self.device.input.position
         self.drops += 1

@@ -44,7 +44,7 @@ onnxruntime.create_and_register_allocator(
 )
 
 
-class Separator:
+class ModelStep:
     """The model's :class:`rtsep.spec.Step`: fill ``mixture``, call, read ``sources``.
 
     What calls hand to later ones lies in rings, and every position of the rings is bound

@@ -13,7 +13,7 @@ import numpy as np
 
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.resampled import Processor, Resampled, around
 from rtsep.runtime.timing import TimedStep
 from rtsep.spec import Float32, Spec, Step
@@ -68,7 +68,7 @@ def aligned(engine: Processor | Resampled, mixture: Iterable[Float32]) -> Iterat
     yield engine.flush()[late:]
 
 
-class Loaded:
+class LoadedModel:
     """A bundle and its one network, whose state all engines made here share.
 
     Parameters
@@ -81,12 +81,12 @@ class Loaded:
     Raises
     ------
     BundleError
-        See `rtsep.runtime.model_step.Separator`.
+        See `rtsep.runtime.model_step.ModelStep`.
     """
 
     def __init__(self, bundle: Bundle, channels: int) -> None:
         self.bundle, self.channels = bundle, channels
-        self.step = TimedStep(Separator(bundle, bundle.spec.streams(channels)))
+        self.step = TimedStep(ModelStep(bundle, bundle.spec.streams(channels)))
 
     @property
     def name(self) -> str:

@@ -68,7 +68,7 @@ class Station:
         stream = self.stream
         if isinstance(command, Control):
             live = stream.live
-            done = [command.set(v.mixer, v.engine.spec.sources) for v in live.voices]
+            done = [command.set(v.mixer, v.engine.spec.sources) for v in live.chains]
             return "" if done[0] else "the present model has no such source"
         if stream.waiting >= MOST_WAITING:
             return "the last changes are not over yet"
@@ -121,10 +121,10 @@ class Watch(Talk):
 
     def _meet(self) -> None:
         """Begin with the model at work."""
-        self._voice = voice = self._live.voice
-        spec, late = voice.engine.spec, voice.engine.latency_samples
-        self._spectra = Spectra(voice.scope, spec.sample_rate / 2, late)
-        self._controls = described(voice.mixer)
+        self._chain = chain = self._live.chain
+        spec, late = chain.engine.spec, chain.engine.latency_samples
+        self._spectra = Spectra(chain.scope, spec.sample_rate / 2, late)
+        self._controls = described(chain.mixer)
         self.say(
             "ready",
             model=self._station.stream.loaded.name,
@@ -140,9 +140,9 @@ class Watch(Talk):
         number = 0
         while True:
             await asyncio.sleep(1 / PICTURES_HZ)
-            if self._live.voice is not self._voice:
+            if self._live.chain is not self._chain:
                 self._meet()
-            controls = described(self._voice.mixer)
+            controls = described(self._chain.mixer)
             if controls != self._controls:
                 self._controls = controls
                 self.say("controls", **controls)

@@ -1,4 +1,4 @@
-"""Scenes: options of `rtsep run` under one name, in TOML; the user's go before the shipped ones."""
+"""Presets: options of `rtsep run` under one name, in TOML; the user's come before the shipped."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SHIPPED = Path(__file__).parent
 _NAME = re.compile(r"[\w-]+")
 
 
-class SceneError(ValueError):
-    """A scene that is not there, or can't be read or written; the message says why."""
+class PresetError(ValueError):
+    """A preset that is not there, or can't be read or written; the message says why."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What a scene may hold; what it does not is as if it were not given.
+class Preset:
+    """What a preset may hold; what it does not is as if it were not given.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Scene:
 
         Raises
         ------
-        SceneError
+        PresetError
             It can't be written.
         """
         path = folder() / f"{_checked(name)}.toml"
@@ -75,43 +75,43 @@ class Scene:
             with replacing(path) as part:
                 part.write_text("\n".join(lines) + "\n", encoding="utf-8")
         except OSError as error:
-            raise SceneError(f"cannot write {path}: {error.strerror}") from None
+            raise PresetError(f"cannot write {path}: {error.strerror}") from None
         return path
 
 
 def folder() -> Path:
-    """Where the user's own scenes are."""
+    """Where the user's own presets are."""
     return platformdirs.user_config_path("rtsep") / "scenes"
 
 
 def names() -> list[str]:
-    """Names of all scenes."""
+    """Names of all presets."""
     return sorted({path.stem for place in (folder(), _SHIPPED) for path in place.glob("*.toml")})
 
 
-def find(name: str) -> Scene:
-    """Read a scene by its name.
+def find(name: str) -> Preset:
+    """Read a preset by its name.
 
     Raises
     ------
-    SceneError
-        There is none, or it is no scene.
+    PresetError
+        There is none, or it is no preset.
     """
     _checked(name)
     for path in (folder() / f"{name}.toml", _SHIPPED / f"{name}.toml"):
         if path.exists():
             return read(path)
-    raise SceneError(f"there is no scene {name!r}; there are: {', '.join(names())}")
+    raise PresetError(f"there is no scene {name!r}; there are: {', '.join(names())}")
 
 
-def read(path: Path) -> Scene:
-    """Read a scene from a file; raise `SceneError` if it is none."""
+def read(path: Path) -> Preset:
+    """Read a preset from a file; raise `PresetError` if it is none."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SceneError(f"scene {path} cannot be read: {error.strerror}") from None
+        raise PresetError(f"scene {path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # UnicodeDecodeError too
-        raise SceneError(f"scene {path} is no TOML: {_line(error)}") from None
+        raise PresetError(f"scene {path} is no TOML: {_line(error)}") from None
     kinds: dict[str, tuple[str, type | tuple[type, ...]]] = {
         "model": ("a text", str),
         "gains": ("a table of sources and dB", dict),
@@ -122,19 +122,19 @@ def read(path: Path) -> Scene:
     }
     for key, value in content.items():
         if key not in kinds:
-            raise SceneError(f"scene {path}: there is no {key!r}; there are: {', '.join(kinds)}")
+            raise PresetError(f"scene {path}: there is no {key!r}; there are: {', '.join(kinds)}")
         what, kind = kinds[key]
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise SceneError(f"scene {path}: {key} must be {what}, not {value!r}")
+            raise PresetError(f"scene {path}: {key} must be {what}, not {value!r}")
     for source, level in content.get("gains", {}).items():
         if isinstance(level, bool) or not isinstance(level, int | float) or math.isnan(level):
-            raise SceneError(f"scene {path}: the gain of {source} must be in dB, not {level!r}")
-    return Scene(**content)
+            raise PresetError(f"scene {path}: the gain of {source} must be in dB, not {level!r}")
+    return Preset(**content)
 
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise SceneError(f"a scene's name is made of letters, digits and hyphens, not {name!r}")
+        raise PresetError(f"a scene's name is made of letters, digits and hyphens, not {name!r}")
     return name
 
 

@@ -14,7 +14,7 @@ from rtsep.cli.terminal.bindings import KEYS, Desk
 from rtsep.cli.terminal.screen import Line, fitted
 from rtsep.dsp.mixer import level_db
 from rtsep.dsp.ring import Float32
-from rtsep.realtime.chain import Voice
+from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.monitor import Bands
 
 FALL_DB = 1.5
@@ -49,27 +49,27 @@ class View:
         self._marks: deque[float] = deque(maxlen=KEPT_COLUMNS)
         self._marked = 0.0
         self._before = self._live.busy_s, self._live.separated_s
-        self._voice: Voice | None = None
+        self._chain: ProcessingChain | None = None
 
-    def _meet(self, voice: Voice) -> None:
+    def _meet(self, chain: ProcessingChain) -> None:
         """Begin anew with another model, or the same at another rate."""
-        self._voice = voice
-        self._bands = Bands(voice.scope.sample_rate, MOST_ROWS)
-        signals = 1 + len(voice.mixer.gains)
+        self._chain = chain
+        self._bands = Bands(chain.scope.sample_rate, MOST_ROWS)
+        signals = 1 + len(chain.mixer.gains)
         self._levels = np.full(signals, FLOOR_DB)
         self._columns = np.zeros((signals, MOST_ROWS, KEPT_COLUMNS), np.int8)
         self._seen = 0
 
     def look(self, now_s: float) -> None:
         """Take the newest levels, spectrum and load; about 20 times a second."""
-        voice = self._live.voice
-        if voice is not self._voice:
-            self._meet(voice)
-        peaks = 20 * np.log10(np.maximum(voice.mixer.peaks(), 1e-9))
+        chain = self._live.chain
+        if chain is not self._chain:
+            self._meet(chain)
+        peaks = 20 * np.log10(np.maximum(chain.mixer.peaks(), 1e-9))
         self._levels = np.maximum(np.maximum(peaks, self._levels - FALL_DB), FLOOR_DB)
-        if voice.scope.written != self._seen:  # nothing scrolls while the device is away
-            self._seen = voice.scope.written
-            levels = self._bands.levels_db(voice.scope.latest(self._bands.window_length))
+        if chain.scope.written != self._seen:  # nothing scrolls while the device is away
+            self._seen = chain.scope.written
+            levels = self._bands.levels_db(chain.scope.latest(self._bands.window_length))
             self._columns[:, :, :-1] = self._columns[:, :, 1:]
             self._columns[:, :, -1] = _shade(levels)
         if now_s - self._marked >= RTF_S:
@@ -132,17 +132,17 @@ class View:
         return [latency, load, [(faults, "")]]
 
     def _meters(self, width: int) -> list[Line]:
-        voice = self._live.voice
-        if len(voice.mixer.gains) + 1 != len(self._levels):  # changed since the look
+        chain = self._live.chain
+        if len(chain.mixer.gains) + 1 != len(self._levels):  # changed since the look
             return []
         names = min(_NAME_CELLS, max(width // 5, 3))
         cells = max(width - names - 15, 1)
-        alone = voice.mixer.soloed.any()
+        alone = chain.mixer.soloed.any()
         lines: list[Line] = []
-        for index, name in enumerate(("in", *voice.engine.spec.sources)):
+        for index, name in enumerate(("in", *chain.engine.spec.sources)):
             source = index - 1
-            muted = index > 0 and bool(voice.mixer.muted[source])
-            soloed = index > 0 and bool(voice.mixer.soloed[source])
+            muted = index > 0 and bool(chain.mixer.muted[source])
+            soloed = index > 0 and bool(chain.mixer.soloed[source])
             faint = "dim " if muted or (index and alone and not soloed) else ""
             chosen = index > 0 and source == self._desk.chosen
             level = float(self._levels[index])
@@ -154,7 +154,7 @@ class View:
                 ("░" * (cells - filled) + f"{level:4.0f}", faint),
             ]
             if index:
-                gain = level_db(float(voice.mixer.gains[source]))
+                gain = level_db(float(chain.mixer.gains[source]))
                 line += [
                     (f" {gain:+5.0f}" if math.isfinite(gain) else "  -inf", faint),
                     (" M" if muted else "  ", "bold red"),

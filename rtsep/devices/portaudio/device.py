@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import soxr
 
-from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.portaudio.client import Process
 from rtsep.dsp.ring import Float32
 from rtsep.errors import DeviceError, LostError, RateError
@@ -35,7 +35,7 @@ def _rate(device: dict[str, Any]) -> int:
     return round(float(device["default_samplerate"]))
 
 
-class Hosted(Exchange):
+class Hosted(CallbackStream):
     """A PortAudio stream in a process of its own, by a native callback on shared memory.
 
     Parameters
@@ -45,7 +45,7 @@ class Hosted(Exchange):
     input, output
         Devices as found; with a source the input is None and not opened.
     sample_rate, in_channels, out_channels, block, headroom, source
-        As of `rtsep.devices.callback_stream.Exchange`.
+        As of `rtsep.devices.callback_stream.CallbackStream`.
 
     Raises
     ------

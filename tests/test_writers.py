@@ -13,7 +13,7 @@ import soundfile
 from rtsep.files import writers
 from rtsep.files.readers import AudioFileError, read_all
 from rtsep.files.writers import StemWriter, Take
-from tests.test_files import RATE, noise
+from tests.test_readers import RATE, noise
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])

@@ -9,32 +9,34 @@ import numpy as np
 import pytest
 
 from rtsep.files.readers import read_all
-from rtsep.realtime.chain import CROSS_S, LISTEN_S, Voice
+from rtsep.realtime.chain import CROSS_S, LISTEN_S, ProcessingChain
 from rtsep.realtime.recorder import Recorder
-from rtsep.realtime.worker import Live
+from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.timing import TimedStep
 from rtsep.spec import Spec
 from tests import models
-from tests.test_live import SPEC, Hand, delayed, stream
-from tests.test_mixing import noise, sines, steps
+from tests.test_mixer import noise, sines, steps
+from tests.test_worker import SPEC, Hand, delayed, stream
 
 RATE, BLOCK = 16000, 64
 OTHER = Spec(16000, 1, "stft", "hann", 256, 64, 1, 1, ("drums", "bass"))
 
 
-def voice(live: Live, spec: Spec = OTHER) -> Voice:
+def chain(live: StreamWorker, spec: Spec = OTHER) -> ProcessingChain:
     """Of another model, of which only the second source is heard."""
-    step = TimedStep(Separator(models.bundle(spec)))
-    made = live.make_voice(Engine(step, spec, 1, BLOCK), step)
+    step = TimedStep(ModelStep(models.bundle(spec)))
+    made = live.make_chain(Engine(step, spec, 1, BLOCK), step)
     made.mixer.gains[:] = 0, 1
     made.warm_up(BLOCK)
     return made
 
 
-def run(live: Live, n: int, *, until: int = 0, switch: Voice | None = None) -> Any:
-    """Let so many samples pass; hand the voice over before the block at ``until``."""
+def run(
+    live: StreamWorker, n: int, *, until: int = 0, switch: ProcessingChain | None = None
+) -> Any:
+    """Let so many samples pass; hand the chain over before the block at ``until``."""
     played = np.full((n, 1), np.nan, np.float32)
     nothing = np.zeros((0, 1), np.float32)
     for start in range(0, n, BLOCK):
@@ -51,10 +53,10 @@ def test_the_models_cross_fade(sound: Any) -> None:
     x = sound(n, 1)
     device = Hand(RATE, 1, 1, BLOCK, BLOCK, x)
     live = stream(device, (1, 0))
-    before = live.voice
-    after = voice(live)
+    before = live.chain
+    after = chain(live)
     heard = run(live, n, until=until, switch=after)
-    assert live.voice is after and not live.switching and live.voices == (after,)
+    assert live.chain is after and not live.switching and live.chains == (after,)
     a = 0.75 * delayed(x, before.engine.latency_samples + BLOCK)
     b = 0.25 * delayed(x, after.engine.latency_samples + BLOCK)
     begins = until + BLOCK + after.engine.latency_samples + round(LISTEN_S * RATE)
@@ -74,11 +76,11 @@ def test_the_bypass_of_each_is_its_own_aligned_mixture() -> None:
     n, until = 200 * BLOCK, 40 * BLOCK
     x = noise(n, 1)
     live = stream(Hand(RATE, 1, 1, BLOCK, BLOCK, x), (1, 0))
-    after = voice(live)
-    for each in (live.voice, after):
+    after = chain(live)
+    for each in (live.chain, after):
         each.mixer.bypass = True
         each.mixer.reset()
-    early, late = (each.engine.latency_samples + BLOCK for each in (live.voice, after))
+    early, late = (each.engine.latency_samples + BLOCK for each in (live.chain, after))
     heard = run(live, n, until=until, switch=after)
     np.testing.assert_array_equal(heard[:until], delayed(x, early)[:until])
     end = n - 2000
@@ -90,7 +92,7 @@ def test_what_is_late_is_replaced_by_the_mixture_as_late_as_the_new_model() -> N
     x = noise(n, 1)
     device = Hand(RATE, 1, 1, BLOCK, BLOCK, x)
     live = stream(device, (1, 0))
-    run(live, 150 * BLOCK, switch=voice(live))
+    run(live, 150 * BLOCK, switch=chain(live))
     played = np.zeros((50 * BLOCK, 1), np.float32)
     for start in range(0, len(played), BLOCK):  # the worker is not there
         device.tick(np.zeros((0, 1), np.float32), played[start : start + BLOCK], 0.0)
@@ -102,7 +104,7 @@ def test_recordings_before_and_after(tmp_path: Path) -> None:
     n, until = 200 * BLOCK, 40 * BLOCK
     x = noise(n, 1)
     live = stream(Hand(RATE, 1, 1, BLOCK, BLOCK, x), (1, 0))
-    former, after = live.voice, voice(live)
+    former, after = live.chain, chain(live)
     late = former.engine.latency_samples, after.engine.latency_samples
     live.recorder = Recorder(tmp_path / "a", SPEC.sources, RATE, 1, late[0])
     after.recorder = Recorder(tmp_path / "b", OTHER.sources, RATE, 1, late[1])
@@ -127,8 +129,8 @@ def test_a_model_that_is_too_late_for_the_device_is_refused() -> None:
     device = Hand(RATE, 1, 1, BLOCK, BLOCK)
     live = stream(device, (1, 0))
     slow = Spec(16000, 1, "stft", "hann", 256, 64, 1, device.input.capacity // 64, ("a", "b"))
-    step = TimedStep(Separator(models.bundle(slow)))
-    made = live.make_voice(Engine(step, slow, 1, BLOCK), step)
+    step = TimedStep(ModelStep(models.bundle(slow)))
+    made = live.make_chain(Engine(step, slow, 1, BLOCK), step)
     with pytest.raises(ValueError, match="not kept"):
         live.switch(made)
     assert not live.switching

@@ -1,4 +1,4 @@
-"""The exchange of blocks, driven by hand and by the clock."""
+"""The stream of blocks, driven by hand and by the clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.device import Device
 from rtsep.devices.paced import Clock
 from rtsep.errors import DeviceError
@@ -19,27 +19,27 @@ RATE, BLOCK = 48_000, 128
 
 
 class Bench:
-    """An exchange driven by hand: input sample i is i + 1, the worker moves what it is told."""
+    """An stream driven by hand: input sample i is i + 1, the worker moves what it is told."""
 
     def __init__(self, block: int = 8, headroom: int = 16, **options: Any) -> None:
-        self.exchange = Exchange(1000, 1, 1, block, headroom, microphone=True, **options)
+        self.stream = CallbackStream(1000, 1, 1, block, headroom, microphone=True, **options)
         self.block, self.played = block, np.zeros(0, np.float32)
 
     def tick(self, now: float = 0.0, flags: int = 0) -> None:
         start = len(self.played)
         block = np.arange(start + 1, start + 1 + self.block, dtype=np.float32)[:, None]
         out = np.full((self.block, 1), np.nan, np.float32)
-        self.exchange.tick(block, out, now, flags)
+        self.stream.tick(block, out, now, flags)
         self.played = np.concatenate([self.played, out[:, 0]])
 
     def work(self, n: int = 1 << 20) -> None:
-        block = np.zeros((min(n, self.exchange.input.readable), 1), np.float32)
-        assert self.exchange.input.read(block)
-        self.exchange.output.append(block)
+        block = np.zeros((min(n, self.stream.input.readable), 1), np.float32)
+        assert self.stream.input.read(block)
+        self.stream.output.append(block)
 
     def expected(self) -> np.ndarray:
         """What is heard without a fault: the input, ``headroom`` samples late."""
-        delayed = np.arange(len(self.played)) + 1.0 - self.exchange.headroom
+        delayed = np.arange(len(self.played)) + 1.0 - self.stream.headroom
         return np.maximum(delayed, 0.0).astype(np.float32)
 
 
@@ -49,7 +49,7 @@ def test_the_exchange_adds_exactly_the_headroom(block: int, headroom: int) -> No
     for _ in range(20):
         bench.tick()
         bench.work()
-    stats = bench.exchange.stats()
+    stats = bench.stream.stats()
     if headroom >= block:
         np.testing.assert_array_equal(bench.played, bench.expected())
         assert (stats.starvations, stats.late) == (0, 0)
@@ -62,7 +62,7 @@ def test_the_exchange_adds_exactly_the_headroom(block: int, headroom: int) -> No
 def test_nothing_is_heard_at_another_time_than_its_own(moved: list[int], block: int) -> None:
     """The late mixture takes the place of late answers: of a copy, it is the same."""
     bench = Bench(block, headroom=2 * block)
-    bench.exchange.replace_late(0)
+    bench.stream.replace_late(0)
     for n in moved:
         bench.tick()
         bench.work(n)
@@ -72,7 +72,7 @@ def test_nothing_is_heard_at_another_time_than_its_own(moved: list[int], block: 
         bench.work()
         bench.tick()
     np.testing.assert_array_equal(bench.played[-block:], bench.expected()[-block:])
-    assert bench.exchange.stats().late == 0
+    assert bench.stream.stats().late == 0
 
 
 def test_scripted_starvation_is_counted_and_answers_come_back_in_their_place() -> None:
@@ -81,7 +81,7 @@ def test_scripted_starvation_is_counted_and_answers_come_back_in_their_place() -
         bench.tick()
         if not 10 <= tick < 14:  # four blocks late, two of them covered by the headroom
             bench.work()
-    stats = bench.exchange.stats()
+    stats = bench.stream.stats()
     assert (stats.starvations, stats.starved_samples, stats.late) == (1, 24, 0)
     assert stats.longest_starvation == 24
     expected = bench.expected()
@@ -97,13 +97,13 @@ def test_what_is_left_out_is_not_played() -> None:
     for tick in range(100):
         bench.tick()
         if tick == 60:
-            exchange = bench.exchange
-            late = exchange.input.readable
-            exchange.input.skip(late)
-            exchange.leave_out(late, latency=10)
+            stream = bench.stream
+            late = stream.input.readable
+            stream.input.skip(late)
+            stream.leave_out(late, latency=10)
         elif not 10 <= tick < 60:
             bench.work()
-    stats = bench.exchange.stats()
+    stats = bench.stream.stats()
     assert late == 51 * 8
     # From tick 12 on nothing is there; the next answer is that to the first sample of tick 61.
     assert stats.starved_samples == stats.longest_starvation == (61 - 12) * 8 + 16 + 10
@@ -114,18 +114,18 @@ def test_what_is_left_out_is_not_played() -> None:
 def test_no_sample_is_further_from_the_last_than_the_fade_allows() -> None:
     """Answers of another sign than the mixture, there and not there."""
     rate, block, fade = 48_000, 64, 240
-    exchange = Exchange(rate, 1, 1, block, block, microphone=True)
-    exchange.replace_late(0)
+    stream = CallbackStream(rate, 1, 1, block, block, microphone=True)
+    stream.replace_late(0)
     heard = np.zeros((600, block, 1), np.float32)
     mixture, answer = np.full((block, 1), 0.5, "f4"), np.full((block, 1), -0.5, "f4")
     present = np.random.default_rng(0).random(600) < 0.8
     for i, there in enumerate(present):
-        exchange.tick(mixture, heard[i], 0.0)
+        stream.tick(mixture, heard[i], 0.0)
         if there:
-            late = exchange.input.readable - block
-            exchange.input.skip(late + block)
-            exchange.output.leave_out(late)
-            exchange.output.append(answer)
+            late = stream.input.readable - block
+            stream.input.skip(late + block)
+            stream.output.leave_out(late)
+            stream.output.append(answer)
     played = heard.reshape(-1)[2 * block :]
     assert np.abs(np.diff(played)).max() <= 2 * 1.5 / fade
     assert played.min() == -0.5 and played.max() > 0.4
@@ -133,18 +133,18 @@ def test_no_sample_is_further_from_the_last_than_the_fade_allows() -> None:
 
 @given(st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 1e31, 0.5]), min_size=8, max_size=8))
 def test_only_sound_is_kept_and_played(values: list[float]) -> None:
-    exchange = Exchange(1000, 1, 1, 8, 0, microphone=True)
-    exchange.replace_late(0)
+    stream = CallbackStream(1000, 1, 1, 8, 0, microphone=True)
+    stream.replace_late(0)
     block, out = np.array(values, np.float32)[:, None], np.zeros((8, 1), np.float32)
-    exchange.tick(block, out, 0.0)
+    stream.tick(block, out, 0.0)
     assert np.isfinite(out).all()
     kept = np.zeros((8, 1), np.float32)
-    exchange.input.read(kept)
+    stream.input.read(kept)
     np.testing.assert_array_equal(kept, np.where(block == 0.5, block, 0.0))
-    assert exchange.stats().nonfinite == np.sum(block != 0.5)
-    exchange.output.leave_out(8)
-    exchange.output.append(block)
-    exchange.tick(block, out, 0.0)
+    assert stream.stats().nonfinite == np.sum(block != 0.5)
+    stream.output.leave_out(8)
+    stream.output.append(block)
+    stream.tick(block, out, 0.0)
     assert np.isfinite(out).all()
 
 
@@ -152,27 +152,27 @@ def test_the_limiter_limits_and_is_no_one_when_off() -> None:
     x = np.random.default_rng(0).standard_normal((4800, 1)).astype(np.float32)
     played = np.zeros((2, *x.shape), np.float32)
     for out, level in zip(played, (np.inf, 0.5), strict=True):
-        exchange = Exchange(48_000, 1, 1, len(x), 0, microphone=True)
-        exchange.replace_late(0)
-        exchange.tick(np.zeros_like(x), out, 0.0)
-        exchange.limit(level)
-        exchange.tick(x, out, 0.0)
+        stream = CallbackStream(48_000, 1, 1, len(x), 0, microphone=True)
+        stream.replace_late(0)
+        stream.tick(np.zeros_like(x), out, 0.0)
+        stream.limit(level)
+        stream.tick(x, out, 0.0)
     np.testing.assert_array_equal(played[0][240:], x[240:])
     assert np.abs(played[1]).max() == 0.5
     np.testing.assert_array_equal(np.sign(played[1]), np.sign(played[0]))
 
 
 def test_a_latency_longer_than_what_is_kept_is_refused() -> None:
-    exchange = Exchange(1000, 1, 1, 8, 16)
+    stream = CallbackStream(1000, 1, 1, 8, 16)
     with pytest.raises(DeviceError, match=r"3.0 s late.* kept for 2.0 s; use --on-late mute"):
-        exchange.replace_late(3000)
+        stream.replace_late(3000)
 
 
 def _missed(times: list[float]) -> int:
     bench = Bench(block=10)  # a period of 10 ms
     for now in times:
         bench.tick(1.0 + 0.01 * now)
-    return bench.exchange.stats().missed
+    return bench.stream.stats().missed
 
 
 @given(st.lists(st.floats(-0.24, 0.24), min_size=2, max_size=200))
@@ -196,34 +196,34 @@ def test_flags_and_peaks() -> None:
     bench = Bench(passthrough=True)
     for flags in (15, 1, 2, 2, 4, 8, 12, 16):  # the first tell of the time before the stream
         bench.tick(flags=flags)
-    stats = bench.exchange.stats()
+    stats = bench.stream.stats()
     assert (stats.input_underflows, stats.input_overflows) == (1, 2)
     assert (stats.output_underflows, stats.output_overflows) == (2, 2)
-    assert bench.exchange.peaks() == (64.0, 64.0)
-    assert bench.exchange.peaks() == (0.0, 0.0)
+    assert bench.stream.peaks() == (64.0, 64.0)
+    assert bench.stream.peaks() == (0.0, 0.0)
     block, out = np.full((8, 1), -3, np.float32), np.zeros((8, 1), np.float32)
-    bench.exchange.tick(block, out, 0.0)
-    assert bench.exchange.peaks() == (3.0, 3.0)
+    bench.stream.tick(block, out, 0.0)
+    assert bench.stream.peaks() == (3.0, 3.0)
 
 
 def test_passthrough_repeats_the_last_channel() -> None:
-    exchange = Exchange(1000, 2, 3, 4, 0, microphone=True, passthrough=True)
+    stream = CallbackStream(1000, 2, 3, 4, 0, microphone=True, passthrough=True)
     block, out = np.arange(8, dtype=np.float32).reshape(4, 2), np.zeros((4, 3), np.float32)
-    exchange.tick(block, out, 0.0)
+    stream.tick(block, out, 0.0)
     np.testing.assert_array_equal(out, block[:, [0, 1, 1]])
-    assert exchange.input.written == exchange.output.written == 0
+    assert stream.input.written == stream.output.written == 0
 
 
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_a_source_is_played_once_and_then_silence(length: int, block: int) -> None:
     source = np.random.default_rng(length).standard_normal((length, 2)).astype(np.float32)
-    exchange = Exchange(1000, 2, 1, block, 0, source)
+    stream = CallbackStream(1000, 2, 1, block, 0, source)
     unused, out = np.zeros((0, 2), np.float32), np.zeros((block, 1), np.float32)
     received = np.zeros((60 * block, 2), np.float32)
     for i in range(60):
-        assert exchange.finished == (i * block >= length)
-        exchange.tick(unused, out, 0.0)
-        assert exchange.input.read(received[i * block : (i + 1) * block])
+        assert stream.finished == (i * block >= length)
+        stream.tick(unused, out, 0.0)
+        assert stream.input.read(received[i * block : (i + 1) * block])
     np.testing.assert_array_equal(received[:length], source)
     assert not received[length:].any()
 
@@ -231,12 +231,12 @@ def test_a_source_is_played_once_and_then_silence(length: int, block: int) -> No
 @pytest.mark.parametrize("figures", [(0, 1, 1, 8, 0), (1, 1, 1, 0, 0), (1, 1, 1, 8, -1)])
 def test_impossible_figures_are_refused(figures: tuple[int, int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="must be 1 or more"):
-        Exchange(*figures)
+        CallbackStream(*figures)
 
 
 def test_a_source_of_other_channels_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must be \(n, 2\), not \(5, 1\)"):
-        Exchange(1000, 2, 1, 8, 0, np.zeros((5, 1), np.float32))
+        CallbackStream(1000, 2, 1, 8, 0, np.zeros((5, 1), np.float32))
 
 
 def test_the_clock_hands_over_a_whole_source_at_its_pace() -> None:

@@ -1,4 +1,4 @@
-"""The compiled turn does what Python does, to the sample and to the count, and needs no lock."""
+"""The compiled loop does what Python does, to the sample and to the count, and needs no lock."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rtsep.dsp.ring import Float32
 from rtsep.files.readers import read_all
 from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.stem_reader import Tap
-from rtsep.realtime.worker import Live
-from tests.test_live import SPEC, Hand, noise, stream
+from rtsep.realtime.worker import StreamWorker
+from tests.test_worker import SPEC, Hand, noise, stream
 
 
-def driven(live: Live, turns: list[int], x: Float32) -> Float32:
+def driven(live: StreamWorker, turns: list[int], x: Float32) -> Float32:
     """What is heard where the worker comes after so many blocks each time."""
     block = live.device.block
     played = np.zeros((sum(turns) * block, live.device.output.width), np.float32)
@@ -36,7 +36,7 @@ def driven(live: Live, turns: list[int], x: Float32) -> Float32:
     return played
 
 
-def in_python(live: Live) -> Live:
+def in_python(live: StreamWorker) -> StreamWorker:
     """Let Python do all turns."""
     live._compiled = lambda: None  # type: ignore[method-assign]
     return live
@@ -61,7 +61,7 @@ def test_both_give_the_same(
     for _ in range(2):
         device = Hand(rate, channels, 2, block, 2 * block, x)
         lives.append(stream(device, (1, 0.5)))
-        lives[-1].voice.tap = tap = Tap(len(SPEC.sources), channels, rate)
+        lives[-1].chain.tap = tap = Tap(len(SPEC.sources), channels, rate)
         tap.reading = True
     ours, other = lives[0], in_python(lives[1])
     assert ours._compiled() is not None
@@ -72,10 +72,10 @@ def test_both_give_the_same(
     for name in ("hop_time_us", "real_time_factor"):
         del counted[name], expected[name]
     assert counted == expected
-    assert ours.voice.step.times.count == other.voice.step.times.count
+    assert ours.chain.step.times.count == other.chain.step.times.count
     for live in lives:
         assert live.busy_s > 0 or not live.processed
-    taps = [live.voice.tap for live in lives]
+    taps = [live.chain.tap for live in lives]
     assert taps[0] is not None and taps[1] is not None
     assert (taps[0].readable, taps[0].lost) == (taps[1].readable, taps[1].lost)
     made, known = (tap.read(n) for tap in taps if tap is not None)

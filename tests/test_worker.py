@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep.devices.callback_stream import Exchange
+from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.paced import Clock
 from rtsep.files.readers import read_all
 from rtsep.realtime.recorder import Recorder
-from rtsep.realtime.worker import Live
+from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import Separator
+from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.resampled import around
 from rtsep.runtime.timing import Durations, TimedStep
 from rtsep.spec import Spec
@@ -29,7 +29,7 @@ SPEC = Spec(16000, 1, "stft", "hann", 64, 16, 1, 1, ("speech", "noise"))
 BUNDLE = models.bundle(SPEC)
 
 
-class Hand(Exchange):
+class Hand(CallbackStream):
     """A device without a clock: the test ticks."""
 
     name = "by hand"
@@ -42,16 +42,16 @@ class Hand(Exchange):
         pass
 
 
-def stream(device: Any, gains: tuple[float, ...], recorder: Recorder | None = None) -> Live:
+def stream(device: Any, gains: tuple[float, ...], recorder: Recorder | None = None) -> StreamWorker:
     channels = device.input.width
-    step = TimedStep(Separator(BUNDLE, SPEC.streams(channels)))
+    step = TimedStep(ModelStep(BUNDLE, SPEC.streams(channels)))
     engine = around(
         lambda block: Engine(step, SPEC, channels, block),
         device.sample_rate,
         SPEC.sample_rate,
         device.block,
     )
-    return Live(device, engine, step, np.array(gains, np.float32), recorder)
+    return StreamWorker(device, engine, step, np.array(gains, np.float32), recorder)
 
 
 def noise(n: int, channels: int = 1) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -157,13 +157,13 @@ class Failing(TimedStep):
 
 
 def test_a_fault_in_the_worker_ends_the_stream_and_keeps_the_recording(tmp_path: Path) -> None:
-    step = Failing(Separator(BUNDLE))
+    step = Failing(ModelStep(BUNDLE))
     step.program = None
     engine = Engine(step, SPEC, 1, 16)
     x = noise(16000)
     clock = Clock(16000, 1, 1, 16, 64, x)
     recorder = Recorder(tmp_path, SPEC.sources, 16000, 1, engine.latency_samples)
-    live = Live(clock, engine, step, np.ones(2, np.float32), recorder)
+    live = StreamWorker(clock, engine, step, np.ones(2, np.float32), recorder)
     live.start()
     deadline = time.monotonic() + 20
     while live.running and time.monotonic() < deadline:

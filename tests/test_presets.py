@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rtsep import weights
 from rtsep.cli import presets
 from rtsep.cli import run as command
-from rtsep.cli.presets import Scene, SceneError
+from rtsep.cli.presets import Preset, PresetError
 from tests.test_cli import refused, rtsep
 
 SHIPPED = ["call", "karaoke", "practice-without-drums"]
@@ -29,14 +29,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_shipped_scenes_are_of_shipped_models(folder: Path) -> None:
     assert presets.names() == SHIPPED
     for name in SHIPPED:
-        scene = presets.find(name)
-        gains = command._gains(weights.find(scene.model), None, tuple(scene.options()["gain"]))
+        preset = presets.find(name)
+        gains = command._gains(weights.find(preset.model), None, tuple(preset.options()["gain"]))
         assert 0 < gains.sum() < len(gains)
     silent = {"karaoke": "vocals", "practice-without-drums": "drums", "call": "noise"}
     for name, source in silent.items():
-        scene = presets.find(name)
-        assert source not in scene.gains
-        assert {*scene.gains, source} == set(weights.find(scene.model).spec.sources)
+        preset = presets.find(name)
+        assert source not in preset.gains
+        assert {*preset.gains, source} == set(weights.find(preset.model).spec.sources)
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=9)
@@ -45,7 +45,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_si
 @settings(max_examples=30)
 @given(
     st.builds(
-        Scene,
+        Preset,
         model=st.none() | texts,
         gains=st.dictionaries(texts, st.floats(max_value=24, allow_nan=False), max_size=4),
         limit=st.none() | st.floats(-60, 0),
@@ -54,18 +54,18 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_si
         block=st.none() | st.integers(16, 8192),
     )
 )
-def test_what_is_saved_is_read_again(scene: Scene) -> None:
+def test_what_is_saved_is_read_again(preset: Preset) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as place:
         patch.setattr(presets.platformdirs, "user_config_path", lambda _: Path(place))
-        path = scene.save("mine")
-        assert presets.find("mine") == scene
+        path = preset.save("mine")
+        assert presets.find("mine") == preset
         assert [p.name for p in path.parent.iterdir()] == ["mine.toml"]
 
 
 def test_ones_own_scene_goes_before_the_shipped(folder: Path) -> None:
-    Scene(model="speakers").save("call")
+    Preset(model="speakers").save("call")
     assert presets.find("call").model == "speakers" and presets.names() == SHIPPED
-    Scene().save("mine")
+    Preset().save("mine")
     assert "mine" in presets.names()
 
 
@@ -98,8 +98,8 @@ def test_names_that_cannot_be(folder: Path) -> None:
     assert "letters, digits and hyphens" in refused("run", "--scene", "../call")
     folder.parent.mkdir()
     folder.touch()
-    with pytest.raises(SceneError, match="cannot write"):
-        Scene().save("mine")
+    with pytest.raises(PresetError, match="cannot write"):
+        Preset().save("mine")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_names_that_cannot_be(folder: Path) -> None:
 def test_options_beside_a_scene_win(
     folder: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], wanted: dict[str, Any]
 ) -> None:
-    Scene("speakers", {"one": -3.0}, limit=-6.0, block=256).save("mine")
+    Preset("speakers", {"one": -3.0}, limit=-6.0, block=256).save("mine")
     told: dict[str, Any] = {}
     monkeypatch.setattr(command.run, "callback", lambda **given: told.update(given))
     assert rtsep("run", *options).exit_code == 0
@@ -125,7 +125,7 @@ def test_options_beside_a_scene_win(
 def test_listen_goes_before_the_gains_of_a_scene(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Scene("speech", {"speech": -3.0}).save("mine")
+    Preset("speech", {"speech": -3.0}).save("mine")
     heard: list[Any] = []
 
     def gains(bundle: Any, listen: str | None, gain: tuple[str, ...]) -> Any:
