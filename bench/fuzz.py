@@ -39,7 +39,7 @@ from bench import mutate
 from rtsep.benchmark import roofline
 from rtsep.cli import main, run, show
 from rtsep.devices import open as opening
-from rtsep.devices.device import DeviceError
+from rtsep.errors import DeviceError
 from rtsep.realtime import scheduling
 
 CPU_S = 5.0

@@ -4,13 +4,74 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rtsep.errors import (
+    AudioFileError,
+    BenchError,
+    BundleError,
+    CheckpointError,
+    ContractError,
+    ControlError,
+    CorpusError,
+    DeviceError,
+    EvaluationError,
+    ExtraError,
+    GainError,
+    GuardError,
+    LearnedError,
+    LostError,
+    NoTapeError,
+    NotFiniteError,
+    OptionError,
+    PresetError,
+    ProtocolError,
+    RateError,
+    RecipeError,
+    RtsepError,
+    ServerError,
+    SoundError,
+    SpecError,
+    StoppedError,
+)
 from rtsep.version import __version__
 
 if TYPE_CHECKING:
     from rtsep.api import Separation, load, separate
     from rtsep.stream import LiveStream, live
 
-__all__ = ["LiveStream", "Separation", "__version__", "live", "load", "separate"]
+__all__ = [
+    "AudioFileError",
+    "BenchError",
+    "BundleError",
+    "CheckpointError",
+    "ContractError",
+    "ControlError",
+    "CorpusError",
+    "DeviceError",
+    "EvaluationError",
+    "ExtraError",
+    "GainError",
+    "GuardError",
+    "LearnedError",
+    "LiveStream",
+    "LostError",
+    "NoTapeError",
+    "NotFiniteError",
+    "OptionError",
+    "PresetError",
+    "ProtocolError",
+    "RateError",
+    "RecipeError",
+    "RtsepError",
+    "Separation",
+    "ServerError",
+    "SoundError",
+    "SpecError",
+    "StoppedError",
+    "__version__",
+    "live",
+    "load",
+    "separate",
+]
 
 _HOMES = {"LiveStream": "stream", "live": "stream"}
 """Where a public name lives, if not in ``rtsep.api``; imported when it is first asked for."""

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtsep import weights
+from rtsep.errors import SoundError
 from rtsep.files.readers import MAX_CHANNELS, RATES_HZ
 from rtsep.latency import StreamLatency
 from rtsep.runtime.bundle import Bundle
@@ -31,10 +32,6 @@ from rtsep.spec import Float32
 
 Stems = dict[str, Float32]
 """Sound by the name of its source; each array is shaped like the mixture it came from."""
-
-
-class SoundError(ValueError):
-    """Sound, or a figure of it, that cannot be separated; the message says what could be."""
 
 
 class Separation:

@@ -8,12 +8,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsep.errors import SpecError
+
 Float32 = NDArray[np.float32]
 Frontend = Literal["stft", "waveform"]
-
-
-class SpecError(ValueError):
-    """A stream description that cannot be run; the message holds the offending values."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rtsep import weights
 from rtsep.api import Stems, named
 from rtsep.devices.open import DEFAULT, open_device
 from rtsep.devices.portaudio.client import Process
+from rtsep.errors import GainError
 from rtsep.latency import StreamLatency
 from rtsep.realtime.stem_reader import Tap
 from rtsep.realtime.worker import StreamWorker
@@ -31,10 +32,6 @@ BLOCK_S = 0.02
 """Blocks of `LiveStream.blocks`, in seconds, unless their size is given."""
 _ROOM_S = 0.1
 """After a file has ended, time for its end to be heard beside the latency."""
-
-
-class GainError(ValueError):
-    """A gain that can't be, with what could be."""
 
 
 def linear_gains(sources: tuple[str, ...], gains_db: Mapping[str, float]) -> Float32:

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rtsep.runtime.bundle import Bundle, BundleError, describe, load, parse
+from rtsep.errors import BundleError
+from rtsep.runtime.bundle import Bundle, describe, load, parse
 from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Spec
 

@@ -16,13 +16,12 @@ import pytest
 import rtsep
 from rtsep import api, latency, stream, weights
 from rtsep.devices import open as opening
-from rtsep.devices.device import DeviceError
+from rtsep.errors import BundleError, DeviceError, SpecError
 from rtsep.files.readers import read_all
 from rtsep.realtime.stem_reader import Tap
-from rtsep.runtime.bundle import BundleError
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import ModelStep
-from rtsep.spec import Spec, SpecError
+from rtsep.spec import Spec
 from tests import models
 from tests.test_cli import band
 
@@ -139,16 +138,16 @@ def test_what_is_no_sound_is_refused_in_a_sentence() -> None:
         (np.zeros((63, 2)), "63 samples are not a multiple of the declared block, 64"),
         (np.array(["a"]), "floats"),
     ):
-        with pytest.raises(rtsep.api.SoundError) as caught:
+        with pytest.raises(rtsep.SoundError) as caught:
             sep.process(block)
         assert words in str(caught.value) and "\n" not in str(caught.value)
     for rate in (999, 16000.5, float("nan"), 10**6):
-        with pytest.raises(rtsep.api.SoundError, match="sample_rate"):
+        with pytest.raises(rtsep.SoundError, match="sample_rate"):
             rtsep.load(LIGHT, sample_rate=rate)  # type: ignore[arg-type]
-    with pytest.raises(rtsep.api.SoundError, match="sample 5 of channel 0 is not a finite"):
+    with pytest.raises(rtsep.SoundError, match="sample 5 of channel 0 is not a finite"):
         rtsep.separate(np.where(np.arange(9) == 5, np.nan, 0.0), 16000)
     for arguments in ({"channels": 0}, {"channels": 65}, {"block": 0}):
-        with pytest.raises(rtsep.api.SoundError):
+        with pytest.raises(rtsep.SoundError):
             rtsep.load(LIGHT, **arguments)
     with pytest.raises(BundleError, match="nobody"):
         rtsep.load("nobody")
@@ -241,7 +240,7 @@ def test_a_live_stream_ends_with_its_file_and_says_what_cannot_be(tmp_path: Any)
         assert not live.running
     assert (live.channels, live.sample_rate, live.gains) == (2, 48000, {"speech": 0.0})
     assert live.stats["separated_seconds"] >= 0.1
-    with pytest.raises(stream.GainError, match="no source 'drums'"):
+    with pytest.raises(rtsep.GainError, match="no source 'drums'"):
         live.gains = {"drums": 0}
     live.gains = {"speech": -3, "noise": 6}
     assert live.gains == {"speech": -3.0, "noise": 6.0}

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from rtsep.cli.show import facts
 from rtsep.dsp.windows import NAMES
+from rtsep.errors import BundleError
 from rtsep.runtime import bundle as bundles
-from rtsep.runtime.bundle import KEYS, BundleError, State, describe, load, parse
+from rtsep.runtime.bundle import KEYS, State, describe, load, parse
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Spec

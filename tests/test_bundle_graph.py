@@ -14,8 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from rtsep.cli.show import facts
+from rtsep.errors import BundleError
 from rtsep.runtime import model_step as separators
-from rtsep.runtime.bundle import BundleError, parse
+from rtsep.runtime.bundle import parse
 from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Spec
 from tests import models

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtsep.errors import ContractError
 from rtsep.models import build
 from rtsep.models.chandna import Chandna, split
 from rtsep.nn import checks
@@ -225,21 +226,21 @@ class _Faulty(Streaming):
 )
 def test_checks_catch_a_broken_contract(fault: str, said: str) -> None:
     x = torch.randn(2, 40, 4)
-    with pytest.raises(checks.ContractError, match=said):
+    with pytest.raises(ContractError, match=said):
         checks.check_state(_Faulty(fault))
         checks.check_chunking(_Faulty(fault), x, [3, 5])
 
 
 def test_checks_catch_a_look_into_the_future() -> None:
     x = torch.randn(2, 40, 4)
-    with pytest.raises(checks.ContractError, match="depends on 1 frames beyond"):
+    with pytest.raises(ContractError, match="depends on 1 frames beyond"):
         checks.check_causality(_Faulty("peeks"), x, frame=20, lookahead=0)
-    with pytest.raises(checks.ContractError, match="does not depend on frame 20"):
+    with pytest.raises(ContractError, match="does not depend on frame 20"):
         checks.check_causality(_Faulty("mute"), x, frame=20, lookahead=0)
 
 
 def test_checks_catch_nan_on_silence() -> None:
-    with pytest.raises(checks.ContractError, match="silence makes the output NaN"):
+    with pytest.raises(ContractError, match="silence makes the output NaN"):
         checks.check_health(_Faulty("silence"), (4,))
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtsep.train.corpus import LEAD, STEMS, Corpus, CorpusError, Row
+from rtsep.errors import CorpusError
+from rtsep.train.corpus import LEAD, STEMS, Corpus, Row
 from rtsep.train.layouts import table
 from rtsep.train.mixers import Mixer, Music, Speakers, SpeechInNoise
 from rtsep.train.sound import active_rms, faster, room

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtsep.devices.device import Device, DeviceError, Duplex, find, listing
+from rtsep.devices.device import Device, Duplex, find, listing
+from rtsep.errors import DeviceError
 from tests.conftest import start_server, stop_server
 
 RATE, BLOCK = 48_000, 128

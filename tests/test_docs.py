@@ -14,7 +14,7 @@ import soundfile
 from rtsep import weights
 from rtsep.cli import main
 from rtsep.devices import open as opening
-from rtsep.devices.device import DeviceError
+from rtsep.errors import DeviceError
 from rtsep.train.layouts import table
 from tests.console import PAGES, ROOT, blocks
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtsep.errors import SpecError
 from rtsep.latency import Latency
 from rtsep.runtime.engine import Engine
-from rtsep.spec import Spec, SpecError
+from rtsep.spec import Spec
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -14,9 +14,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rtsep.errors import EvaluationError
 from rtsep.evaluate import score
 from rtsep.evaluate.evaluation import Evaluation
-from rtsep.evaluate.folder import EvaluationError, matched
+from rtsep.evaluate.folder import matched
 from rtsep.evaluate.metrics import si_sdr_db, snr_db
 from rtsep.evaluate.oracle import MASKS
 from rtsep.spec import Spec

@@ -26,8 +26,9 @@ EXAMPLES = ROOT / "examples"
 _QUIET = """
 import runpy, sys
 from rtsep.devices import open as opening
+from rtsep.errors import DeviceError
 def find(*_):
-    raise opening.DeviceError("there is no sound card")
+    raise DeviceError("there is no sound card")
 opening.find = find
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+import rtsep
+from rtsep import errors
+
 ROOT = Path(__file__).parents[1]
 ORDER = (
     "__main__ > cli > ui benchmark diagnostics rtsep > stream > api realtime evaluate > weights"
-    " > learned > runtime devices > dsp files > latency errors > spec version"
+    " > learned > runtime devices > dsp files > latency > spec > errors version"
 )
 """A package imports from those to its right and from itself; ``rtsep`` stands for its root."""
-TRAINING = "cli > train > models > nn > runtime > dsp files > latency errors > spec version"
+TRAINING = "cli > train > models > nn > runtime > dsp files > latency > spec > errors version"
 """The same, for what needs torch."""
 TORCH = ("nn", "models", "train", "learned/autoencoders.py")
 
@@ -101,3 +104,20 @@ def test_importing_needs_no_sound_card() -> None:
     code = "import sys, rtsep.cli.run; print('sounddevice' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_every_error_is_one_of_rtsep_errors_and_public() -> None:
+    own = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert own <= set(rtsep.__all__)
+    for name in own:
+        kind = getattr(rtsep, name)
+        assert issubclass(kind, errors.RtsepError)
+        assert kind is errors.RtsepError or issubclass(kind, ValueError | AssertionError)
+    elsewhere = [
+        f"{path}: {node.name}"
+        for path in files()
+        if path.stem != "errors"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Error", "Exception"))
+    ]
+    assert not elsewhere

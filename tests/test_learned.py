@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from rtsep.errors import LearnedError
 from rtsep.learned import nmf
 from rtsep.learned.decoder import (
     EPSILON,
@@ -20,7 +21,6 @@ from rtsep.learned.decoder import (
     unfold,
 )
 from rtsep.learned.live import Noise, Rest, bundle
-from rtsep.learned.source import LearnedError
 from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Float32
 from tests.learned import BINS, HOP, RATE, decoder, source

@@ -14,7 +14,8 @@ import pytest
 import soundfile
 from safetensors.numpy import save
 
-from rtsep.learned.source import FORMAT, LearnedError, read, write
+from rtsep.errors import LearnedError
+from rtsep.learned.source import FORMAT, read, write
 from rtsep.spec import Float32
 from tests.learned import RATE, noise, source
 from tests.test_cli import refused, rtsep
@@ -267,7 +268,7 @@ def test_noise_is_learned_from_the_beginning_of_a_file(tmp_path: Path) -> None:
 def test_learned_sources_run_live(desk: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """`rtsep run` is `rtsep separate`, on a made-up device."""
     from rtsep.devices import open as opening
-    from rtsep.devices.device import DeviceError
+    from rtsep.errors import DeviceError
 
     def find(query: object, kind: str, process: object) -> None:
         raise DeviceError("there is no sound card")

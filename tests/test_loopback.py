@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rtsep.cli import loopback as command
 from rtsep.devices import loopback
 from rtsep.devices.callback_stream import CallbackStream
-from rtsep.devices.device import DeviceError
+from rtsep.errors import DeviceError
 from tests.conftest import JACK_BLOCK, JACK_RATE
 from tests.test_cli import refused, rtsep
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtsep.errors import ContractError
 from rtsep.models import build
-from rtsep.nn.checks import ContractError
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.onnx import check_parity, export
 from rtsep.nn.streaming import Streaming

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rtsep import weights
 from rtsep.cli import presets
 from rtsep.cli import run as command
-from rtsep.cli.presets import Preset, PresetError
+from rtsep.cli.presets import Preset
+from rtsep.errors import OptionError, PresetError
 from tests.test_cli import refused, rtsep
 
 SHIPPED = ["call", "karaoke", "practice-without-drums"]
@@ -130,7 +131,7 @@ def test_listen_goes_before_the_gains_of_a_scene(
 
     def gains(bundle: Any, listen: str | None, gain: tuple[str, ...]) -> Any:
         heard.append((listen, gain))
-        raise command.OptionError("enough")
+        raise OptionError("enough")
 
     monkeypatch.setattr(command, "_gains", gains)
     refused("run", "-d", "demo", "--scene", "mine")

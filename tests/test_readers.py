@@ -9,8 +9,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtsep.errors import AudioFileError
 from rtsep.files import readers
-from rtsep.files.readers import AudioFileError, blocks, info, read_all, stem_path
+from rtsep.files.readers import blocks, info, read_all, stem_path
 
 RATE = 16000
 DEMO = Path(readers.__file__).parents[1] / "demo.flac"

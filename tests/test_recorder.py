@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsep.files.readers import AudioFileError, read_all
+from rtsep.errors import AudioFileError
+from rtsep.files.readers import read_all
 from rtsep.files.writers import Take
 from rtsep.realtime import recorder as recorders
 from rtsep.realtime.recorder import Recorder

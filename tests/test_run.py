@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from rtsep import weights
 from rtsep.cli import run as command
 from rtsep.devices import open as opening
-from rtsep.devices.device import DeviceError
+from rtsep.errors import DeviceError
 from rtsep.realtime.chain import ProcessingChain
 from rtsep.runtime.model_step import ModelStep
 from tests import models
@@ -29,8 +29,9 @@ _NO_CARD = """
 import sys
 from rtsep.cli import main
 from rtsep.devices import open as opening
+from rtsep.errors import DeviceError
 def find(query, kind, process):
-    raise opening.DeviceError("there is no sound card")
+    raise DeviceError("there is no sound card")
 opening.find = find
 main(sys.argv[1:])
 """

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from rtsep import weights
+from rtsep.errors import NoTapeError
 from rtsep.learned import live as learned
 from rtsep.learned.live import Noise, Rest
 from rtsep.runtime.bundle import parse
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.tape.graph import Tape
-from rtsep.runtime.tape.memory_plan import NoTapeError
 from tests import models
 from tests.learned import BINS, source
 

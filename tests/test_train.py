@@ -10,11 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from rtsep.models.checkpoint import CheckpointError, Description, load, read, save
+from rtsep.errors import CheckpointError, NotFiniteError
+from rtsep.models.checkpoint import Description, load, read, save
 from rtsep.spec import Spec
 from rtsep.train.corpus import Corpus
 from rtsep.train.layouts import table
-from rtsep.train.loop import NotFiniteError, Schedule, train
+from rtsep.train.loop import Schedule, train
 from rtsep.train.losses import (
     compressed_spectrum,
     dissimilarity,

@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rtsep.errors import GuardError, ProtocolError
 from rtsep.realtime.chain import Pool
 from rtsep.realtime.monitor import Scope
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.resampled import around
 from rtsep.ui import protocol
-from rtsep.ui.guard import Allowance, Guard, GuardError, is_loopback, token_for
-from rtsep.ui.protocol import Control, Hello, ProtocolError, Record, SwitchDevice, SwitchModel
+from rtsep.ui.guard import Allowance, Guard, is_loopback, token_for
+from rtsep.ui.protocol import Control, Hello, Record, SwitchDevice, SwitchModel
 from rtsep.ui.session_worker import BACKLOG_S, BrowserChain, Worker
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, LEVELS_DB, Spectra, hertz, mel
 from tests import models

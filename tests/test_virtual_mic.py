@@ -20,9 +20,9 @@ import soundfile
 
 from rtsep.cli import run as command
 from rtsep.devices import virtual_mic as module
-from rtsep.devices.device import DeviceError
 from rtsep.devices.open import DEMO
 from rtsep.devices.virtual_mic import virtual_mic
+from rtsep.errors import DeviceError
 from tests.test_cli import refused
 
 Env = dict[str, str]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from rtsep.errors import AudioFileError
 from rtsep.files import writers
-from rtsep.files.readers import AudioFileError, read_all
+from rtsep.files.readers import read_all
 from rtsep.files.writers import StemWriter, Take
 from tests.test_readers import RATE, noise
 

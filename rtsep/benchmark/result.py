@@ -42,7 +42,7 @@ def measure(
 
     Raises
     ------
-    rtsep.runtime.bundle.BundleError
+    BundleError
         The bundle does not run.
     """
     trial = trials.Trial(bundle, block, threads)

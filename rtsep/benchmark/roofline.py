@@ -118,7 +118,7 @@ def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
 
     Raises
     ------
-    rtsep.runtime.bundle.BundleError
+    BundleError
         The bundle does not run.
     """
     model_step = ModelStep(bundle)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsep.benchmark.trials import Float64, Trial, percentiles_us, times
-from rtsep.runtime.bundle import Bundle, BundleError
+from rtsep.errors import BundleError
+from rtsep.runtime.bundle import Bundle
 
 MIN_CALLS = 1000
 """Of the model for a trial: fewer say nothing of the slowest one in a thousand."""

@@ -78,7 +78,7 @@ class Trial:
 
     Raises
     ------
-    rtsep.runtime.bundle.BundleError
+    BundleError
         The bundle does not run.
     """
 

@@ -9,6 +9,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from rtsep.errors import RtsepError
+
 _COMMANDS = {
     "run": "run",
     "ui": "ui",
@@ -50,10 +52,7 @@ class _Lazy(click.Group):
         """Run the command; what was wrong with its input is one sentence and exit code 2."""
         try:
             return super().invoke(ctx)
-        except (ValueError, AssertionError) as error:
-            # Each of our errors is one of the two: bad input, or a model that breaks its contract.
-            if not type(error).__module__.startswith("rtsep"):
-                raise
+        except RtsepError as error:
             fail(error)
             ctx.exit(2)
 

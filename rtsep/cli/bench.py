@@ -21,14 +21,10 @@ from rtsep.benchmark.machine import machine
 from rtsep.benchmark.result import measure, measure_streams
 from rtsep.benchmark.roofline import core_bandwidth, core_peak
 from rtsep.cli.report import write_json
+from rtsep.errors import AudioFileError, BenchError
 from rtsep.files.atomic import replacing
-from rtsep.files.readers import AudioFileError
 
 _CACHE_BYTES = 1 << 18
-
-
-class BenchError(ValueError):
-    """A measurement that can't be made; the message says why."""
 
 
 @click.command()

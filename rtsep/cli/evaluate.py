@@ -9,12 +9,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rtsep.cli import fail
+from rtsep.errors import AudioFileError, EvaluationError, SpecError
 from rtsep.evaluate import report
 from rtsep.evaluate.evaluation import Evaluation
-from rtsep.evaluate.folder import EvaluationError
 from rtsep.evaluate.score import missing_packages
-from rtsep.files.readers import AudioFileError
-from rtsep.spec import SpecError
 
 FILE = click.Path(path_type=Path)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rtsep.runtime.bundle import BundleError
+from rtsep.errors import BundleError
 
 
 @click.command()

@@ -12,12 +12,12 @@ from rich.progress import Progress
 
 from rtsep.devices.open import open_device
 from rtsep.devices.portaudio.client import Process
-from rtsep.errors import DeviceError
+from rtsep.errors import DeviceError, LearnedError
 from rtsep.files.readers import blocks, info
 from rtsep.learned.frames import magnitudes
 from rtsep.learned.learn import Plan, check
 from rtsep.learned.learn import learn as fit
-from rtsep.learned.source import MODELS, LearnedError, Source, check_name, stream, write
+from rtsep.learned.source import MODELS, Source, check_name, stream, write
 from rtsep.runtime.pipeline import BLOCK
 from rtsep.spec import Float32, Spec
 

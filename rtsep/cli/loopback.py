@@ -10,10 +10,10 @@ import click
 from rtsep.cli import fail
 from rtsep.cli.options import device_options
 from rtsep.cli.report import write_json
-from rtsep.devices.device import DeviceError
 from rtsep.devices.loopback import SWEEPS, measure
 from rtsep.devices.open import DEFAULT, open_device
 from rtsep.devices.portaudio.client import Process
+from rtsep.errors import DeviceError
 from rtsep.version import __version__
 
 

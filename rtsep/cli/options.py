@@ -10,8 +10,9 @@ from typing import Any, TypedDict
 import click
 
 from rtsep import weights
+from rtsep.errors import LearnedError
 from rtsep.learned import live
-from rtsep.learned.source import LearnedError, Source, check_name, read
+from rtsep.learned.source import Source, check_name, read
 from rtsep.runtime.bundle import Bundle
 
 _DEVICE_OPTIONS = (
@@ -87,7 +88,7 @@ def choose(choice: Choice) -> Bundle:
 
     Raises
     ------
-    LearnedError, rtsep.runtime.bundle.BundleError
+    LearnedError, BundleError
         It can't be read, or the options contradict each other.
     """
     learned, noise = choice["sources"], choice["learn_noise"]

@@ -11,12 +11,9 @@ from pathlib import Path
 import click
 
 from rtsep.cli import fail
+from rtsep.errors import ExtraError
 from rtsep.realtime.control import Control
 from rtsep.ui.guard import Guard, is_loopback, token_for
-
-
-class ExtraError(ValueError):
-    """What the panel needs is not installed."""
 
 
 class Panel:
@@ -35,7 +32,7 @@ class Panel:
 
     Raises
     ------
-    ExtraError, rtsep.ui.guard.GuardError, rtsep.ui.server.ServerError
+    ExtraError, GuardError, ServerError
         It can't be opened so.
     """
 

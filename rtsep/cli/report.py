@@ -12,8 +12,8 @@ import soundfile
 from rich.console import Console
 
 from rtsep.cli import fail
+from rtsep.errors import AudioFileError
 from rtsep.files.atomic import replacing
-from rtsep.files.readers import AudioFileError
 from rtsep.realtime.control import Control
 from rtsep.realtime.reconnect import Comeback
 from rtsep.realtime.recorder import Takes

@@ -17,17 +17,17 @@ from rtsep import weights
 from rtsep.cli import fail, presets
 from rtsep.cli.options import Choice, choose, device_options, model_options
 from rtsep.cli.panel import Panel
-from rtsep.cli.presets import Preset, PresetError
+from rtsep.cli.presets import Preset
 from rtsep.cli.report import Report, finish, make_folder
 from rtsep.cli.terminal.bindings import Desk
 from rtsep.cli.terminal.loop import Notices, watch
-from rtsep.devices.device import Device, DeviceError, listing
+from rtsep.devices.device import Device, listing
 from rtsep.devices.open import DEFAULT, inputs, open_device, reopen
 from rtsep.devices.portaudio.client import Process
 from rtsep.devices.virtual_mic import DEFAULT as VIRTUAL_MIC
 from rtsep.devices.virtual_mic import virtual_mic as opened_virtual_mic
 from rtsep.dsp.mixer import level_db
-from rtsep.files.readers import AudioFileError
+from rtsep.errors import AudioFileError, DeviceError, OptionError, PresetError
 from rtsep.realtime.control import Control
 from rtsep.realtime.reconnect import Comeback
 from rtsep.realtime.recorder import Takes
@@ -40,10 +40,6 @@ from rtsep.stream import linear_gains
 
 SAVED = "saved"
 """Name of the preset that the running view writes."""
-
-
-class OptionError(ValueError):
-    """An option that can't be, with the values that could."""
 
 
 def _set_preset(context: click.Context, option: click.Parameter, name: str | None) -> None:

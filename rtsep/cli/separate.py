@@ -13,15 +13,16 @@ from rich.progress import Progress
 
 from rtsep.cli import fail
 from rtsep.cli.options import Choice, choose, model_options, read_all
-from rtsep.files.readers import AudioFileError, AudioInfo, blocks, info, stem_path
+from rtsep.errors import AudioFileError, LearnedError, SpecError
+from rtsep.files.readers import AudioInfo, blocks, info, stem_path
 from rtsep.files.writers import StemWriter
 from rtsep.learned.decoder import UPDATES, Penalty, fit
 from rtsep.learned.frames import magnitudes, masked
-from rtsep.learned.source import LearnedError, alike
+from rtsep.learned.source import alike
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
-from rtsep.spec import Float32, SpecError
+from rtsep.spec import Float32
 
 Reading = Callable[[], Iterator[Float32]]
 

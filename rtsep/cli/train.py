@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from rtsep.cli import fail
-from rtsep.runtime.bundle import BundleError
+from rtsep.errors import BundleError, StoppedError
 
 
 @click.command()
@@ -59,7 +59,6 @@ def train(
       rtsep train export/speech.toml --data DATA --minutes 10
     """  # noqa: D301
     try:
-        from rtsep.train.loop import StoppedError
         from rtsep.train.parallel import limit_threads
         from rtsep.train.recipe import fit, parse, read
     except ModuleNotFoundError as error:

@@ -11,10 +11,7 @@ from click.core import ParameterSource
 from rtsep.cli.options import device_options
 from rtsep.cli.panel import Panel
 from rtsep.devices.open import DEFAULT
-
-
-class PanelOptionError(ValueError):
-    """Options that contradict each other."""
+from rtsep.errors import OptionError
 
 
 @click.command()
@@ -89,7 +86,7 @@ def ui(
     if device is None:
         for name in ("output", "channels", "block", "buffer"):
             if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-                raise PanelOptionError(f"--{name} is for --device: browsers have their own sound")
+                raise OptionError(f"--{name} is for --device: browsers have their own sound")
         with suppress(KeyboardInterrupt):  # Windows
             panel.serve(model)
         return

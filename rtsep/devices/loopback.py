@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtsep.devices.device import Device, DeviceError
+from rtsep.devices.device import Device
 from rtsep.dsp.ring import Float32
+from rtsep.errors import DeviceError
 
 SWEEPS = 5
 """Each is a measurement of its own: one that an xrun spoils is outvoted."""

@@ -11,8 +11,8 @@ from rtsep.devices.device import Device
 from rtsep.devices.paced import Clock
 from rtsep.devices.portaudio.client import Process
 from rtsep.devices.portaudio.device import Hosted
-from rtsep.errors import DeviceError
-from rtsep.files.readers import AudioFileError, read_all
+from rtsep.errors import AudioFileError, DeviceError
+from rtsep.files.readers import read_all
 
 DEFAULT = "default"
 """The system's default devices."""

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rtsep.devices.device import DeviceError, find
+from rtsep.devices.device import find
+from rtsep.errors import DeviceError
 
 DEFAULT = "rtsep"
 DRIVERS = {

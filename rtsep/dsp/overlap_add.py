@@ -16,7 +16,8 @@ from numba import types
 from rtsep.dsp import windows
 from rtsep.dsp.fft import PLAN, Int64, array, forward, inner, inverse, kernel, plan
 from rtsep.dsp.types import named
-from rtsep.spec import Float32, Spec, SpecError, Step, check_array
+from rtsep.errors import SpecError
+from rtsep.spec import Float32, Spec, Step, check_array
 
 LIMIT = np.float32(1e30)
 """Largest magnitude taken for sound: beyond it, sums of finite samples may overflow."""

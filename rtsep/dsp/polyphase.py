@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from rtsep.dsp.overlap_add import LIMIT
 from rtsep.dsp.types import named
-from rtsep.spec import Float32, SpecError
+from rtsep.errors import SpecError
+from rtsep.spec import Float32
 
 PASSBAND = 0.9
 """Flat up to this fraction of the lower Nyquist frequency; dark above ``2 - PASSBAND`` of it."""

@@ -9,17 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from rtsep import weights
+from rtsep.errors import EvaluationError
 from rtsep.evaluate import oracle
-from rtsep.evaluate.folder import (
-    REST,
-    EvaluationError,
-    Example,
-    Item,
-    items,
-    matched,
-    read,
-    stems_in,
-)
+from rtsep.evaluate.folder import REST, Example, Item, items, matched, read, stems_in
 from rtsep.evaluate.score import LABELS, OF_ARTEFACTS, best_order, is_speech, scores, silent
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.model_step import ModelStep

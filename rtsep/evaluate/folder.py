@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsep.files.readers import AudioFileError, read_all
+from rtsep.errors import AudioFileError, EvaluationError
+from rtsep.files.readers import read_all
 from rtsep.spec import Float32
 
 SUFFIXES = (".flac", ".wav", ".ogg", ".aiff", ".mp3")
 REST = "noise"
 """What the rest of a mixture is called of which only one source is there."""
-
-
-class EvaluationError(ValueError):
-    """What can't be evaluated, in one sentence."""
 
 
 @dataclass(frozen=True)

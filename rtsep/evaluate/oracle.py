@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rtsep.evaluate.folder import EvaluationError
+from rtsep.errors import EvaluationError
 from rtsep.spec import Float32, Spec
 
 WINDOW_S = 0.032

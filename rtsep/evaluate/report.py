@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 from rich.table import Table
 
+from rtsep.errors import EvaluationError
 from rtsep.evaluate.evaluation import Evaluation
-from rtsep.evaluate.folder import EvaluationError
 from rtsep.evaluate.score import LABELS
 from rtsep.files.atomic import replacing
 from rtsep.version import __version__

@@ -11,6 +11,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from rtsep.errors import AudioFileError
+
 Float32 = NDArray[np.float32]
 
 MAX_CHANNELS = 64
@@ -18,10 +20,6 @@ RATES_HZ = 1000, 768_000
 """Lowest and highest sample rate; what is below is no sound, and would be stretched for hours."""
 _PIPED = 0x7FFFF000  # sizes from here on mean "unknown": written into a pipe, not cut off
 _PROMISE = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-
-
-class AudioFileError(ValueError):
-    """A file that cannot be read or written; the message names it and says why, in one sentence."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from types import TracebackType
 
 import soundfile
 
+from rtsep.errors import AudioFileError
 from rtsep.files.atomic import part_of
-from rtsep.files.readers import AudioFileError, Float32, reason
+from rtsep.files.readers import Float32, reason
 
 _DOWNGRADE = 0x1210  # SFC_RF64_AUTO_DOWNGRADE: a file below 4 GB is plain WAV, at any moment
 _UPDATE_HEADER = 0x1061  # SFC_SET_UPDATE_HEADER_AUTO: the header is right after every write

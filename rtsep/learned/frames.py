@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from rtsep.learned.source import LearnedError
+from rtsep.errors import LearnedError
 from rtsep.runtime.pipeline import aligned, engine_for
 from rtsep.spec import Float32, Spec
 

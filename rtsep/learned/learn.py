@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from rtsep.errors import LearnedError
 from rtsep.learned import nmf
 from rtsep.learned.decoder import Decoder
-from rtsep.learned.source import MAX_RANK, MODELS, LearnedError
+from rtsep.learned.source import MAX_RANK, MODELS
 from rtsep.spec import Float32, Spec
 
 SILENCE = 1e-5

@@ -9,11 +9,12 @@ from itertools import groupby
 import numpy as np
 import onnx
 
+from rtsep.errors import LearnedError
 from rtsep.learned.decoder import EPSILON, Penalty
 from rtsep.learned.online import Learning
 from rtsep.learned.onnxgraph import Writer
 from rtsep.learned.parts import Frame, Learned, Part
-from rtsep.learned.source import MODELS, LearnedError, Source, alike
+from rtsep.learned.source import MODELS, Source, alike
 from rtsep.runtime.bundle import Bundle, describe, parse
 from rtsep.spec import Float32, Spec
 from rtsep.version import __version__

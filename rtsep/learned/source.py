@@ -18,9 +18,10 @@ from safetensors.numpy import save
 
 from rtsep.dsp.fft import factorise
 from rtsep.dsp.windows import pair
+from rtsep.errors import LearnedError
 from rtsep.files.atomic import replacing
 from rtsep.learned.decoder import Decoder
-from rtsep.spec import Spec, SpecError
+from rtsep.spec import Spec
 
 FORMAT = "rtsep.source.1"
 MAX_BYTES = 1 << 26
@@ -39,10 +40,6 @@ MAX_RANK, MAX_TAPS, MAX_LAYERS = 1024, 64, 8
 _NAME = re.compile(r"\w[\w .+-]{0,63}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _STREAM = ("sample_rate", "window", "window_length", "hop_length", "synthesis_length")
-
-
-class LearnedError(ValueError):
-    """A source that can't be learned, read or combined; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def stream(name: str, rate_hz: int, window_length: int, hop_length: int) -> Spec
 
     Raises
     ------
-    LearnedError, rtsep.spec.SpecError
+    LearnedError, SpecError
         No engine could run it.
     """
     spec = Spec(rate_hz, 1, "stft", "hann", window_length, hop_length, 1, 0, (name,))
@@ -152,7 +149,7 @@ def read(path: Path | str) -> Source:
         raise LearnedError(f"{path} is not a learned source: its header does not say it is one")
     try:
         return _parse(json.loads(header), tensors)
-    except (KeyError, TypeError, RecursionError, SpecError, ValueError) as error:
+    except (KeyError, TypeError, RecursionError, ValueError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         reason = "".join(c if c.isprintable() else "?" for c in reason)[:200]
         raise LearnedError(f"{path} is no learned source that can be used: {reason}") from None

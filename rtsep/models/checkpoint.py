@@ -14,14 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rtsep.errors import CheckpointError
 from rtsep.files.atomic import replacing
 from rtsep.models import PAPERS, build
 from rtsep.nn.streaming import Streaming
-from rtsep.spec import Spec, SpecError
-
-
-class CheckpointError(ValueError):
-    """A file that is no checkpoint of ours; the message names it and the reason."""
+from rtsep.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def read(path: Path) -> tuple[Description, dict[str, Tensor]]:
         return Description.parse(json.loads(header)), tensors
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no safetensors checkpoint: {error}") from None
-    except (SpecError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rtsep.errors import ContractError
 from rtsep.nn.streaming import State, Streaming, flatten
-
-
-class ContractError(AssertionError):
-    """A model breaks the streaming contract; the message says which part and by how much."""
 
 
 def check_state(model: Streaming, streams: int = 2) -> None:

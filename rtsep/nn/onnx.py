@@ -16,8 +16,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from rtsep.errors import ContractError
 from rtsep.files.atomic import replacing
-from rtsep.nn.checks import ContractError, check_contract
+from rtsep.nn.checks import check_contract
 from rtsep.nn.streaming import Line, Streaming, flatten, reads, unflatten
 from rtsep.runtime.bundle import Bundle, describe, parse
 from rtsep.runtime.model_step import ModelStep
@@ -137,7 +138,7 @@ def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
     ------
     ContractError
         The model breaks the contract, or the graph does not equal the module.
-    rtsep.runtime.bundle.BundleError
+    BundleError
         The graph is no bundle that can be run.
     """
     model = model.eval()

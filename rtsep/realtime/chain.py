@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from rtsep import weights
 from rtsep.dsp.mixer import Mixer, raised_cosine
 from rtsep.dsp.ring import Cells, Float32, Int64
+from rtsep.errors import BundleError
 from rtsep.realtime.compiled_loop import LoopState
 from rtsep.realtime.monitor import Scope
 from rtsep.realtime.recorder import NO_TRACKS, Recorder
 from rtsep.realtime.stem_reader import NO_TAP, Tap
-from rtsep.runtime.bundle import Bundle, BundleError
+from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.resampled import ONE_RATE, Processor, Resampled, around

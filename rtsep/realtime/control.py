@@ -16,7 +16,7 @@ import numpy as np
 from rtsep import weights
 from rtsep.devices.device import Device
 from rtsep.dsp.mixer import Mixer
-from rtsep.files.readers import AudioFileError
+from rtsep.errors import AudioFileError, ControlError, RtsepError
 from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import StreamWorker
@@ -28,10 +28,6 @@ MOST_LOAD = 0.9
 """Share of real time above which a model is refused."""
 
 Request = Callable[[], None]
-
-
-class ControlError(ValueError):
-    """A request that can't be fulfilled; the stream goes on as it was."""
 
 
 class Control:
@@ -165,10 +161,7 @@ class Control:
     def _fulfil(self, request: Request) -> None:
         try:
             request()
-        except (ValueError, AssertionError) as error:
-            # Each of our errors is one of the two, see `rtsep.cli`.
-            if not type(error).__module__.startswith("rtsep"):
-                raise
+        except RtsepError as error:
             self._say(str(error))
         finally:
             self.busy = ""

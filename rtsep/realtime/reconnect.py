@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 
 from rtsep.devices.device import Device
-from rtsep.errors import DeviceError, RateError
-from rtsep.files.readers import AudioFileError
+from rtsep.errors import AudioFileError, DeviceError, RateError
 from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.resampled import Processor, Resampled

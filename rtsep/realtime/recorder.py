@@ -13,7 +13,7 @@ from numba import njit, types
 
 from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, Ring, write
 from rtsep.dsp.types import named
-from rtsep.files.readers import AudioFileError
+from rtsep.errors import AudioFileError
 from rtsep.files.writers import Take
 
 DISK_LAG_S = 4.0

@@ -21,8 +21,9 @@ from onnx import TensorProto, numpy_helper
 
 from rtsep.dsp.fft import factorise
 from rtsep.dsp.windows import pair
+from rtsep.errors import BundleError
 from rtsep.runtime import graph_cost
-from rtsep.spec import Spec, SpecError
+from rtsep.spec import Spec
 
 FORMAT = "rtsep.bundle.1"
 MAX_BYTES = 1 << 29
@@ -63,10 +64,6 @@ KEYS = {
 _SOURCE = re.compile(r"\w[\w .+-]{0,63}")
 _STATE = re.compile(r"(?P<name>state\.[^@]+)(@(?P<calls>[1-9]\d{0,5}))?")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey them
-
-
-class BundleError(ValueError):
-    """A file that can't be run as a bundle; the message names it and the reason."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +227,7 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
             )
     except BundleError:
         raise
-    except (SpecError, ValueError) as error:
+    except ValueError as error:
         raise BundleError(str(error)) from None
     return spec
 

@@ -15,7 +15,8 @@ import onnx
 import onnxruntime
 
 from rtsep.dsp.fft import Int64
-from rtsep.runtime.bundle import Bundle, BundleError
+from rtsep.errors import BundleError
+from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.graph import Tape
 from rtsep.runtime.tape.interpreter import Program

@@ -12,6 +12,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from rtsep.errors import CorpusError
 from rtsep.spec import Float32
 
 Int16 = NDArray[np.int16]
@@ -22,10 +23,6 @@ SILENT = 1e-4
 """Peak of what counts as silence, re full scale."""
 LEAD = 16
 """Samples of a room response that are kept before its peak."""
-
-
-class CorpusError(ValueError):
-    """A data folder that cannot be trained on; the message names it and the reason."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from rtsep.train.corpus import STEMS, CorpusError, Row
+from rtsep.errors import CorpusError
+from rtsep.train.corpus import STEMS, Row
 
 HELD_OUT = 8
 """Of so many keys one is for validation, where a data set has no such split."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from rtsep.errors import NotFiniteError, StoppedError
 from rtsep.models.checkpoint import Description, save
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.spec import Float32
@@ -92,14 +93,6 @@ class Schedule:
         if self.minutes is None:
             done = (step - self.warmup) / max(self.steps - self.warmup, 1)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-class NotFiniteError(ValueError):
-    """The loss became NaN or Inf; the message names the last good checkpoint."""
-
-
-class StoppedError(ValueError):
-    """Someone pressed Ctrl-C; everything up to there is kept."""
 
 
 def train(

@@ -13,8 +13,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
+from rtsep.errors import CorpusError
 from rtsep.spec import Float32
-from rtsep.train.corpus import STEMS, Corpus, CorpusError, Int16
+from rtsep.train.corpus import STEMS, Corpus, Int16
 from rtsep.train.sound import (
     active_rms,
     clipped,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rtsep.errors import RecipeError
 from rtsep.models.checkpoint import Description
 from rtsep.train.corpus import Corpus
 from rtsep.train.layouts import table
@@ -23,10 +24,6 @@ from rtsep.train.parallel import group
 VALIDATION_SEED = 2
 VALIDATION_SIZE = 16
 VALIDATION_S = 4.0
-
-
-class RecipeError(ValueError):
-    """A recipe that can't be trained; the message names the field."""
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rtsep.models.checkpoint import CheckpointError, Description, read, save
+from rtsep.errors import CheckpointError
+from rtsep.models.checkpoint import Description, read, save
 from rtsep.nn.streaming import Streaming
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 
+from rtsep.errors import ProtocolError
 from rtsep.realtime.chain import Pool
-from rtsep.runtime.bundle import BundleError
 from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
 from rtsep.ui.guard import Allowance
 from rtsep.ui.protocol import (
     Command,
     Hello,
-    ProtocolError,
     Record,
     SwitchDevice,
     SwitchModel,
@@ -137,7 +136,7 @@ class Session(Talk):
     async def _load(self, name: str) -> None:
         try:
             chain = await asyncio.to_thread(BrowserChain, name, self._pool, self._sound)
-        except (BundleError, ValueError) as error:
+        except ValueError as error:
             self.say("problem", text=str(error))
         else:
             self._worker.switch(chain)

@@ -11,9 +11,8 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from rtsep.runtime.bundle import BundleError
+from rtsep.errors import BundleError, ProtocolError
 from rtsep.ui.guard import Allowance
-from rtsep.ui.protocol import ProtocolError
 
 HELLO_S = 5.0
 """A browser that has not said hello by then is not one of ours."""

@@ -13,12 +13,12 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 
 from rtsep import weights
+from rtsep.errors import ProtocolError
 from rtsep.realtime.control import Control as StreamControl
 from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
 from rtsep.ui.protocol import (
     Command,
     Control,
-    ProtocolError,
     Record,
     SwitchModel,
     described,

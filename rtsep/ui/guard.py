@@ -16,11 +16,9 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from rtsep.errors import GuardError
+
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
-
-
-class GuardError(ValueError):
-    """A way to open the server that would let others in."""
 
 
 def is_loopback(host: str) -> bool:

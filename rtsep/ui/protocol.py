@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rtsep.dsp.mixer import Mixer, level_db, linear
+from rtsep.errors import ProtocolError
 from rtsep.spec import Float32
 
 SUBPROTOCOL = "rtsep.v1"
@@ -57,10 +58,6 @@ _HEADER = struct.Struct("<BxxxI")
 _SHAPE = struct.Struct("<BBH")
 _SCALE = {"f32": 1.0, "s16": 32768.0}
 _DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "s16": np.dtype("<i2")}
-
-
-class ProtocolError(ValueError):
-    """A message that ends its session; the text says why."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from rtsep.errors import ServerError
 from rtsep.realtime.scheduling import undisturbed
 from rtsep.ui.connection import Talk
 from rtsep.ui.guard import Guard
@@ -62,10 +63,6 @@ HEADERS = {
 _log = logging.getLogger(__name__)
 _log.addHandler(logging.NullHandler())  # what strangers send is nothing to be told of
 _log.propagate = False
-
-
-class ServerError(ValueError):
-    """The server can't work as it was told to."""
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from rtsep.errors import ProtocolError
 from rtsep.realtime import scheduling
 from rtsep.realtime.chain import Pool, SessionChain
 from rtsep.runtime.timing import Durations
 from rtsep.spec import Float32
-from rtsep.ui.protocol import Control, Hello, ProtocolError, decode, encode
+from rtsep.ui.protocol import Control, Hello, decode, encode
 from rtsep.ui.spectra import Spectra
 
 BACKLOG_S = 0.25

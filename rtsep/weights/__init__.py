@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rtsep.errors import BundleError
 from rtsep.learned.source import Source, read
-from rtsep.runtime.bundle import Bundle, BundleError, load
+from rtsep.runtime.bundle import Bundle, load
 
 DEFAULT = "speech"
 """What runs when no model is named."""

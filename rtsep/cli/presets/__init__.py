@@ -11,14 +11,11 @@ from typing import Any
 
 import platformdirs
 
+from rtsep.errors import PresetError
 from rtsep.files.atomic import replacing
 
 _SHIPPED = Path(__file__).parent
 _NAME = re.compile(r"[\w-]+")
-
-
-class PresetError(ValueError):
-    """A preset that is not there, or can't be read or written; the message says why."""
 
 
 @dataclass(frozen=True)

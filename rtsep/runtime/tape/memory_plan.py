@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsep.errors import NoTapeError
 from rtsep.runtime.tape.interpreter import AXES, CODES, WIDTH
 from rtsep.spec import Float32
 
@@ -16,10 +17,6 @@ Shape = tuple[int, ...]
 MAX_VALUES = 1 << 26
 """Of weights, states and all between: 256 MB."""
 _ALIGN = 16  # float32: a line of the cache
-
-
-class NoTapeError(ValueError):
-    """A graph that can't be laid out; the message says which of its operations is in the way."""
 
 
 @dataclass(frozen=True)

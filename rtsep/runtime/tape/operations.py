@@ -10,9 +10,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from rtsep.errors import NoTapeError
 from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.interpreter import BINARY, CODES, UNARY
-from rtsep.runtime.tape.memory_plan import NoTapeError, Places, joined, spread, strides
+from rtsep.runtime.tape.memory_plan import Places, joined, spread, strides
 
 _SAME = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"}
 _MAX_PARTS = 64
