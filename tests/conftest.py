@@ -1,70 +1,25 @@
 from __future__ import annotations
 
-import ctypes.util
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# One thread for torch, here and in what tests start: small networks gain nothing from two, and two
-# wait for each other where other programs keep a core busy.
+from tests.support.jack import missing, start_server, stop_server
+from tests.support.paths import DEMO
+
+# One thread for torch, in this process and those it starts: two threads do not speed up small
+# networks and wait for each other on a busy machine. Numpy and torch are imported after this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Nothing timed is a pass or a fail.
+# No test fails because it is slow.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-# What a shell starts in the background ignores Ctrl-C, and so do its children; tests press it.
+# A shell starts background jobs with SIGINT ignored, and children inherit that; tests send SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-JACK_RATE, JACK_BLOCK = 48_000, 128
-
-
-def _missing() -> str | None:
-    """Say what this machine lacks for a virtual sound card."""
-    if not shutil.which("jackd"):
-        return "jackd is not installed (Debian, Ubuntu: apt install jackd2)"
-    if not ctypes.util.find_library("portaudio"):
-        return "PortAudio is not installed (Debian, Ubuntu: apt install libportaudio2)"
-    if not ctypes.util.find_library("jack"):
-        return "the JACK library is not installed (Debian, Ubuntu: apt install libjack-jackd2-0)"
-    return None
-
-
-# In a process of its own: the JACK library crashes where it meets a second server.
-_PROBE = "import sys, jack; jack.Client('probe', no_start_server=True, servername=sys.argv[1])"
-
-
-def start_server(name: str, options: list[str]) -> subprocess.Popen[bytes] | None:
-    """Start a JACK server and wait until it answers; None if it does not."""
-    driver = f"-d dummy -r {JACK_RATE} -p {JACK_BLOCK} -C 2 -P 2".split()
-    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(
-        ["jackd", "-n", name, *options, *driver], stdin=subprocess.DEVNULL, **quiet
-    )
-    for _ in range(50):
-        time.sleep(0.1)
-        if server.poll() is not None:
-            return None
-        if subprocess.run([sys.executable, "-c", _PROBE, name], check=False, **quiet).returncode:
-            continue
-        return server
-    stop_server(server)
-    return None
-
-
-def stop_server(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    try:
-        server.wait(10)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +29,7 @@ def jack() -> Iterator[str]:
     48 kHz, periods of 128 samples, two inputs and two outputs. The server has a name of its own,
     so it disturbs no other; PortAudio lists devices once, so it is initialised anew around it.
     """
-    reason = _missing()
+    reason = missing()
     name = f"rtsep-test-{os.getpid()}"
     before = {key: os.environ.get(key) for key in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")}
     os.environ.update(JACK_DEFAULT_SERVER=name, JACK_NO_START_SERVER="1")
@@ -111,3 +66,15 @@ def _reinitialize() -> None:
         sounddevice._initialize()
     else:
         import sounddevice
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the demo recording, eight times over, and return its path."""
+    import numpy as np
+    import soundfile
+
+    sound, rate = soundfile.read(DEMO, dtype="float32")
+    path = tmp_path_factory.mktemp("talk") / "talk.wav"
+    soundfile.write(path, np.tile(sound, 8), rate)
+    return path

@@ -22,8 +22,8 @@ from rtsep.realtime.stem_reader import Tap
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import ModelStep
 from rtsep.spec import Spec
-from tests import models
-from tests.test_cli import band
+from tests.support import models
+from tests.support.audio import band
 
 LIGHT = "chandna-speech"
 

@@ -10,8 +10,8 @@ import pytest
 
 import rtsep
 from rtsep import errors
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 ORDER = (
     "__main__ > cli > ui benchmark diagnostics rtsep > stream > api realtime evaluate > weights"
     " > learned > runtime devices > dsp files > latency > spec > errors version"
@@ -121,3 +121,12 @@ def test_every_error_is_one_of_rtsep_errors_and_public() -> None:
         if isinstance(node, ast.ClassDef) and node.name.endswith(("Error", "Exception"))
     ]
     assert not elsewhere
+
+
+def test_tests_mirror_the_packages_and_share_helpers_in_support_only() -> None:
+    others = {"support", "bench", "docs", "export"}
+    for path in (ROOT / "tests").rglob("*.py"):
+        folder = path.parent.relative_to(ROOT / "tests")
+        assert (ROOT / "rtsep" / folder).is_dir() or folder.parts[0] in others, path
+        borrowed = [name for name in modules(path) if name.startswith("tests.")]
+        assert all(name.startswith("tests.support.") for name in borrowed), (path, borrowed)

@@ -1,0 +1,195 @@
+"""`rtsep run` on a real PortAudio device: audio in, the separated source out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from rtsep.evaluate.metrics import si_sdr_db
+from rtsep.files.readers import read_all
+from tests.support.jack import JACK_BLOCK, JACK_RATE
+from tests.support.paths import DEMO
+
+SECONDS = 9.0
+PIECE = 4 * JACK_BLOCK
+"""Short: a period that the cable misses, which is Python, spoils all of its piece."""
+SLIPS = range(-200 * JACK_BLOCK, 201 * JACK_BLOCK, JACK_BLOCK)
+"""A period that the busy machine misses moves all that follows by one period."""
+MOST = 0.5
+"""Of the pieces must be exactly right; those in which a period is missing can't be."""
+
+
+class Cable:
+    """A JACK client wired to a PortAudio stream: plays ``audio`` into it, records what it plays."""
+
+    def __init__(self, audio: np.ndarray) -> None:
+        import jack
+
+        self.client = jack.Client("cable", no_start_server=True)
+        self.out = self.client.outports.register("out")
+        self.heard = self.client.inports.register("in")
+        self.played, self.start = 0, -1
+        self.record = np.zeros_like(audio)
+
+        @self.client.set_process_callback
+        def exchange(frames: int) -> None:
+            # By the server's clock: a period that this program misses is lost, nothing shifts.
+            now = self.client.last_frame_time
+            if self.wired and self.start < 0:
+                self.start = now
+            position = now - self.start
+            if not self.wired or position + frames > len(audio):
+                self.out.get_array()[:] = 0.0
+            else:
+                self.out.get_array()[:] = audio[position : position + frames]
+                self.record[position : position + frames] = self.heard.get_array()
+            self.played = position + frames if self.wired else 0
+
+        self.wired = False
+        self.client.activate()
+
+    def connect(self, timeout: float = 30.0) -> None:
+        """Wait for the stream and take the place of the sound card on all its sides."""
+        deadline = time.monotonic() + timeout
+        while not (outputs := self.client.get_ports("PortAudio", is_output=True)):
+            assert time.monotonic() < deadline, "rtsep run opened no stream"
+            time.sleep(0.05)
+        time.sleep(0.5)
+        for port in self.client.get_ports("PortAudio", is_input=True)[:1]:
+            for other in self.client.get_all_connections(port):
+                self.client.disconnect(other, port)
+            self.client.connect(self.out, port)
+        self.client.connect(outputs[0], self.heard)
+        self.wired = True
+
+
+def delay_of(late: np.ndarray, early: np.ndarray) -> int:
+    """Samples by which ``late`` is behind ``early``, by cross-correlation."""
+    n = 1 << (len(late) + len(early)).bit_length()
+    product = np.fft.rfft(late, n) * np.conj(np.fft.rfft(early, n))
+    return int(np.argmax(np.fft.irfft(product, n)[: len(late)]))
+
+
+def alike(late: np.ndarray, early: np.ndarray, delay: int) -> float:
+    """Share of the pieces of ``early`` found unchanged in ``late``, ``delay`` samples later."""
+    pieces, found = 0, 0
+    for at in range(0, len(early) - PIECE, PIECE):
+        piece = early[at : at + PIECE]
+        if np.max(np.abs(piece)) < 1e-3:
+            continue
+        starts = [at + delay + slip for slip in SLIPS]
+        there = [late[i : i + PIECE] for i in starts if 0 <= i <= len(late) - PIECE]
+        pieces += bool(there)
+        found += any(np.max(np.abs(part - piece)) < 1e-6 for part in there)
+    assert pieces >= 8
+    return found / pieces
+
+
+@pytest.mark.device
+def test_known_audio_goes_in_and_its_speech_comes_out(jack: str, tmp_path: Path) -> None:
+    demo, rate = read_all(DEMO)
+    audio = np.asarray(soxr.resample(demo[:, 0], rate, JACK_RATE), np.float32)
+    audio = audio[: int(SECONDS * JACK_RATE) // JACK_BLOCK * JACK_BLOCK]
+    folder, summary_path = tmp_path / "live", tmp_path / "run.json"
+    cable = Cable(audio)
+    model = ["--model", "chandna-speech"]  # one that soon forgets the silence it began with
+    command = [sys.executable, "-m", "rtsep", "run", "--device", jack, "--record", str(folder)]
+    run = subprocess.Popen(
+        [*command, *model, "--json", str(summary_path), "--buffer", "40"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        cable.connect()
+        while cable.played < len(audio):
+            time.sleep(0.1)
+        time.sleep(0.5)
+        run.send_signal(signal.SIGINT)
+        said, _ = run.communicate(timeout=30)
+    finally:
+        run.kill()
+        cable.client.deactivate()
+        cable.client.close()
+    assert run.returncode == 0
+    assert "xruns" in said
+    summary = json.loads(summary_path.read_text())
+    assert summary["separated_seconds"] > SECONDS
+    assert summary["latency_ms"] == summary["latency_at_start_ms"]
+
+    # What went in is what was recorded, and its stems are those of `rtsep separate`.
+    mixture, _ = soundfile.read(folder / "mixture.wav", dtype="float32")
+    speech, _ = soundfile.read(folder / "speech.wav", dtype="float32")
+    assert len(mixture) == len(speech)
+    command = [sys.executable, "-m", "rtsep", "separate", *model]
+    soundfile.write(tmp_path / "known.wav", audio, JACK_RATE, "FLOAT")
+    files = [str(folder / "mixture.wav"), str(tmp_path / "known.wav")]
+    subprocess.run([*command, *files, "-o", str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+    again, _ = soundfile.read(tmp_path / "mixture_speech.wav", dtype="float32")
+    np.testing.assert_allclose(speech, again, atol=1e-5)
+    start = delay_of(mixture, audio)
+    assert alike(mixture, audio, start) > MOST
+
+    # What came out of the device is that speech, exactly as late as printed.
+    heard = cable.record
+    terms = summary["latency_terms_ms"]
+    inside = sum(ms for name, ms in terms.items() if not name.startswith("device"))
+    late = delay_of(heard, speech[start : start + len(audio)])
+    # The graph adds a period for each way that is not direct: those are the device's terms.
+    if not summary["missed_callbacks"] and not summary["xruns"]:
+        assert 0 <= late - round(inside / 1000 * JACK_RATE) <= 4 * JACK_BLOCK
+        half = len(audio) // 2
+        assert delay_of(heard[half:], speech[start + half : start + len(audio)]) == late
+    assert alike(heard, speech[start : start + len(audio)], late) > MOST
+
+    # And it matches `rtsep separate` on the known audio itself: only the frames fall elsewhere.
+    known, _ = soundfile.read(tmp_path / "known_speech.wav", dtype="float32")
+    scores = []
+    for at in range(JACK_RATE, len(heard) - 2 * JACK_RATE, JACK_RATE):
+        starts = [at + late + slip for slip in SLIPS]
+        piece = known[at : at + JACK_RATE]
+        scores.append(max(si_sdr_db(heard[i : i + JACK_RATE], piece) for i in starts))
+    assert np.percentile(scores, 75) > 20.0  # seconds in which a period is missing can't match
+
+
+@pytest.mark.device
+def test_the_demo_is_heard_where_there_is_a_sound_card(jack: str, tmp_path: Path) -> None:
+    cable = Cable(np.zeros(4 * JACK_RATE, np.float32))
+    command = [sys.executable, "-m", "rtsep", "run", "--device", "demo", "--output", jack]
+    command += ["--seconds", "6", "--record", str(tmp_path)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        cable.connect()
+        assert run.wait(60) == 0
+    finally:
+        run.kill()
+        cable.client.deactivate()
+        cable.client.close()
+    speech, rate = soundfile.read(tmp_path / "speech.wav", dtype="float32")
+    assert rate == JACK_RATE
+    late = delay_of(speech, cable.record)
+    assert alike(speech, cable.record, late) > MOST
+
+
+@pytest.mark.device
+def test_devices_and_an_unknown_device(jack: str) -> None:
+    command = [sys.executable, "-m", "rtsep"]
+    listed = subprocess.run([*command, "devices"], capture_output=True, text=True, check=True)
+    assert "JACK Audio Connection Kit (2 in, 2 out)" in listed.stdout
+    wrong = subprocess.run(
+        [*command, "run", "--device", "no such thing"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    first, *rest = wrong.stderr.splitlines()
+    assert first.startswith("rtsep: ")
+    assert "no such thing" in first
+    assert "JACK Audio Connection Kit (2 in, 2 out)" in "\n".join(rest)
+    assert "Traceback" not in wrong.stderr

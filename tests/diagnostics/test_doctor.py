@@ -1,0 +1,205 @@
+"""``rtsep doctor``: what is well is called so, and what is not comes with what mends it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from rtsep import weights
+from rtsep.cli import main
+from rtsep.cli.doctor import line
+from rtsep.diagnostics import doctor
+from rtsep.diagnostics.doctor import Finding
+from rtsep.diagnostics.selftest import Outcome, delay, selftest
+from rtsep.errors import DeviceError, LostError
+from rtsep.latency import StreamLatency
+from rtsep.realtime import scheduling
+from tests.support.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return selftest()
+
+
+def test_the_self_test_measures_what_is_printed(outcome: Outcome) -> None:
+    # Late answers give way to the mixture of their time, so this holds on any machine.
+    assert outcome.measured == outcome.printed.samples
+    assert outcome.printed.terms["headroom"] > 0
+    assert outcome.real_time_factor > 0
+    if not outcome.misses:
+        assert outcome.improvement_db > 1
+        finding = doctor.judged(outcome)
+        assert finding.ok and not finding.fix
+        assert f"{outcome.printed.ms:.1f} printed; 0 misses" in finding.text
+
+
+def test_a_bad_outcome_is_not_called_well() -> None:
+    printed = StreamLatency(16000, {"overlap": 128, "headroom": 160})
+    for measured, misses, improvement_db, fix in (
+        (288, 0, 5.0, ""),
+        (289, 0, 5.0, "anew"),
+        (288, 3, 5.0, "--buffer"),
+        (288, 0, 0.0, "anew"),
+    ):
+        finding = doctor.judged(Outcome(printed, measured, misses, improvement_db, 0.04))
+        assert (fix in finding.fix) if fix else not finding.fix
+        assert finding.ok == (not fix)
+
+
+def test_delays_are_found_in_samples() -> None:
+    sound = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
+    for late in (0, 1, 287, 2000):
+        heard = np.concatenate([np.zeros(late, np.float32), sound])
+        assert delay(heard, sound) == late
+
+
+def test_the_kernels_looked_at_are_those_that_are_compiled_at_installation() -> None:
+    listed = re.search(r"^KERNELS := .*?rtsep/,(.*)\)$", (ROOT / "Makefile").read_text(), re.M)
+    assert listed is not None
+    assert {name[:-3].replace("/", ".") for name in listed[1].split()} == {*doctor.KERNELS}
+    (finding,) = doctor.kernels()
+    assert finding.ok and int(finding.text.split()[0]) > 20
+
+
+def kernel(folder: str, misses: int) -> Any:
+    stats = SimpleNamespace(cache_path=folder, cache_misses={"f": misses})
+    return SimpleNamespace(kernel=SimpleNamespace(stats=stats, py_func=None))
+
+
+def test_a_cache_that_cannot_be_kept_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, misses, fix in (
+        (str(tmp_path), 0, ""),
+        (str(tmp_path), 2, ""),
+        (str(tmp_path / "missing"), 0, ""),
+        (str(tmp_path / "missing"), 2, "NUMBA_CACHE_DIR"),
+    ):
+        found = kernel(folder, misses)
+        monkeypatch.setattr(doctor.importlib, "import_module", lambda _, found=found: found)
+        (finding,) = doctor.kernels()
+        assert (fix in finding.fix) if fix else not finding.fix
+
+    def nowhere(_: str) -> Any:
+        raise RuntimeError("cannot cache function 'push': no locator available")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", nowhere)
+    (finding,) = doctor.kernels()
+    assert not finding.ok and "NUMBA_CACHE_DIR" in finding.fix
+
+
+def test_two_runtimes_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = doctor.versions()
+    assert finding.ok and "numpy" in finding.text and "Python 3" in finding.text
+    monkeypatch.setattr(doctor, "version", lambda name: "1.2.3")
+    (finding,) = doctor.versions()
+    assert not finding.ok and "uninstall" in finding.fix
+
+
+def test_runtime_and_models_are_there() -> None:
+    (runtime,), (shipped,) = doctor.runtime(), doctor.models()
+    assert runtime.ok and "CPUExecutionProvider" in runtime.text
+    assert shipped.ok and all(name in shipped.text for name in weights.names())
+
+
+DEVICE = {"index": 0, "name": "card", "default_samplerate": 48000.0}
+
+
+class Card:
+    """In the place of the process of PortAudio: answers, or what goes wrong."""
+
+    def __init__(self, version: Any = "V19", device: Any = DEVICE, rates: Any = (48000,)) -> None:
+        self.answers = {"version": version, "find": device, "rates": rates}
+        self.closed = False
+
+    def ask(self, request: str, **_: Any) -> Any:
+        answer = self.answers[request]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def find(self, *_: Any) -> Any:
+        return self.ask("find")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("card", "oks", "fix"),
+    [
+        (Card(), [True, True, True], ""),
+        (Card(rates=(16000,)), [True, False, False], "another program may hold it"),
+        (Card(device=DeviceError("there is none")), [True, False, False], "--device demo"),
+        (Card(DeviceError("it is missing: install it")), [False], "install it"),
+        (Card(LostError("PortAudio does not answer")), [False], "sound server"),
+    ],
+)
+def test_sound_cards(
+    card: Card, oks: list[bool], fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "Process", lambda: card)
+    findings = list(doctor.sound())
+    assert [finding.ok for finding in findings] == oks and card.closed
+    assert fix in findings[-1].fix
+
+
+@pytest.mark.device
+def test_a_real_card(jack: str) -> None:
+    findings = {finding.name: finding for finding in doctor.sound()}
+    assert findings["PortAudio"].text.startswith("V")
+    assert all(finding.ok for finding in findings.values()), findings
+    assert "48000" in findings["microphone"].text
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_priority_is_a_note(granted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "go_first", lambda: granted)
+    monkeypatch.setattr(scheduling, "lock_memory", lambda: granted)
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    priority, memory = doctor.priority()
+    assert priority.ok and memory.ok
+    assert ("rtprio" in priority.fix) == ("memlock" in memory.fix) == (not granted)
+    monkeypatch.setattr(doctor.sys, "platform", "darwin")
+    (priority,) = doctor.priority()
+    assert priority.ok and not priority.fix
+
+
+def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_part() -> Any:
+        raise ZeroDivisionError("by zero\nand more")
+
+    monkeypatch.setattr(doctor, "CHECKS", (broken_part, doctor.models))
+    first, second = doctor.examine()
+    assert (first.name, first.text) == ("broken part", "ZeroDivisionError: by zero")
+    assert not first.ok and second.ok
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1 and "1 to fix" in result.stderr
+    monkeypatch.setattr(doctor, "CHECKS", (doctor.models,))
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 0 and result.stdout.startswith("ok    models: ")
+
+
+def test_lines_say_what_to_do() -> None:
+    assert "\n" not in line(Finding("a", "b"))
+    for needed, word in ((True, "fix "), (False, "note")):
+        first, second = line(Finding("a", "b", "do c", needed)).splitlines()
+        assert word in first and first.endswith("a: b") and second == "      do c"
+
+
+def test_the_whole_of_it() -> None:
+    command = [sys.executable, "-m", "rtsep", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    words = [said[:4].strip() for said in done.stdout.splitlines() if not said.startswith(" ")]
+    assert {*words} <= {"ok", "note", "fix"} and len(words) >= 7
+    assert done.returncode == (1 if "fix" in words else 0)
+    assert "self-test: " in done.stdout and "Traceback" not in done.stderr

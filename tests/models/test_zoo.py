@@ -1,0 +1,117 @@
+"""Every model at every named size: the contract, and minutes of everything.
+
+`export` refuses a model whose chunks don't add up to the whole, that looks further ahead than it
+says, is not finite on silence, noise and full scale, or whose graph differs from it by 1e-5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from rtsep.models import SIZES, build
+from rtsep.nn.onnx import export
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import ModelStep
+from rtsep.spec import Spec
+from tests.support.models import TEXTS
+
+MINUTES = 10
+MINUTES_OF_LARGE = 3
+"""The large ones take up to half as long as what they hear."""
+VOICES = ("first", "second")
+SPECS = {
+    "chandna": {
+        "music": Spec(44100, 1, "stft", "hann", 1024, 512, 1, 0, ("vocals", "drums", "bass", "o")),
+        "speech": Spec(16000, 1, "stft", "hann", 512, 128, 1, 4, VOICES, synthesis_length=256),
+    },
+    "convtasnet": {
+        "full": Spec(8000, 1, "waveform", "rectangular", 16, 8, 64, 0, VOICES),
+        "half": Spec(16000, 1, "waveform", "rectangular", 32, 16, 64, 0, VOICES),
+        "small": Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256),
+        "spectra": Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256),
+    },
+    "dilated": {
+        "full": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),
+        "half": Spec(8000, 1, "stft", "hann", 256, 64, 3, 9, VOICES),
+        "small": Spec(8000, 1, "stft", "hann", 256, 64, 1, 9, VOICES),
+    },
+}
+"""Every named size, on the stream it was made for."""
+
+
+def test_every_named_size_is_here() -> None:
+    assert {name: set(sizes) for name, sizes in SPECS.items()} == {
+        name: set(sizes) for name, sizes in SIZES.items()
+    }
+
+
+def sounds(rate: int, minutes: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Seconds of what a microphone may bring, each (rate, 1)."""
+    for _ in range(2):
+        yield "silence", np.zeros((rate, 1), np.float32)
+    square = np.where(np.arange(rate) * 440 // rate % 2, 1.0, -1.0).astype(np.float32)
+    for _ in range(2):
+        yield "square", square[:, None]
+    rng = np.random.default_rng(0)
+    for second in range(60 * minutes):
+        # The same noise in every minute, so that minutes can be compared.
+        if second % 60 == 0:
+            rng = np.random.default_rng(1)
+        noise = 0.1 * rng.standard_normal((rate, 1), np.float32)
+        yield f"minute {second // 60}", noise
+
+
+LOOKAHEAD = {"chandna": 3, "convtasnet": 0, "dilated": 9}
+CASES = [
+    (name, size, *case)
+    for name, sizes in SPECS.items()
+    for size, spec in sizes.items()
+    for case in ((0, 1), (LOOKAHEAD[name], max(spec.chunk, 3)))
+]
+"""Without lookahead frame by frame, with lookahead (if the model has any) in chunks."""
+
+
+@cache
+def bundle(name: str, spec: Spec, size: str) -> Bundle:
+    """A model with random weights; to export it is to check it."""
+    torch.manual_seed(0)
+    return export(build(name, spec, {"size": size}), spec, TEXTS)
+
+
+@pytest.mark.parametrize(("name", "size", "lookahead", "chunk"), CASES)
+def test_contract(name: str, size: str, lookahead: int, chunk: int) -> None:
+    spec = dataclasses.replace(SPECS[name][size], lookahead=lookahead, chunk=chunk)
+    made = bundle(name, spec, size)
+    assert made.spec == spec
+    assert ModelStep(made, streams=3).sources.shape[:2] == (3, chunk)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [(name, size) for name, sizes in SPECS.items() for size in sizes]
+)
+def test_minutes_of_everything(name: str, size: str) -> None:
+    """Silence, a full-scale square wave, minutes of noise, live.
+
+    Whatever a model remembers without end (levels, the statistics of norms, attractors) has
+    settled after a minute; if it drifted, the same sound would come out otherwise in the last.
+    """
+    spec = SPECS[name][size]
+    engine = Engine(ModelStep(bundle(name, spec, size), threads=2), spec)
+    powers: dict[str, list[np.ndarray]] = {}
+    minutes = MINUTES_OF_LARGE if size in ("full", "half") else MINUTES
+    for sound, samples in sounds(spec.sample_rate, minutes):
+        y = engine.process(samples)
+        assert np.isfinite(y).all(), sound
+        powers.setdefault(sound, []).append(np.mean(np.square(y), axis=0)[:, 0])
+    assert engine.nonfinite_out == 0
+    assert np.max(powers["silence"]) < 1e-6
+    second, last = (np.sum(powers[f"minute {m}"], axis=0) for m in (1, minutes - 1))
+    assert np.sum(second) > 0
+    np.testing.assert_allclose(last, second, rtol=0, atol=0.01 * np.sum(second))

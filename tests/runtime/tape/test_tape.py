@@ -1,0 +1,237 @@
+"""A tape gives what ONNX Runtime gives, or is not laid out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from rtsep import weights
+from rtsep.errors import NoTapeError
+from rtsep.learned import live as learned
+from rtsep.learned.live import Noise, Rest
+from rtsep.runtime.bundle import parse
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.tape.graph import Tape
+from tests.support import models
+from tests.support.learned import BINS, source
+
+RNG = np.random.default_rng(0)
+
+
+def noise(*shape: int) -> Any:
+    return RNG.uniform(0.1, 2.0, shape).astype(np.float32)
+
+
+def graph(
+    nodes: list[onnx.NodeProto], shape: tuple[int, ...], constants: dict[str, Any], out: Any
+) -> onnx.ModelProto:
+    """``mixture`` of a shape to ``sources``."""
+    given = helper.make_tensor_value_info("mixture", TensorProto.FLOAT, shape)
+    made = helper.make_tensor_value_info("sources", TensorProto.FLOAT, out)
+    tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    body = helper.make_graph(nodes, "g", [given], [made], tensors)
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def both(model: onnx.ModelProto, x: Any) -> tuple[Any, Any]:
+    """What a tape and ONNX Runtime make of it."""
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    expected = session.run(None, {"mixture": x})[0]
+    tape = Tape(model, {}, {})
+    tape.view("mixture")[:] = x
+    tape.run(0)
+    return tape.view("sources"), expected
+
+
+def one(kind: str, inputs: list[str], constants: dict[str, Any], out: Any, **more: Any) -> Any:
+    """A graph of one node behind another, so that what it reads is not the input itself."""
+    nodes = [
+        helper.make_node("Identity", ["mixture"], ["x"]),
+        helper.make_node(kind, inputs, ["y"], **more),
+        helper.make_node("Identity", ["y"], ["sources"]),
+    ]
+    return lambda shape: graph(nodes, shape, constants, out)
+
+
+BACKWARDS, ROWS = np.arange(3)[::-1], np.arange(3)[:, None] + np.arange(2)[::-1]
+CUT = {"a": np.array([1]), "b": np.array([9]), "c": np.array([2])}
+CASES = {
+    **{
+        kind: (one(kind, ["x"], {}, (2, 3, 5)), (2, 3, 5))
+        for kind in ("Sqrt", "Reciprocal", "Neg", "Exp", "Log", "Sigmoid", "Abs", "Tanh", "Relu")
+    },
+    "Softplus": (one("Softplus", ["x"], {}, (2, 30)), (2, 30)),
+    "LeakyRelu": (one("LeakyRelu", ["x"], {}, (2, 30), alpha=0.3), (2, 30)),
+    "PRelu": (one("PRelu", ["x", "a"], {"a": noise(1)}, (2, 30)), (2, 30)),
+    "Clip": (
+        one("Clip", ["x", "a", "b"], {"a": np.float32(0.5), "b": np.float32(1.0)}, (2, 30)),
+        (2, 30),
+    ),
+    "Clip below": (one("Clip", ["x", "a"], {"a": np.float32(0.5)}, (2, 30)), (2, 30)),
+    "Pow 2": (one("Pow", ["x", "a"], {"a": np.float32(2)}, (2, 30)), (2, 30)),
+    "Pow": (one("Pow", ["x", "a"], {"a": np.float32(-0.35)}, (2, 30)), (2, 30)),
+    "mean": (one("ReduceMean", ["x", "a"], {"a": np.array([2])}, (2, 3, 1)), (2, 3, 40)),
+    "sum": (one("ReduceSum", ["x", "a"], {"a": np.array([1])}, (2, 5), keepdims=0), (2, 3, 5)),
+    "sum of two": (one("ReduceSum", ["x", "a"], {"a": np.array([0, 1])}, (1, 1, 5)), (2, 3, 5)),
+    "MatMul": (one("MatMul", ["x", "a"], {"a": noise(19, 7)}, (2, 3, 7)), (2, 3, 19)),
+    "MatMul of many": (one("MatMul", ["x", "a"], {"a": noise(2, 19, 7)}, (2, 3, 7)), (2, 3, 19)),
+    "Gemm": (
+        one("Gemm", ["x", "a", "b"], {"a": noise(7, 19), "b": noise(7)}, (3, 7), transB=1),
+        (3, 19),
+    ),
+    "Gemm and rows": (
+        one("Gemm", ["x", "a", "b"], {"a": noise(19, 7), "b": noise(3, 7)}, (3, 7)),
+        (3, 19),
+    ),
+    "Concat": (one("Concat", ["x", "a", "x"], {"a": noise(2, 1, 4)}, (2, 7, 4), axis=1), (2, 3, 4)),
+    "Transpose": (one("Transpose", ["x"], {}, (4, 2, 3), perm=[2, 0, 1]), (2, 3, 4)),
+    "Slice": (one("Slice", ["x", *"abc"], CUT, (2, 3, 3)), (2, 3, 4)),
+    "Gather": (one("Gather", ["x", "a"], {"a": np.array(-1)}, (2, 4), axis=1), (2, 3, 4)),
+    "Gather two": (
+        one("Gather", ["x", "a"], {"a": np.array([1, 2])}, (2, 2, 4), axis=1),
+        (2, 3, 4),
+    ),
+    "Gather backwards": (one("Gather", ["x", "a"], {"a": BACKWARDS}, (2, 3, 4), axis=1), (2, 3, 4)),
+    "Gather rows": (one("Gather", ["x", "a"], {"a": ROWS}, (1, 3, 2, 4), axis=1), (1, 4, 4)),
+    "Pad within": (
+        one("Pad", ["x", "a"], {"a": np.array([0, 0, 1, 0, 0, 0, 2, 0])}, (1, 3, 7, 5)),
+        (1, 3, 4, 5),
+    ),
+    "Pad": (one("Pad", ["x", "a"], {"a": np.array([0, 1, 0, 2])}, (3, 7)), (3, 4)),
+    "MaxPool": (
+        one("MaxPool", ["x"], {}, (2, 3, 2, 5), kernel_shape=[3, 1], strides=[3, 1]),
+        (2, 3, 6, 5),
+    ),
+    "MaxPool of two": (
+        one("MaxPool", ["x"], {}, (1, 1, 1, 5), kernel_shape=[2, 1], strides=[2, 1], pads=[0] * 4),
+        (1, 1, 2, 5),
+    ),
+    "Expand": (one("Expand", ["x", "a"], {"a": np.array([3, 5, 4])}, (3, 5, 4)), (3, 1, 4)),
+    "Reshape": (one("Reshape", ["x", "a"], {"a": np.array([2, -1])}, (2, 12)), (2, 3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_operation_is_that_of_onnx_runtime(name: str) -> None:
+    make, shape = CASES[name]
+    made, expected = both(make(shape), noise(*shape) * (-1 if name in ("Abs", "LeakyRelu") else 1))
+    assert made.shape == expected.shape
+    np.testing.assert_allclose(made, expected, rtol=2e-5, atol=1e-6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["Add", "Sub", "Mul", "Div", "Max", "Min"]),
+    st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.booleans()), min_size=1, max_size=4),
+    st.integers(0, 3),
+)
+def test_broadcasting_is_that_of_numpy(
+    kind: str, axes: list[tuple[int, bool, bool]], drop: int
+) -> None:
+    left = tuple(1 if a else size for size, a, _ in axes)
+    right = tuple(1 if b else size for size, _, b in axes)[min(drop, len(axes) - 1) :]
+    out = np.broadcast_shapes(left, right)
+    model = one(kind, ["x", "a"], {"a": noise(*right)}, out)(left)
+    made, expected = both(model, noise(*left))
+    np.testing.assert_allclose(made, expected, rtol=1e-6)
+
+
+def test_states_come_back_after_as_many_turns() -> None:
+    nodes = [
+        helper.make_node("Add", ["state.a@1", "state.a@3"], ["late"]),
+        helper.make_node("Identity", ["late"], ["sources"]),
+        helper.make_node("Identity", ["mixture"], ["next_state.a"]),
+    ]
+    model = graph(nodes, (1, 2), {}, (1, 2))
+    for name, group in (("state.a@1", "input"), ("state.a@3", "input"), ("next_state.a", "output")):
+        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2))
+        getattr(model.graph, group).append(value)
+    tape = Tape(model, {"state.a": 4}, {f"state.a@{k}": ("state.a", k) for k in (1, 3)})
+    heard = noise(20, 1, 2)
+    for turn, x in enumerate(heard):
+        tape.view("mixture")[:] = x
+        tape.run(turn % 4)
+        expected = sum(heard[turn - k] if turn >= k else 0 * x for k in (1, 3))
+        np.testing.assert_array_equal(tape.view("sources"), expected)
+    np.testing.assert_array_equal(tape.view("next_state.a")[19 % 4], heard[19])
+
+
+SOURCES = {
+    "+".join(kinds): [source(f"s{i}", kind, seed=i) for i, kind in enumerate(kinds)]
+    for kinds in (("nmf", "nmf"), ("cnmf", "nmf"), ("nae", "nae-deep"), ("ccae", "ccae"))
+}
+OTHERS = {"rest": Rest("rest", noise(4, BINS)), "noise": Noise("noise", 0.5)}
+MADE = {
+    **{name: partial(weights.find, name) for name in weights.names()},
+    **{name: partial(learned.bundle, sources) for name, sources in SOURCES.items()},
+    "all": partial(learned.bundle, SOURCES["cnmf+nmf"], **OTHERS),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_made_here_runs_on_a_tape_as_in_onnx_runtime(name: str) -> None:
+    bundle = MADE[name]()
+    quick, slow = ModelStep(bundle), ModelStep(bundle, threads=2)
+    assert quick.program is not None and slow.program is None
+    engines = [Engine(step, bundle.spec, bundle.spec.channels) for step in (quick, slow)]
+    samples = 0.1 * RNG.standard_normal((16000, bundle.spec.channels)).astype(np.float32)
+    for part in np.array_split(samples, 30):
+        outs = [engine.process(np.ascontiguousarray(part)) for engine in engines]
+        np.testing.assert_allclose(outs[0], outs[1], atol=2e-5)
+    for engine in engines:  # a reset forgets everything, in the rings too
+        engine.reset()
+    again = [engine.process(samples) for engine in engines]
+    np.testing.assert_allclose(again[0], again[1], atol=2e-5)
+
+
+def test_what_is_not_known_stays_with_onnx_runtime() -> None:
+    model = models.handmade()
+    model.graph.node[-1].op_type = "Erf"
+    assert ModelStep(parse(model.SerializeToString())).program is None
+    assert ModelStep(models.bundle()).program is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants", "out", "more"),
+    [
+        ("MaxPool", {}, (1, 2, 3), {"kernel_shape": [2]}),
+        ("MaxPool", {}, (1, 1, 3, 4), {"kernel_shape": [2, 1]}),
+        ("MaxPool", {}, (1, 1, 4, 2), {"kernel_shape": [1, 2], "strides": [1, 2]}),
+        ("MaxPool", {}, (1, 1, 1, 4), {"kernel_shape": [3, 1], "strides": [3, 1]}),
+        ("Slice", {"a": np.array([0]), "b": np.array([4]), "c": np.array([2]),
+                   "d": np.array([2])}, (1, 2, 2), {}),
+        ("Gather", {"a": np.array([0, 2, 3])}, (1, 2, 3), {"axis": 2}),
+        ("Gather", {"a": RNG.integers(0, 2, 400)}, (1, 400, 4), {"axis": 1}),
+        ("Pad", {"a": np.array([0, 1, 1, 0, 0, 0])}, (1, 3, 5), {}),
+        ("Gemm", {"a": noise(4, 3)}, (2, 3), {"alpha": 2.0}),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_laid_out_is_said(kind: str, constants: Any, out: Any, more: Any) -> None:
+    shape = {2: (2, 4), 3: (1, 2, 4), 4: (1, 1, 4, 4)}[len(out)]
+    with pytest.raises(NoTapeError):
+        Tape(one(kind, ["x", *constants], constants, out, **more)(shape), {}, {})
+
+
+def test_sizes_that_lie_are_not_believed() -> None:
+    """Whatever a hostile graph claims of its results, nothing is read or written beside them."""
+    nodes = [
+        helper.make_node("Add", ["mixture", "mixture"], ["a"]),
+        helper.make_node("Identity", ["a"], ["sources"]),
+    ]
+    model = graph(nodes, (1, 4), {}, (1, 4000))
+    with pytest.raises(NoTapeError, match="of shape"):
+        Tape(model, {}, {})
+    model = graph(nodes, (1, 4), {}, (1, 4))
+    model.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, (1, 9)))
+    assert both(model, noise(1, 4))[0].shape == (1, 4)

@@ -1,0 +1,47 @@
+"""What a change must not make worse unnoticed: counts, not times, and one generous ratio."""
+
+from __future__ import annotations
+
+import timeit
+
+import numpy as np
+import onnx
+import pytest
+
+from rtsep import weights
+from rtsep.latency import Latency
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import ModelStep
+from rtsep.spec import Spec
+from tests.support.models import PassThrough
+
+KNOWN = {
+    # latency in samples; nodes of the graph; steps of its tape, if it has one; weights;
+    # multiply-accumulates per second of audio; bytes of state
+    "chandna-speech": (896, 54, 39, 184036, 22992500, 12592),
+    "music": (768, 54, 38, 243158, 33869145, 4368),
+    "speakers": (160, 617, 557, 1335204, 131141000, 258252),
+    "speech": (128, 620, 560, 786884, 96066250, 193740),
+}
+"""Of the shipped models. A change for the better is entered here."""
+
+
+@pytest.mark.parametrize("name", weights.names())
+def test_a_models_cost_is_known(name: str) -> None:
+    bundle = weights.find(name)
+    latency = Latency.of(bundle.spec, bundle.spec.step_length).total
+    nodes = len(onnx.load_model_from_string(bundle.graph).graph.node)
+    program = ModelStep(bundle).program
+    steps = 0 if program is None else len(program.operations)
+    assert (latency, nodes, steps, *bundle.cost(), bundle.state_bytes) == KNOWN[name]
+
+
+def test_the_engine_costs_no_more_than_a_few_transforms() -> None:
+    """Windows, transforms and overlap-add of a hop, over numpy's two transforms, in one run."""
+    spec = Spec(44100, 1, "stft", "hann", 1024, 256, 1, 0, ("voice",))
+    engine = Engine(PassThrough(spec), spec, block=256)
+    x, out = np.ones((256, 1), np.float32), np.empty((256, 1, 1), np.float32)
+    frame = np.ones(1024, np.float32)
+    ours = min(timeit.repeat(lambda: engine.process(x, out), number=500, repeat=7))
+    numpys = min(timeit.repeat(lambda: np.fft.irfft(np.fft.rfft(frame)), number=500, repeat=7))
+    assert ours < 3 * numpys

@@ -1,0 +1,128 @@
+"""Two streams in one process give what two processes give, to the last bit."""
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rtsep.models import build
+from rtsep.nn.onnx import export, write
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import ModelStep
+from rtsep.spec import Spec
+from tests.support import models
+
+ALONE = """
+import sys
+import numpy as np
+from rtsep.runtime.bundle import load
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import ModelStep
+
+bundle = load(sys.argv[1])
+engine = Engine(ModelStep(bundle), bundle.spec)
+blocks = np.split(np.load(sys.argv[2]), 40)
+np.save(sys.argv[3], np.concatenate([engine.process(np.ascontiguousarray(b)) for b in blocks]))
+"""
+"""One stream, in a process of its own."""
+
+
+@cache
+def convtasnet() -> Bundle:
+    """Conv-TasNet, very small, in chunks."""
+    spec = Spec(8000, 1, "waveform", "rectangular", 16, 8, 4, 0, ("a", "b"))
+    sizes = {"filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3, "repeats": 1}
+    torch.manual_seed(0)
+    return export(build("convtasnet", spec, sizes), spec, models.TEXTS)
+
+
+@cache
+def dilated() -> Bundle:
+    """The attractor network, very small."""
+    spec = Spec(8000, 1, "stft", "hann", 128, 32, 1, 5, ("a", "b"))
+    torch.manual_seed(0)
+    return export(build("dilated", spec, {"features": 4}), spec, models.TEXTS)
+
+
+MADE = {"chandna": lambda: models.chandna()[1], "convtasnet": convtasnet, "dilated": dilated}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_interleaved_streams_are_as_if_alone(tmp_path: Path, name: str) -> None:
+    bundle = MADE[name]()
+    write(bundle, tmp_path / "model.onnx")
+    inputs = np.random.default_rng(0).standard_normal((2, 4000, 1)).astype(np.float32)
+    alone = []
+    for i, samples in enumerate(inputs):
+        files = [str(tmp_path / f"{kind}{i}.npy") for kind in ("in", "out")]
+        np.save(files[0], samples)
+        subprocess.run(
+            [sys.executable, "-c", ALONE, str(tmp_path / "model.onnx"), *files], check=True
+        )
+        alone.append(np.load(files[1]))
+    engines = [Engine(ModelStep(bundle), bundle.spec) for _ in range(2)]
+    parts: list[list[np.ndarray]] = [[], []]
+    for blocks in zip(*(np.split(samples, 40) for samples in inputs), strict=True):
+        for engine, part, block in zip(engines, parts, blocks, strict=True):
+            part.append(engine.process(np.ascontiguousarray(block)))
+    for part, expected in zip(parts, alone, strict=True):
+        together = np.concatenate(part)
+        assert np.any(together) and np.array_equal(together, expected)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_streams_join_and_leave_unnoticed(name: str) -> None:
+    bundle = MADE[name]()
+    spec = bundle.spec
+    samples = np.random.default_rng(1).standard_normal((3000, 3)).astype(np.float32)
+    joined = 1037  # within a chunk
+    together = Engine(ModelStep(bundle, streams=3), spec, 3)
+    parts = [together.process(samples[:joined].copy())]
+    together.reset(1)
+    parts.append(together.process(samples[joined:].copy()))
+    out = np.concatenate(parts)
+    for channel in (0, 2):
+        alone = Engine(ModelStep(bundle), spec).process(samples[:, [channel]].copy())
+        np.testing.assert_allclose(out[:, :, [channel]], alone, atol=1e-4)
+    new = Engine(ModelStep(bundle), spec)
+    new.process(np.zeros((joined % spec.step_length, 1), np.float32))
+    alone = new.process(samples[joined:, [1]].copy())
+    assert np.abs(alone).max() > 0.1
+    np.testing.assert_allclose(out[joined:, :, [1]], alone, atol=1e-4)
+
+
+class Poisoned:
+    """A model that gives its second stream NaN, once."""
+
+    def __init__(self, step: ModelStep) -> None:
+        self._step, self.waits = step, False
+        self.mixture, self.sources, self.reset = step.mixture, step.sources, step.reset
+
+    def __call__(self) -> None:
+        self._step()
+        if self.waits:
+            self.sources[1] = np.nan
+        self.waits = False
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_poisoned_stream_is_alone(name: str) -> None:
+    bundle = MADE[name]()
+    spec = bundle.spec
+    samples = np.random.default_rng(2).standard_normal((2000, 2)).astype(np.float32)
+    step = Poisoned(ModelStep(bundle, streams=2))
+    together = Engine(step, spec, 2)
+    parts = [together.process(samples[:1000].copy())]
+    step.waits = True
+    parts.append(together.process(samples[1000:].copy()))
+    out = np.concatenate(parts)
+    assert np.isfinite(out).all()
+    assert together.nonfinite_out == spec.chunk
+    whole = Engine(ModelStep(bundle, streams=2), spec, 2).process(samples)
+    np.testing.assert_array_equal(out[:, :, 0], whole[:, :, 0])
+    assert not np.array_equal(out[:, :, 1], whole[:, :, 1])

@@ -1,0 +1,101 @@
+"""What README and documentation tell their readers to type, tried as they would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from tests.support.paths import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+LIVE = {
+    *("rtsep run", "rtsep run --model my-model.onnx", "rtsep run --scene karaoke"),
+    *("rtsep run --sources me.rtsep,fan.rtsep", "rtsep run --sources fan.rtsep --rest voice"),
+    *("rtsep run --learn-noise 10", "rtsep ui --device"),
+}
+"""These run until Ctrl-C on the system's default devices."""
+LONG = {
+    "rtsep train export/speech.toml --data DATA --minutes 10": "tests/cli/test_train.py",
+    'python -m bench.device --device "system, JACK Audio Connection Kit" --seconds 60': "minutes",
+    "python -m pytest bench --benchmark-only": "a minute; run without timing in test_readme.py",
+    "rtsep learn fan.rtsep --device default --seconds 20": "tests/learned/test_source.py",
+    "python examples/own_model.py DATA mine.onnx": "a minute; shortened in test_examples.py",
+    "pip install -e .": "make run does it",
+    "rtsep run --virtual-mic": "tests/devices/test_virtual_mic.py",
+    "pip install -e '.[ui]'": "make test does it",
+    "rtsep ui": "runs until Ctrl-C; tests/ui",
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem "
+    "-subj /CN=rtsep": "writes nothing on standard output",
+    "rtsep ui --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem": "tests/ui",
+    "ssh -L 7860:127.0.0.1:7860 machine-with-rtsep": "needs another machine",
+}
+"""These are tried elsewhere, or for less time."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Code of a page in one language, block by block."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(pages: list[Path]) -> list[str]:
+    """Every command of some pages, once."""
+    lines = [line for p in pages for block in blocks(p, "console") for line in block.splitlines()]
+    return [*dict.fromkeys(line.removeprefix("$ ") for line in lines)]
+
+
+def lay_out(folder: Path) -> None:
+    """Put what the commands expect to find into a folder."""
+    from rtsep import weights
+    from rtsep.cli import main
+    from rtsep.models.checkpoint import Description, save
+
+    sound, rate = soundfile.read(ROOT / "rtsep" / "demo.flac", dtype="float32")
+    soundfile.write(folder / "talk.wav", sound[: 3 * rate], rate)
+    noise = np.random.default_rng(0).standard_normal((2, 2 * rate)) / 30
+    speech, music = (folder / "DATA/bench" / name for name in ("speech_noise", "music"))
+    (music / "song").mkdir(parents=True)
+    speech.mkdir()
+    for path, samples in (
+        (speech / "000_speech.flac", sound[: 2 * rate]),
+        (speech / "000_mixture.flac", sound[: 2 * rate] / 2 + noise[0]),
+        (music / "song/drums.flac", noise[0]),
+        (music / "song/bass.flac", noise[1]),
+        (music / "song/mixture.flac", noise.sum(axis=0)),
+    ):
+        soundfile.write(path, samples, rate)
+    description = Description("small", "chandna", weights.find().spec)
+    save(folder / "runs/speech/best.safetensors", description, description.build().state_dict())
+    for name in ("mine", "my-model"):
+        shutil.copy(ROOT / "rtsep/weights/chandna-speech.onnx", folder / f"{name}.onnx")
+    for name, part in (("me1", sound[:rate]), ("me2", sound[rate : 2 * rate]), ("fan", noise[0])):
+        soundfile.write(folder / f"{name}.wav", part, rate)
+    for name in ("me", "fan"):
+        command = ["learn", folder / f"{name}.rtsep", "--rank", 10]
+        recordings = [folder / "fan.wav"] if name == "fan" else [folder / "me1.wav"]
+        main([str(word) for word in (*command, "--from", *recordings)], standalone_mode=False)
+    (folder / "examples").symlink_to(ROOT / "examples")
+
+
+def shortened(command: str) -> str:
+    """The same command, but what plays a file for its whole length stops after a second."""
+    plays = command.startswith("rtsep run --device") and "--seconds" not in command
+    return f"{command} --seconds 1" if plays else command
+
+
+def run(command: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a command as a shell would, with our environment's programs first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, shell=True, cwd=folder, env=env, text=True, stdout=-1, stderr=-1,
+        start_new_session=True,
+    )  # fmt: skip

@@ -1,0 +1,102 @@
+"""A browser session without a browser: `python -m tests.support.ui_client`.
+
+Sends noise at real-time pace and prints statistics of the replies as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import ssl
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from rtsep.ui import protocol
+from rtsep.ui.protocol import Hello
+
+HELLO = Hello(48000, 1, 384, "f32")
+DELAY_S = 0.25
+"""What comes later than this cannot be played: an xrun."""
+
+
+def noise(frames: int) -> Any:
+    sound = np.random.default_rng(5).standard_normal((frames, HELLO.frame, 1)) / 10
+    return sound.astype(np.float32)
+
+
+def greeting(**change: object) -> str:
+    hello = {"sample_rate": HELLO.sample_rate, "channels": HELLO.channels, "frame": HELLO.frame,
+             "format": HELLO.sample_format, "model": HELLO.model}  # fmt: skip
+    return json.dumps({"type": "hello", **hello, **change})
+
+
+def session(address: str, token: str, tls: ssl.SSLContext | None = None) -> Any:
+    """Connect as the page does."""
+    from websockets.sync.client import connect
+    from websockets.typing import Subprotocol
+
+    return connect(
+        f"ws{'s' if tls else ''}://{address}/session",
+        ssl=tls,
+        origin=f"http{'s' if tls else ''}://{address}",  # type: ignore[arg-type]
+        subprotocols=[Subprotocol(protocol.SUBPROTOCOL), Subprotocol(token)],
+        compression=None,
+        max_size=None,
+    )
+
+
+def main(address: str, token: str, seconds: str) -> None:
+    """Hold a session so long; "ready" is printed when it has begun."""
+    frames = noise(round(float(seconds) * HELLO.sample_rate / HELLO.frame))
+    sent, waited, digest = np.zeros(len(frames)), np.full(len(frames), np.inf), hashlib.sha256()
+    status: dict[str, Any] = {}
+    pictures = 0
+    with session(address, token) as socket:
+        socket.send(greeting())
+        ready = json.loads(socket.recv())
+        assert ready["type"] == "ready", ready
+        print("ready", flush=True)
+
+        def send() -> None:
+            start = time.monotonic()
+            for number, frame in enumerate(frames):
+                time.sleep(max(0.0, start + number * HELLO.frame / 48000 - time.monotonic()))
+                sent[number] = time.monotonic()
+                socket.send(protocol.encode(number, frame, HELLO))
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        end = time.monotonic() + float(seconds) + 5
+        while np.isinf(waited[-1]) and time.monotonic() < end:
+            message = socket.recv(10)
+            if isinstance(message, str):
+                status = json.loads(message)
+            elif message[0] == protocol.AUDIO:
+                number = protocol.frame_number(message, HELLO)
+                waited[number] = time.monotonic() - sent[number]
+                digest.update(message)
+            else:
+                pictures += 1
+        sender.join()
+    print(
+        json.dumps(
+            {
+                "frames": len(frames),
+                "xruns": int(np.sum(waited > DELAY_S)),
+                "unanswered": int(np.sum(np.isinf(waited))),
+                "median_ms": 1000 * float(np.median(waited)),
+                "max_ms": 1000 * float(np.max(waited)),
+                "sound": digest.hexdigest(),
+                "pictures": pictures,
+                "status": status,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
