@@ -1,6 +1,7 @@
 """Imports point one way, and what separates needs no torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,16 @@ def test_imports_point_one_way() -> None:
         targets = {package(module) for module in modules(path)} - {None}
         wrong += [f"{path} imports rtsep.{target}" for target in targets - rule[own]]
     assert not wrong
+
+
+def test_contributing_states_this_order() -> None:
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    stated = re.findall(r"`(\w+ > [\w >,]*)`", text)
+    levels = [[set(x.split(", ")) for x in chain.split(" > ")] for chain in stated]
+    held = [
+        [set(x.split()) - {"rtsep", "version"} for x in c.split(" > ")] for c in (ORDER, TRAINING)
+    ]
+    assert levels == [held[0][1:], held[1][1:5]]
 
 
 def test_torch_is_imported_where_models_are_trained_only() -> None:
