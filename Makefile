@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TEST_EXTRAS := train,musdb,ui,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
 
 # Numba's cache does not see an edit, or a pull, of what was compiled into another file's kernels.
-KERNELS := $(addprefix rtsep/,dsp/fft.py dsp/overlap_add.py dsp/polyphase.py dsp/ring.py dsp/timed_ring.py dsp/mixer.py runtime/timing.py runtime/tape/interpreter.py realtime/scheduling.py realtime/recorder.py realtime/monitor.py realtime/stem_reader.py realtime/compiled_loop.py realtime/chain.py devices/callback.py devices/drift.py)
+KERNELS := $(addprefix rtsep/,dsp/fft.py dsp/overlap_add.py dsp/polyphase.py dsp/ring.py dsp/timed_ring.py dsp/mixer.py runtime/timing.py runtime/tape/interpreter.py realtime/scheduling.py realtime/recorder.py realtime/monitor.py realtime/stem_reader.py realtime/compiled_loop.py realtime/crossfade.py devices/callback.py devices/drift.py)
 
 .PHONY: run test docs check clean
 

@@ -76,9 +76,9 @@ class Panel:
 
     def serve(self, model: str | None) -> None:
         """Separate what browsers bring, until Ctrl-C."""
-        from rtsep.realtime.chain import Pool
         from rtsep.ui.browser_session import Browsers
         from rtsep.ui.server import Server
+        from rtsep.ui.session_worker import Pool
 
         pool = Pool(model, spare=self._sessions)
 

@@ -209,6 +209,12 @@ class Mixer:
         self.controls.bypass[0] = on
 
     @property
+    def heard(self) -> Flags:
+        """(sources,): whether each is heard, by its gain, mute and solo; the bypass aside."""
+        alone = self.soloed | (not self.soloed.any())
+        return np.asarray(~self.muted & alone & (self.gains != 0.0))
+
+    @property
     def settled(self) -> bool:
         """Whether no fade is going on."""
         return int(self.controls.cursors[_FADED]) == len(self.controls.fade) - 1
@@ -253,13 +259,6 @@ class Mixer:
         aim(own.gains, own.muted, own.soloed, own.bypass, own.shares)
         own.shares[2] = own.shares[1]
         own.cursors[_POSITION], own.cursors[_FADED] = 0, len(own.fade) - 1
-
-    def control_like(self, other: Mixer) -> None:
-        """Set the controls as another mixer of the same sources has them."""
-        self.gains[:] = other.gains
-        self.muted[:] = other.muted
-        self.soloed[:] = other.soloed
-        self.bypass = other.bypass
 
 
 def raised_cosine(length: int) -> Float32:

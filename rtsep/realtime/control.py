@@ -11,11 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from rtsep import weights
 from rtsep.devices.device import Device
-from rtsep.dsp.mixer import Mixer
 from rtsep.errors import AudioFileError, ControlError, RtsepError
 from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.recorder import Takes
@@ -168,13 +165,12 @@ class Control:
 
     def _switch_model(self, name: str) -> None:
         live = self.live
-        bundle = weights.find(name)
-        loaded = LoadedModel(bundle, live.engine.channels)
+        loaded = LoadedModel(weights.find(name), live.engine.channels)
         if (load := loaded.load()) > MOST_LOAD:
             raise ControlError(f"{loaded.name} is too slow here: {load:.1f} of the time there is")
         engine = loaded.engine(live.device.sample_rate, live.device.block)
         chain = live.make_chain(engine, loaded.step)
-        carry_over(live.engine.spec.sources, live.mixer, bundle.spec.sources, chain.mixer)
+        chain.go_on_from(live.chain)
         chain.warm_up(live.device.block)
         self._former, self.loaded = live.chain, loaded
         live.switch(chain)
@@ -242,21 +238,3 @@ class Control:
     def _lost(self, error: AudioFileError) -> None:
         self.unwritten = error
         self._say(str(error))
-
-
-def carry_over(before: Sequence[str], mixer: Mixer, after: Sequence[str], other: Mixer) -> None:
-    """Set a mixer's controls for another model: of sources of one name as they were.
-
-    Where there are none that are heard, the first source is.
-    """
-    gains = np.zeros(len(after), np.float32)
-    for index, name in enumerate(after):
-        if name in before:
-            old = before.index(name)
-            gains[index] = mixer.gains[old]
-            other.muted[index] = mixer.muted[old]
-            other.soloed[index] = mixer.soloed[old]
-    if not gains.any():
-        gains[0] = 1.0
-    other.gains[:] = gains
-    other.bypass = mixer.bypass

@@ -24,8 +24,9 @@ from rtsep.dsp.mixer import Mixer
 from rtsep.dsp.ring import Float32
 from rtsep.latency import StreamLatency
 from rtsep.realtime import scheduling
-from rtsep.realtime.chain import Crossfade, ProcessingChain
+from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.compiled_loop import ASKED, IN_TIME, OTHER, PROCESSED, LoopState, run_loop
+from rtsep.realtime.crossfade import Crossfade
 from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.stem_reader import Tap
 from rtsep.runtime.resampled import Processor, Resampled, stream_latency
@@ -108,7 +109,7 @@ class StreamWorker:
         self._own: tuple[tuple[object, ...], LoopState | None] = ((), None)
         self.drops, self.dropped = 0, 0
         self._turns = 0
-        self._arriving: Crossfade | None = None
+        self._arriving: Crossfade[ProcessingChain] | None = None
         self._connect(device)
         self.chain = self.make_chain(engine, step)
         self.chain.recorder, self.chain.tap = recorder, tap
@@ -184,8 +185,7 @@ class StreamWorker:
         device.inherit(self.device.stats())
         self._connect(device)
         self.chain = self.make_chain(engine, step or former.step)
-        self.chain.mixer.control_like(former.mixer)
-        self.chain.mixer.reset()
+        self.chain.go_on_from(former)
         if step is not None:
             self.chain.warm_up(device.block)
         self.chain.hops = former.hops
@@ -226,7 +226,7 @@ class StreamWorker:
         """Whether there are two."""
         return self._arriving is not None
 
-    def _arrive(self, arriving: Crossfade) -> None:
+    def _arrive(self, arriving: Crossfade[ProcessingChain]) -> None:
         self._nonfinite = self.nonfinite
         self.chain, self._arriving = arriving.chain, None
         self._replace_late()

@@ -9,7 +9,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 
 from rtsep.errors import ProtocolError
-from rtsep.realtime.chain import Pool
+from rtsep.runtime.resampled import stream_latency
 from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
 from rtsep.ui.guard import Allowance
 from rtsep.ui.protocol import (
@@ -24,7 +24,7 @@ from rtsep.ui.protocol import (
     parse_command,
     parse_hello,
 )
-from rtsep.ui.session_worker import BrowserChain, Worker
+from rtsep.ui.session_worker import BrowserChain, Pool, Worker
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, peaks_to_bytes
 
 SILENT_S = 30.0
@@ -156,10 +156,10 @@ class Session(Talk):
             "ready",
             model=chain.name,
             number=number,
-            sources=chain.spec.sources,
+            sources=chain.engine.spec.sources,
             controls=described(chain.mixer),
             latency_samples=chain.engine.latency_samples,
-            latency_ms=chain.latency_terms_ms(),
+            latency_ms=stream_latency(chain.engine, self._sound.sample_rate).terms_ms,
             bands=BANDS,
             columns_hz=COLUMNS_HZ,
             top_hz=chain.spectra.top_hz,

@@ -1,17 +1,21 @@
-"""The thread that separates a session's sound, between two bounded queues."""
+"""The models of browsers' sessions, and the thread that separates the sound of one of them."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 import numpy as np
 
-from rtsep.errors import ProtocolError
+from rtsep import weights
+from rtsep.errors import BundleError, ProtocolError
 from rtsep.realtime import scheduling
-from rtsep.realtime.chain import Pool, SessionChain
+from rtsep.realtime.chain import ProcessingChain
+from rtsep.realtime.crossfade import Crossfade
+from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.pipeline import LoadedModel
 from rtsep.runtime.timing import Durations
 from rtsep.spec import Float32
 from rtsep.ui.protocol import Control, Hello, decode, encode
@@ -19,31 +23,119 @@ from rtsep.ui.spectra import Spectra
 
 BACKLOG_S = 0.25
 """Sound that may wait for the worker; more is dropped at once, since it is too late by then."""
-WARM_UP_S = 0.5
-"""How long a new model listens beside the present one before it is heard."""
-FADE_S = 0.05
-"""From one model to the next."""
 
 
-class BrowserChain(SessionChain):
-    """What separates the sound of a browser, and draws it.
+class Pool:
+    """Models that are loaded, for sessions to take and give back.
+
+    To load one keeps the interpreter busy for a moment, which other sessions would hear, so none is
+    loaded twice.
 
     Parameters
     ----------
-    name, pool
-        As of `rtsep.realtime.chain.SessionChain`.
+    first
+        What sessions begin with: a shipped model's name, or the path of a bundle; the default one
+        if None.
+    spare
+        Copies of it to load now.
+
+    Raises
+    ------
+    BundleError
+        It can't be run.
+    """
+
+    def __init__(self, first: str | None = None, spare: int = 0) -> None:
+        bundle = weights.find(first)
+        self.default = first if first in weights.names() else bundle.metadata["name"]
+        self._bundles: dict[str, Bundle] = {self.default: bundle}
+        self._idle: defaultdict[tuple[str, int], list[LoadedModel]] = defaultdict(list)
+        self._lock = threading.Lock()
+        for loaded in [self.take(self.default, 1) for _ in range(spare)]:
+            self.give(self.default, loaded)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all models, the default one first."""
+        return [self.default, *(name for name in weights.names() if name != self.default)]
+
+    def bundle(self, name: str) -> Bundle:
+        """Return the model of one of `names`; nothing else is looked for.
+
+        Raises
+        ------
+        BundleError
+            There is none of this name, or it can't be run.
+        """
+        if name not in self.names:
+            raise BundleError(f"there is no such model; there are: {', '.join(self.names)}")
+        if name not in self._bundles:
+            self._bundles[name] = weights.find(name)
+        return self._bundles[name]
+
+    def take(self, name: str, channels: int) -> LoadedModel:
+        """Return a model, at its start, for so many channels. Takes a while; for any thread.
+
+        A model that hears channels jointly is for as many as it wants, see its ``channels``.
+        """
+        with self._lock:  # one after the other
+            bundle = self.bundle(name)
+            heard = channels if bundle.spec.channels == 1 else bundle.spec.channels
+            idle = self._idle[name, heard]
+            return idle.pop() if idle else LoadedModel(bundle, heard)
+
+    def give(self, name: str, loaded: LoadedModel) -> None:
+        """Take a model back."""
+        with self._lock:
+            loaded.step.reset()
+            self._idle[name, loaded.channels].append(loaded)
+
+
+class BrowserChain(ProcessingChain):
+    """What separates the sound of a browser, and draws it; its model comes from a pool.
+
+    Parameters
+    ----------
+    name
+        Of the model in the pool.
+    pool
+        Where the model comes from, and goes back to by `close`.
     hello
-        The session's sound.
+        The session's sound. A model that wants more channels hears the last one again.
+
+    Raises
+    ------
+    BundleError
+        The model can't be run.
     """
 
     def __init__(self, name: str, pool: Pool, hello: Hello) -> None:
-        super().__init__(name, pool, hello.sample_rate, hello.channels, hello.frame)
+        self.name, self._pool = name, pool
+        loaded = pool.take(name, hello.channels)
+        self._loaded: LoadedModel | None = loaded
+        rate, frame = hello.sample_rate, hello.frame
+        super().__init__(loaded.engine(rate, frame), loaded.step, rate, hello.channels, frame)
+        self._mixture = np.zeros((frame, loaded.channels), np.float32)
+        self.mixer.muted[1:] = True  # as `rtsep run`: the first source is heard
+        self.warm_up(frame)
         late = self.engine.latency_samples
-        self.spectra = Spectra(self.scope, self.spec.sample_rate / 2, late)
+        self.spectra = Spectra(self.scope, self.engine.spec.sample_rate / 2, late)
+
+    def process(self, mixture: Float32) -> Float32:
+        """Separate a frame (frame, channels) of the session and return what is heard of it."""
+        for channel in range(self._mixture.shape[1]):
+            self._mixture[:, channel] = mixture[:, min(channel, mixture.shape[1] - 1)]
+        return super().process(self._mixture)
 
     def control(self, change: Control) -> bool:
         """Set the mixer; tell whether there is such a source."""
-        return change.set(self.mixer, self.spec.sources)
+        return change.set(self.mixer, self.engine.spec.sources)
+
+    def close(self) -> None:
+        """Give the model back; nothing may be processed any more."""
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            self._pool.give(self.name, loaded)
 
 
 class Worker:
@@ -92,15 +184,14 @@ class Worker:
         self.times = Durations()
         self.error: BaseException | None = None
         self._hello, self._deliver, self._on_switch = hello, deliver, on_switch
-        self._next: BrowserChain | None = None
-        self._heard = 0  # samples that the next chain has heard
+        self._arriving: Crossfade[BrowserChain] | None = None
         self._most = max(2, round(BACKLOG_S * hello.sample_rate / hello.frame))
         self._queue: deque[tuple[int, bytes]] = deque()
         self._newest: int | None = None  # put
         self._last: int | None = None  # worked on
         self._stale = 0  # frames to come that hold what was before a gap
         shape = hello.frame, hello.channels
-        self._sound, self._out, self._other = (np.zeros(shape, np.float32) for _ in range(3))
+        self._sound = np.zeros(shape, np.float32)
         self._there, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="rtsep session", daemon=True)
 
@@ -113,9 +204,8 @@ class Worker:
         self._stopping = True
         self._there.set()
         self._thread.join()
-        for chain in (self.chain, self._next):
-            if chain is not None:
-                chain.close()
+        for chain in self._chains:
+            chain.close()
 
     def put(self, number: int, message: bytes) -> None:
         """Queue a frame; never waits.
@@ -139,20 +229,23 @@ class Worker:
     @property
     def switching(self) -> bool:
         """Whether another chain is about to be heard."""
-        return self._next is not None
+        return self._arriving is not None
+
+    @property
+    def _chains(self) -> tuple[BrowserChain, ...]:
+        """What is heard, and what is about to be."""
+        arriving = self._arriving
+        return (self.chain,) if arriving is None else (self.chain, arriving.chain)
 
     def control(self, change: Control) -> bool:
         """Set the mixer; tell whether there is such a source."""
-        coming = self._next
-        if coming is not None:
-            coming.control(change)
-        return self.chain.control(change)
+        known = [chain.control(change) for chain in self._chains]
+        return known[0]
 
     def switch(self, chain: BrowserChain) -> None:
         """Go on with another chain; not while `switching`."""
         chain.go_on_from(self.chain)
-        self._heard = 0
-        self._next = chain
+        self._arriving = Crossfade(chain, self._hello.sample_rate)
 
     def _run(self) -> None:
         scheduling.flush_denormals()
@@ -186,16 +279,10 @@ class Worker:
         self._deliver(encode(number, out, self._hello))
 
     def _process(self, number: int) -> Float32:
-        out, coming = self.chain.process(self._sound, self._out), self._next
-        if coming is None:
-            return out
-        other = coming.process(self._sound, self._other)
-        rate, n = self._hello.sample_rate, self._hello.frame
-        since = (self._heard + np.arange(n, dtype=np.float32)) / rate - WARM_UP_S
-        share = np.clip(since / FADE_S, 0.0, 1.0)[:, None]
-        out += share * (other - out)
-        self._heard += n
-        if self._heard >= (WARM_UP_S + FADE_S) * rate:
-            before, self.chain, self._next = self.chain, coming, None
-            self._on_switch(before, number + 1)
-        return out
+        heard, arriving = self.chain.process(self._sound), self._arriving
+        if arriving is not None:
+            arriving.process(self._sound, heard)
+            if arriving.complete:
+                before, self.chain, self._arriving = self.chain, arriving.chain, None
+                self._on_switch(before, number + 1)
+        return heard

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rtsep.files.readers import read_all
-from rtsep.realtime.chain import CROSS_S, LISTEN_S, ProcessingChain
+from rtsep.realtime.chain import ProcessingChain
+from rtsep.realtime.crossfade import CROSS_S, LISTEN_S
 from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.engine import Engine
@@ -134,3 +135,29 @@ def test_a_model_that_is_too_late_for_the_device_is_refused() -> None:
     with pytest.raises(ValueError, match="not kept"):
         live.switch(made)
     assert not live.switching
+
+
+def test_sources_of_one_name_keep_their_controls_and_the_others_wait_muted() -> None:
+    live = stream(Hand(RATE, 1, 1, BLOCK, BLOCK), (0.5, 0))
+    former = live.chain
+    former.mixer.muted[1] = former.mixer.bypass = True
+
+    def after(*sources: str) -> ProcessingChain:
+        made = chain(live, Spec(16000, 1, "stft", "hann", 64, 16, 1, 1, sources))
+        made.go_on_from(former)
+        assert made.mixer.settled and made.mixer.bypass
+        return made
+
+    swapped = after("noise", "speech").mixer
+    np.testing.assert_array_equal(swapped.gains, [0, 0.5])
+    np.testing.assert_array_equal(swapped.muted, [True, False])
+    np.testing.assert_array_equal(after("music", "speech").mixer.heard, [False, True])
+    strange = after("vocals", "drums").mixer
+    np.testing.assert_array_equal(strange.heard, [True, False])
+    assert strange.gains[0] == 1.0
+    # Where all was silent, it stays silent.
+    former.mixer.muted[0] = True
+    assert not after("vocals", "drums").mixer.heard.any()
+    # A solo that has nobody to be for any more mutes nobody.
+    former.mixer.muted[:], former.mixer.soloed[:], former.mixer.gains[:] = False, True, (1, 0)
+    np.testing.assert_array_equal(after("noise", "music").mixer.heard, [True, False])

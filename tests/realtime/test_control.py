@@ -11,10 +11,10 @@ import pytest
 
 from rtsep.devices.device import Device
 from rtsep.devices.paced import Clock
-from rtsep.dsp.mixer import Mixer, level_db, linear
+from rtsep.dsp.mixer import level_db, linear
 from rtsep.errors import DeviceError
 from rtsep.files.readers import read_all
-from rtsep.realtime.control import Control, carry_over
+from rtsep.realtime.control import Control
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.pipeline import LoadedModel
@@ -165,18 +165,6 @@ def test_a_fault_of_the_worker_ends_the_control_too(tmp_path: Path) -> None:
     rig.control.close()
     rig.live.stop()
     assert isinstance(rig.live.error, TypeError)
-
-
-def test_sources_of_one_name_keep_their_controls() -> None:
-    mixer, after = Mixer(2, 1, 1, RATE, 0), Mixer(3, 1, 1, RATE, 0)
-    mixer.gains[:] = 0.5, 0
-    mixer.muted[1] = mixer.bypass = True
-    carry_over(("speech", "noise"), mixer, ("noise", "music", "speech"), after)
-    np.testing.assert_array_equal(after.gains, [0, 0, 0.5])
-    np.testing.assert_array_equal(after.muted, [True, False, False])
-    assert after.bypass
-    carry_over(("speech", "noise"), mixer, ("vocals", "drums", "bass"), after)
-    np.testing.assert_array_equal(after.gains, [1, 0, 0])
 
 
 def test_levels() -> None:
