@@ -19,7 +19,7 @@ from rtsep.version import __version__
 KERNELS = (
     *("dsp.fft", "dsp.overlap_add", "dsp.polyphase", "dsp.ring", "dsp.timed_ring", "dsp.mixer"),
     *("runtime.timing", "runtime.tape.interpreter", "realtime.scheduling", "realtime.recorder"),
-    *("realtime.monitor", "realtime.stem_reader", "realtime.compiled_loop", "realtime.chain"),
+    *("realtime.monitor", "realtime.stem_reader", "realtime.compiled_loop", "realtime.crossfade"),
     *("devices.callback", "devices.drift"),
 )
 """Modules with compiled code."""
