@@ -5,8 +5,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
 TEST_EXTRAS := train,musdb,ui,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
 
-# Numba's cache does not see an edit, or a pull, of what was compiled into another file's kernels.
-KERNELS := $(addprefix rtsep/,dsp/fft.py dsp/overlap_add.py dsp/polyphase.py dsp/ring.py dsp/timed_ring.py dsp/mixer.py runtime/timing.py runtime/tape/interpreter.py realtime/scheduling.py realtime/recorder.py realtime/monitor.py realtime/stem_reader.py realtime/compiled_loop.py realtime/crossfade.py devices/callback.py devices/drift.py)
+# What is compiled: an edit or a pull of one of these compiles all of them again.
+KERNELS := $(shell grep -rl --include='*.py' rtsep.dsp.kernel rtsep)
 
 .PHONY: run test docs check clean
 
@@ -33,7 +33,6 @@ check: .venv/tests
 # Importing compiles the kernels, once: later starts are quick.
 .venv/runtime: .venv/bin/python pyproject.toml constraints.txt $(KERNELS)
 	$(PIP) --editable .
-	@find rtsep -name '*.nb[ic]' -delete
 	@echo "compiling the kernels, once"
 	@$(BIN)/python -c "import rtsep.cli.run"
 	@touch $@

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
-from numba import njit
 from onnx import TensorProto, helper, numpy_helper
 
+from rtsep.dsp.kernel import kernel
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.timing import TimedStep
@@ -88,7 +88,7 @@ def core_bandwidth(size_bytes: int = 1 << 28, seconds: float = 0.3) -> float:
     return values.nbytes / best
 
 
-@njit(fastmath=True, cache=True)
+@kernel(fastmath=True)
 def total(values: Float32) -> float:
     """Sum in any order: no arithmetic holds up the reading."""
     result = np.float32(0.0)

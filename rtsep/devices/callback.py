@@ -17,13 +17,14 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import cfunc, njit, types
+from numba import types
 from numba.core.cgutils import voidptr_t
 from numba.extending import intrinsic
 
 from rtsep.devices import drift
 from rtsep.devices.control_block import CONTROL
 from rtsep.dsp import timed_ring
+from rtsep.dsp.kernel import kernel
 from rtsep.dsp.ring import Float32, acquire, release
 
 _ULONG = types.int64 if ctypes.sizeof(ctypes.c_ulong) == 8 else types.int32
@@ -49,7 +50,7 @@ _pointer: Any = _make_pointer
 carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
-@njit(cache=True)
+@kernel()
 def _peak(block: Float32) -> np.float32:
     """Largest absolute value."""
     peak = np.float32(0.0)
@@ -61,13 +62,13 @@ def _peak(block: Float32) -> np.float32:
     return peak
 
 
-@njit(cache=True)
+@kernel()
 def _count_input_flags(control: Any, flags: int) -> None:
     control.input_underflows += flags & 1
     control.input_overflows += flags >> 1 & 1
 
 
-@njit(cache=True)
+@kernel()
 def _count_xruns(control: Any, flags: int, now: float) -> None:
     """Count PortAudio's flags, and the callbacks that should have come before this one."""
     control.callbacks += 1
@@ -88,7 +89,7 @@ def _count_xruns(control: Any, flags: int, now: float) -> None:
     control.due += control.period + _DRIFT * (now - control.due)
 
 
-@njit(cache=True)
+@kernel()
 def _keep(control: Any, data: Float32, cursors: Any, block: Float32) -> None:
     """Append a block to the mixture, values that are no sound replaced by 0 and counted."""
     mask = data.shape[0] - 1
@@ -104,7 +105,7 @@ def _keep(control: Any, data: Float32, cursors: Any, block: Float32) -> None:
     cursors[timed_ring.WRITTEN, 0] = start + block.shape[0]
 
 
-@njit(cache=True)
+@kernel()
 def _take(control: Any, user: int, now: float, out: Float32) -> None:
     """Fill a block from the microphone's timeline, at the loudspeaker's pace; silence if empty."""
     frames = out.shape[0]
@@ -142,7 +143,7 @@ def _take(control: Any, user: int, now: float, out: Float32) -> None:
     cursors[timed_ring.READ, 0] = np.int64(control.feed_position)
 
 
-@njit(cache=True)
+@kernel()
 def _count_starvation(control: Any, first: int, count: int, frames: int) -> None:
     """Count the samples of a block outside ``first:count``, and the runs of them."""
     before = first if first < count else frames
@@ -160,7 +161,7 @@ def _count_starvation(control: Any, first: int, count: int, frames: int) -> None
     control.starved_samples += before + behind
 
 
-@njit(cache=True)
+@kernel()
 def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -> None:
     """Fill the block of time ``start`` with the worker's answers, else with the late mixture.
 
@@ -213,7 +214,7 @@ def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -
         control.tail_left = max(control.tail_left - 1, 0)
 
 
-@njit(cache=True)
+@kernel()
 def _guard(control: Any, out: Float32) -> None:
     """Let nothing but sound out, and nothing beyond the limit; keep the peak."""
     limit = np.float32(control.limit)
@@ -234,11 +235,9 @@ def _guard(control: Any, out: Float32) -> None:
         control.output_peak = max(control.output_peak, peak)
 
 
-# The cache does not see changes of the kernels in `rtsep.dsp.timed_ring`: after one, delete
-# __pycache__.
-@cfunc(
+@kernel(
     types.int32(types.int64, types.int64, _ULONG, types.int64, _ULONG, types.int64),
-    cache=True,
+    callback=True,
 )
 def callback(
     input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
@@ -278,9 +277,9 @@ def callback(
     return 0
 
 
-@cfunc(
+@kernel(
     types.int32(types.int64, types.int64, _ULONG, types.int64, _ULONG, types.int64),
-    cache=True,
+    callback=True,
 )
 def listen(
     input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int

@@ -1,4 +1,7 @@
-"""The memory of a stream: the record that its callbacks know, what it points at, the counters."""
+"""The memory of a stream: the record that its callbacks know, what it points at, the counters.
+
+Its layout is compiled into the callbacks, see `rtsep.dsp.kernel`.
+"""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from rtsep.dsp.kernel import kernel
 from rtsep.dsp.polyphase import filter_table
 from rtsep.dsp.ring import Float32
 
@@ -54,7 +54,7 @@ def reserve(block: int, in_rate: int) -> int:
     return block + round(MARGIN_S * in_rate)
 
 
-@njit(cache=True)
+@kernel()
 def look(control: Any, left: float, seconds: float) -> bool:
     """Average the samples that are left; once that is known, go to where as many are as should be.
 
@@ -72,7 +72,7 @@ def look(control: Any, left: float, seconds: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel()
 def steer(control: Any, left: float, seconds: float) -> None:
     """Adjust the speed by the samples that are left, ``seconds`` after the last time."""
     error = left - control.reserve
@@ -91,7 +91,7 @@ def steer(control: Any, left: float, seconds: float) -> None:
     control.correction += change
 
 
-@njit(cache=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath={"reassoc", "contract"})
 def interpolate(feed: Float32, rows: Float32, position: float, ratio: float, out: Float32) -> None:
     """Evaluate the filtered feed at ``position`` and every ``ratio`` samples after it.
 

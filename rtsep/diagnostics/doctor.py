@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import sys
 import threading
@@ -13,16 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rtsep.devices.portaudio.client import Process
+from rtsep.dsp import kernel
 from rtsep.errors import DeviceError
 from rtsep.version import __version__
 
-KERNELS = (
-    *("dsp.fft", "dsp.overlap_add", "dsp.polyphase", "dsp.ring", "dsp.timed_ring", "dsp.mixer"),
-    *("runtime.timing", "runtime.tape.interpreter", "realtime.scheduling", "realtime.recorder"),
-    *("realtime.monitor", "realtime.stem_reader", "realtime.compiled_loop", "realtime.crossfade"),
-    *("devices.callback", "devices.drift"),
-)
-"""Modules with compiled code."""
 FOLDER_HINT = "set NUMBA_CACHE_DIR to a folder that can be written, so that nothing is compiled at "
 FOLDER_HINT += "every start"
 RUNTIMES = "onnxruntime-gpu", "onnxruntime"
@@ -117,26 +110,22 @@ def versions() -> Iterator[Finding]:
 
 def kernels() -> Iterator[Finding]:
     """Load the compiled code; tell whether it was compiled before, and can be kept."""
-    try:
-        modules = [importlib.import_module(f"rtsep.{name}") for name in KERNELS]
-    except RuntimeError as error:  # numba found no folder
-        yield Finding("numba cache", str(error).splitlines()[0], FOLDER_HINT)
+    for name in kernel.sources():
+        importlib.import_module(name)
+    folder = kernel.cache_folder()
+    if folder is None:
+        yield Finding("numba cache", "there is no folder for it", FOLDER_HINT, needed=False)
         return
-    stats: list[Any] = [
-        member.stats
-        for module in modules
-        for member in vars(module).values()
-        if hasattr(member, "stats") and hasattr(member, "py_func")
-    ]
-    cached = [stat for stat in stats if stat.cache_path is not None]
-    folders = sorted({str(stat.cache_path) for stat in cached})
-    compiled = sum(sum(stat.cache_misses.values()) for stat in cached)
-    text = f"{len(cached)} kernels in {', '.join(folders)}"
-    if compiled:
-        text += f", {compiled} of them compiled just now"
-    closed = [folder for folder in folders if not os.access(folder, os.W_OK)]
-    fix = FOLDER_HINT if compiled and closed else ""
-    yield Finding("numba cache", text, fix, needed=False)
+    text = f"{len(kernel.COMPILED)} kernels in {folder}"
+    if fresh := sum(map(_compiled_now, kernel.COMPILED)):
+        text += f", {fresh} of them compiled just now"
+    yield Finding("numba cache", text)
+
+
+def _compiled_now(found: Any) -> bool:
+    """Whether a kernel, or a C function, did not come from the cache."""
+    stats = getattr(found, "stats", None)
+    return bool(found.cache_hits == 0 if stats is None else sum(stats.cache_misses.values()))
 
 
 def runtime() -> Iterator[Finding]:

@@ -4,52 +4,29 @@ It works on separate planes of real and imaginary parts, so that the compiler ve
 given arrays, without allocation or lock (P. N. Swarztrauber, "FFT algorithms for vector computers",
 Parallel Computing 1, 1984). A stage of radix ``r`` joins transforms of length ``span``: it reads
 (r, rest, span) and writes (rest, r, span).
-
-Numba's cache of a kernel notices changes in the kernel's own file only: after editing this one,
-touch ``overlap_add.py`` as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import sqrt
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
+
+from rtsep.dsp.kernel import FAST, array, kernel
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
-F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_FACTOR = 31
 """Largest prime factor of a transform's length: a stage costs its radix per sample."""
 
 _HALF = np.float32(0.5)
 _ROOT_HALF = np.float32(sqrt(0.5))
-# Sums may be reordered and fused; NaN and Inf keep their meaning: the kernels check for them.
-_FASTMATH = {"contract", "reassoc", "nsz"}
-
-
-def inner(function: Callable[..., Any]) -> Any:
-    """Compile a part of a kernel with the kernel that calls it."""
-    return njit(function, fastmath=_FASTMATH, error_model="numpy", forceinline=True)
-
-
-def kernel(result: Any, *arguments: Any) -> Callable[[F], F]:
-    """Compile a kernel at import, or load it from the cache, for this signature only."""
-    compiled: Callable[[F], F] = njit(
-        result(*arguments), cache=True, fastmath=_FASTMATH, error_model="numpy"
-    )
-    return compiled
-
-
-def array(ndim: int, dtype: Any = types.float32, readonly: bool = False) -> Any:
-    """Type of a C-contiguous array in a signature."""
-    return types.Array(dtype, ndim, "C", readonly=readonly)
-
-
+inner: Any = kernel(forceinline=True, **FAST)
+"""Compile a part of a kernel with the kernel that calls it."""
 PLAN = array(1, types.int64), array(1), array(3)
 """Types of what `plan` returns."""
 
@@ -219,7 +196,7 @@ def _transform(factors, twiddles, work):  # type: ignore[no-untyped-def]
     return here
 
 
-@kernel(types.void, array(1), array(1), *PLAN, array(1))
+@kernel(types.void(array(1), array(1), *PLAN, array(1)), **FAST)
 def forward(
     samples: Float32,
     window: Float32,
@@ -248,7 +225,7 @@ def forward(
         imaginary[k] = _HALF * (d - roots[0, k] * b + roots[1, k] * c)
 
 
-@kernel(types.void, array(1), *PLAN)
+@kernel(types.void(array(1), *PLAN), **FAST)
 def inverse(spectrum: Float32, factors: Int64, twiddles: Float32, work: Float32) -> None:
     """Transform a ``spectrum`` of `forward` to samples; they are left in order in ``work[2]``.
 

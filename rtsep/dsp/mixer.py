@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
+from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.overlap_add import LIMIT
-from rtsep.dsp.types import named
 from rtsep.spec import Float32, check_array
 
 Flags = NDArray[np.bool_]
@@ -38,7 +38,7 @@ _flags = types.boolean[::1]
 _cursors = types.int64[::1]
 
 
-@njit(types.boolean(_gains, _flags, _flags, _flags, _samples), cache=True)
+@kernel(types.boolean(_gains, _flags, _flags, _flags, _samples))
 def aim(gains: Float32, muted: Flags, soloed: Flags, bypass: Flags, shares: Float32) -> bool:
     """Take over what the controls say; tell whether that is anything new.
 
@@ -99,7 +99,7 @@ CONTROLS = named(
 )
 
 
-@njit(types.void(_const_samples, _const_stems, CONTROLS, _samples), cache=True)
+@kernel(types.void(_const_samples, _const_stems, CONTROLS, _samples))
 def mix(mixture: Float32, stems: Float32, controls: Controls, out: Float32) -> None:
     """Mix a block into what is heard, and keep the largest absolute values.
 

@@ -14,8 +14,8 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp import windows
-from rtsep.dsp.fft import PLAN, Int64, array, forward, inner, inverse, kernel, plan
-from rtsep.dsp.types import named
+from rtsep.dsp.fft import PLAN, Int64, forward, inner, inverse, plan
+from rtsep.dsp.kernel import FAST, array, kernel, named
 from rtsep.errors import SpecError
 from rtsep.spec import Float32, Spec, Step, check_array
 
@@ -46,7 +46,7 @@ def _magnitude(frame):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel(_int, array(2, readonly=True), *[_int] * 4, array(2), array(1), *PLAN, array(4))
+@kernel(_int(array(2, readonly=True), *[_int] * 4, array(2), array(1), *PLAN, array(4)), **FAST)
 def analyse(
     block: Float32,
     start: int,
@@ -108,7 +108,7 @@ def analyse(
     return replaced
 
 
-@kernel(_int, array(5), *[_int] * 4, array(1), *PLAN, array(3), array(3), array(3), _counts)
+@kernel(_int(array(5), *[_int] * 4, array(1), *PLAN, array(3), array(3), array(3), _counts), **FAST)
 def overlap_add(
     sources: Float32,
     start: int,

@@ -11,11 +11,11 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
+from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.overlap_add import LIMIT
-from rtsep.dsp.types import named
 from rtsep.errors import SpecError
 from rtsep.spec import Float32
 
@@ -30,7 +30,7 @@ _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
 
 
-@njit(
+@kernel(
     types.void(
         _samples,
         types.int64,
@@ -39,7 +39,6 @@ _const_samples = types.Array(types.float32, 2, "C", readonly=True)
         types.int64,
         _samples,
     ),
-    cache=True,
     fastmath={"reassoc", "contract"},
 )
 def interpolate(
@@ -72,7 +71,7 @@ def interpolate(
             out[m, channel] = total
 
 
-@njit(types.int64(_samples, types.int64, _const_samples), cache=True)
+@kernel(types.int64(_samples, types.int64, _const_samples))
 def load(history: Float32, start: int, rows: Float32) -> int:
     """Copy ``rows`` into ``history`` from ``start`` on; return the samples replaced by 0.
 
@@ -90,7 +89,7 @@ def load(history: Float32, start: int, rows: Float32) -> int:
     return replaced
 
 
-@njit(types.void(_samples, types.int64, types.int64), cache=True)
+@kernel(types.void(_samples, types.int64, types.int64))
 def shift(history: Float32, start: int, stop: int) -> None:
     """Move rows ``start:stop`` to the front, in place."""
     for row in range(start, stop):
@@ -117,7 +116,7 @@ class Line(NamedTuple):
 LINE = named(Line, _samples, _samples, types.int64[::1])
 
 
-@njit(types.int64(LINE, _const_samples), cache=True)
+@kernel(types.int64(LINE, _const_samples))
 def push(line: Line, rows: Float32) -> int:
     """Take ``rows`` (n, width) in; return the samples replaced by 0."""
     replaced = load(line.history, line.cursors[FILLED], rows)
@@ -125,7 +124,7 @@ def push(line: Line, rows: Float32) -> int:
     return replaced
 
 
-@njit((LINE,), cache=True)
+@kernel((LINE,))
 def ready(line: Line) -> int:
     """Rows that can be pulled now."""
     cursors = line.cursors
@@ -134,7 +133,7 @@ def ready(line: Line) -> int:
     return count
 
 
-@njit(types.void(LINE, _samples), cache=True)
+@kernel(types.void(LINE, _samples))
 def pull(line: Line, out: Float32) -> None:
     """Fill ``out`` (n, width) with the next rows; no more than are `ready`."""
     history, table, cursors = line

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-from rtsep.dsp.types import named
+from rtsep.dsp.kernel import kernel, named
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -83,7 +83,7 @@ def _compiled_release() -> Callable[[], None]:
     return fence
 
 
-@njit(types.int64(_samples, _cursors, _const_samples), cache=True)
+@kernel(types.int64(_samples, _cursors, _const_samples))
 def write(data: Float32, cursors: Int64, block: Float32) -> int:
     """Append as much of ``block`` (n, width) as fits; return the samples written."""
     mask = data.shape[0] - 1
@@ -98,7 +98,7 @@ def write(data: Float32, cursors: Int64, block: Float32) -> int:
     return count
 
 
-@njit(types.int64(_samples, _cursors, _samples), cache=True)
+@kernel(types.int64(_samples, _cursors, _samples))
 def read(data: Float32, cursors: Int64, out: Float32) -> int:
     """Move the oldest samples to the front of ``out`` (n, width); return the samples read."""
     mask = data.shape[0] - 1
@@ -113,7 +113,7 @@ def read(data: Float32, cursors: Int64, out: Float32) -> int:
     return count
 
 
-@njit(types.int64(_cursors, types.int64), cache=True)
+@kernel(types.int64(_cursors, types.int64))
 def skip(cursors: Int64, n: int) -> int:
     """Drop the ``n`` oldest samples, or all there are; return the samples dropped."""
     start = cursors[READ, 0]

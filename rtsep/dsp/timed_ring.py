@@ -11,8 +11,9 @@ import sys
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from rtsep.dsp.kernel import kernel
 from rtsep.dsp.ring import Cells, Float32, Int64, acquire, release
 
 WRITTEN = 0
@@ -36,13 +37,13 @@ else:
     _TICK_US = 1
 
 
-@njit(types.void(types.int64), cache=True, nogil=True)
+@kernel(types.void(types.int64), nogil=True)
 def pause(duration_us: int) -> None:
     """Sleep for so many microseconds, a second at most."""
     _sleep(types.uint32(max(1, duration_us // _TICK_US)))
 
 
-@njit(types.void(_samples, _cursors, _const_samples), cache=True)
+@kernel(types.void(_samples, _cursors, _const_samples))
 def append(data: Float32, cursors: Int64, block: Float32) -> None:
     """Write ``block`` (n, width) at the present end."""
     mask = data.shape[0] - 1
@@ -54,14 +55,14 @@ def append(data: Float32, cursors: Int64, block: Float32) -> None:
     cursors[WRITTEN, 0] = start + block.shape[0]
 
 
-@njit(types.void(_cursors, types.int64), cache=True)
+@kernel(types.void(_cursors, types.int64))
 def leave_out(cursors: Int64, n: int) -> None:
     """Leave the next ``n`` samples unwritten."""
     release()  # whatever was said about them is in memory before
     cursors[WRITTEN, 0] += n
 
 
-@njit(types.void(_samples, types.int64, _samples), cache=True)
+@kernel(types.void(_samples, types.int64, _samples))
 def copy(data: Float32, start: int, out: Float32) -> None:
     """Fill ``out`` (n, width) with the samples from time ``start`` on."""
     mask = data.shape[0] - 1
@@ -71,7 +72,7 @@ def copy(data: Float32, start: int, out: Float32) -> None:
             out[i, channel] = data[(start + i) & mask, channel]
 
 
-@njit(types.boolean(_cursors, types.int64, types.int64, types.int64), cache=True, nogil=True)
+@kernel(types.boolean(_cursors, types.int64, types.int64, types.int64), nogil=True)
 def wait(cursors: Int64, n: int, pause_us: int, most: int) -> bool:
     """Sleep until ``n`` samples are readable, at most so many pauses; tell whether they are.
 

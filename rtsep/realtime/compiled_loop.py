@@ -15,14 +15,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
 from rtsep.dsp import mixer, overlap_add, polyphase, timed_ring
+from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.mixer import CONTROLS, Controls
 from rtsep.dsp.overlap_add import BUFFERS, HOP, NONFINITE_IN, NONFINITE_OUT, POSITION, Buffers
 from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, acquire
-from rtsep.dsp.types import named
 from rtsep.realtime import monitor, recorder, stem_reader
 from rtsep.realtime.recorder import TRACKS, Tracks
 from rtsep.realtime.stem_reader import TAPPED, Tapped
@@ -85,7 +85,7 @@ LOOP_STATE = named(
 
 
 # Parts of one kernel: compiled on their own, each would be optimised with all it calls once more.
-_part = njit(inline="always")
+_part = kernel(inline="always")
 
 
 @_part
@@ -146,7 +146,7 @@ def _separate(state: LoopState) -> int:
     return calls
 
 
-@njit(types.int64(LOOP_STATE, types.int64, types.int64), cache=True, nogil=True)
+@kernel(types.int64(LOOP_STATE, types.int64, types.int64), nogil=True)
 def run_loop(state: LoopState, pause_us: int, rest_us: int) -> int:
     """Separate the blocks that are there, and those that come, until Python asks or is needed.
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from rtsep.dsp.kernel import kernel
 from rtsep.dsp.mixer import raised_cosine
 from rtsep.dsp.ring import Float32, Int64
 from rtsep.realtime.chain import ProcessingChain
@@ -26,7 +27,7 @@ Chain = TypeVar("Chain", bound=ProcessingChain)
 _samples = types.Array(types.float32, 2, "C")
 
 
-@njit(types.void(_samples, types.float32[::1], types.int64[::1], _samples), cache=True)
+@kernel(types.void(_samples, types.float32[::1], types.int64[::1], _samples))
 def cross(fresh: Float32, fade: Float32, cursor: Int64, out: Float32) -> None:
     """Go over from ``out`` to ``fresh``, both (n, channels), in ``out``.
 

@@ -7,8 +7,9 @@ waited for: a view that comes late sees less.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from rtsep.dsp.kernel import kernel
 from rtsep.dsp.ring import Cells, Float32, Int64, release
 from rtsep.dsp.timed_ring import CURSORS, WRITTEN, Timeline
 
@@ -25,7 +26,7 @@ _const_stems = types.Array(types.float32, 3, "C", readonly=True)
 _cursors = types.Array(types.int64, 2, "C")
 
 
-@njit(types.void(_samples, _cursors, _const_samples, _const_stems), cache=True)
+@kernel(types.void(_samples, _cursors, _const_samples, _const_stems))
 def keep(data: Float32, cursors: Int64, mixture: Float32, stems: Float32) -> None:
     """Append mixture (n, channels) and stems (n, sources, channels), their channels averaged."""
     mask = data.shape[0] - 1

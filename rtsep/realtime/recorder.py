@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, Ring, write
-from rtsep.dsp.types import named
 from rtsep.errors import AudioFileError
 from rtsep.files.writers import Take
 
@@ -43,7 +43,7 @@ NO_TRACKS = Tracks(_NOTHING, _NOTHING, np.zeros(0, np.int64))
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
 
 
-@njit(types.boolean(TRACKS, types.int64), cache=True)
+@kernel(types.boolean(TRACKS, types.int64))
 def room(tracks: Tracks, n: int) -> bool:
     """Tell whether `put` can take ``n`` samples: there is room, and nothing has been lost."""
     if tracks.counters.size == 0:
@@ -54,7 +54,7 @@ def room(tracks: Tracks, n: int) -> bool:
     return bool(tracks.counters[_MISSING] == 0)
 
 
-@njit(types.void(TRACKS, _const_samples, _const_samples), cache=True)
+@kernel(types.void(TRACKS, _const_samples, _const_samples))
 def put(tracks: Tracks, mixture: Float32, stems: Float32) -> None:
     """Hand over a block, (n, channels) and (n, sources * channels), for which there is `room`."""
     if tracks.counters.size:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from rtsep.dsp.kernel import kernel
 
 SWITCH_INTERVAL_S = 0.0001
 """How long another Python thread may keep the interpreter from the worker; Python's own is 5 ms."""
@@ -63,7 +65,7 @@ def _flush(typingctx: Any) -> Any:
 _set_flags: Any = _flush  # as numba's own annotations do not fit how it is called
 
 
-@njit(types.void())
+@kernel(types.void())
 def flush_denormals() -> None:
     """Take denormal numbers for zero in the calling thread: they are inaudible and very slow."""
     _set_flags()

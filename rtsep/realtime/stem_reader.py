@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.ring import CELLS, Cells, Float32, Int64, Ring, write
-from rtsep.dsp.types import named
 
 KEPT_S = 2.0
 """Sound kept for a reader that is late, in seconds; what does not fit is lost to it."""
@@ -34,7 +34,7 @@ NO_TAP = Tapped(
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
 
 
-@njit(types.void(TAPPED, _const_samples), cache=True)
+@kernel(types.void(TAPPED, _const_samples))
 def put(tapped: Tapped, stems: Float32) -> None:
     """Keep (n, sources * channels) for a reader, if there is one."""
     if tapped.counters.size and tapped.counters[_READING]:

@@ -20,9 +20,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numba import types
 
+from rtsep.dsp.kernel import named
 from rtsep.dsp.polyphase import LINE, Line, Polyphase, half_width
 from rtsep.dsp.ring import Int64
-from rtsep.dsp.types import named
 from rtsep.latency import Latency, StreamLatency
 from rtsep.spec import Float32, Spec, check_array
 

@@ -8,10 +8,10 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
-from rtsep.dsp.types import INT64_POINTER, named
+from rtsep.dsp.kernel import INT64_POINTER, kernel, named
 from rtsep.runtime.tape.interpreter import Program
 from rtsep.spec import Float32, Step
 
@@ -26,7 +26,7 @@ if sys.platform == "win32":
     _read_clock: Any = _external("QueryPerformanceCounter", types.int32(INT64_POINTER))
     _TICK_S = time.get_clock_info("perf_counter").resolution
 
-    @njit(types.float64(_instant), cache=True)
+    @kernel(types.float64(_instant))
     def clock(instant: NDArray[np.int64]) -> float:
         """Time of `time.perf_counter`, for kernels; ``instant``, (2,), is where it is put."""
         _read_clock(instant.ctypes)
@@ -36,7 +36,7 @@ else:
     _read_clock = _external("clock_gettime", types.int32(types.int32, INT64_POINTER))
     _MONOTONIC = int(time.CLOCK_MONOTONIC)
 
-    @njit(types.float64(_instant), cache=True)
+    @kernel(types.float64(_instant))
     def clock(instant: NDArray[np.int64]) -> float:
         """Time of `time.perf_counter`, for kernels; ``instant``, (2,), is where it is put."""
         _read_clock(_MONOTONIC, instant.ctypes)
@@ -54,7 +54,7 @@ class Histogram(NamedTuple):
 HISTOGRAM = named(Histogram, types.int64[::1], types.float64[::1])
 
 
-@njit(types.void(HISTOGRAM, types.float64), cache=True)
+@kernel(types.void(HISTOGRAM, types.float64))
 def count(histogram: Histogram, seconds: float) -> None:
     """Count one duration."""
     cells, sums = histogram

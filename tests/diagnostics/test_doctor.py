@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,10 +17,10 @@ from rtsep.cli.doctor import line
 from rtsep.diagnostics import doctor
 from rtsep.diagnostics.doctor import Finding
 from rtsep.diagnostics.selftest import Outcome, delay, selftest
+from rtsep.dsp import kernel
 from rtsep.errors import DeviceError, LostError
 from rtsep.latency import StreamLatency
 from rtsep.realtime import scheduling
-from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -62,39 +60,29 @@ def test_delays_are_found_in_samples() -> None:
         assert delay(heard, sound) == late
 
 
-def test_the_kernels_looked_at_are_those_that_are_compiled_at_installation() -> None:
-    listed = re.search(r"^KERNELS := .*?rtsep/,(.*)\)$", (ROOT / "Makefile").read_text(), re.M)
-    assert listed is not None
-    assert {name[:-3].replace("/", ".") for name in listed[1].split()} == {*doctor.KERNELS}
+def test_all_kernels_are_loaded_and_counted() -> None:
     (finding,) = doctor.kernels()
-    assert finding.ok and int(finding.text.split()[0]) > 20
+    assert finding.ok and not finding.fix and int(finding.text.split()[0]) > 40
+    assert {found.__module__ for found in kernel.COMPILED if hasattr(found, "stats")} < {
+        *kernel.sources()
+    }
 
 
-def kernel(folder: str, misses: int) -> Any:
-    stats = SimpleNamespace(cache_path=folder, cache_misses={"f": misses})
-    return SimpleNamespace(kernel=SimpleNamespace(stats=stats, py_func=None))
+def test_what_was_compiled_just_now_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(misses: int) -> Any:
+        return SimpleNamespace(stats=SimpleNamespace(cache_misses={"f": misses}))
 
-
-def test_a_cache_that_cannot_be_kept_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for folder, misses, fix in (
-        (str(tmp_path), 0, ""),
-        (str(tmp_path), 2, ""),
-        (str(tmp_path / "missing"), 0, ""),
-        (str(tmp_path / "missing"), 2, "NUMBA_CACHE_DIR"),
-    ):
-        found = kernel(folder, misses)
-        monkeypatch.setattr(doctor.importlib, "import_module", lambda _, found=found: found)
-        (finding,) = doctor.kernels()
-        assert (fix in finding.fix) if fix else not finding.fix
-
-    def nowhere(_: str) -> Any:
-        raise RuntimeError("cannot cache function 'push': no locator available")
-
-    monkeypatch.setattr(doctor.importlib, "import_module", nowhere)
+    callback = SimpleNamespace(cache_hits=0)
+    monkeypatch.setattr(kernel, "COMPILED", [compiled(0), compiled(2), callback])
     (finding,) = doctor.kernels()
-    assert not finding.ok and "NUMBA_CACHE_DIR" in finding.fix
+    assert finding.ok and "3 kernels in " in finding.text
+    assert finding.text.endswith(", 2 of them compiled just now")
+
+
+def test_a_cache_that_cannot_be_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "cache_folder", lambda: None)
+    (finding,) = doctor.kernels()
+    assert finding.ok and "NUMBA_CACHE_DIR" in finding.fix
 
 
 def test_two_runtimes_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from rtsep.dsp.fft import Float32, Int64, array, inner, kernel
-from rtsep.dsp.types import named
+from rtsep.dsp.fft import Float32, Int64, inner
+from rtsep.dsp.kernel import FAST, array, kernel, named
 
 WIDTH = 32
 """Numbers of an operation."""
@@ -213,7 +213,7 @@ def _product(memory, out, left, right, third, rows, inputs, outputs, rise):  # t
         k += 1
 
 
-@kernel(types.void, array(1), array(2, types.int64), array(2), types.int64)
+@kernel(types.void(array(1), array(2, types.int64), array(2), types.int64), **FAST)
 def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> None:
     """Run a tape once.
 
@@ -295,7 +295,7 @@ PROGRAM = named(
 )
 
 
-@kernel(types.void, PROGRAM)
+@kernel(types.void(PROGRAM), **FAST)
 def forget(program: Program) -> None:
     """Clear what the next run would read from before a stream's reset.
 
@@ -318,7 +318,7 @@ def forget(program: Program) -> None:
     cursors[SETTLED] = settled
 
 
-@kernel(types.void, PROGRAM)
+@kernel(types.void(PROGRAM), **FAST)
 def step(program: Program) -> None:
     """Run a program once, and go on to its next turn."""
     cursors = program.cursors

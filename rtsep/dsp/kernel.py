@@ -1,0 +1,147 @@
+"""The decorator that compiles kernels, with a cache that no edit makes stale, and their types.
+
+Numba's cache of a kernel notices edits of the kernel's own file and misses those of files whose
+kernels and constants were compiled into it. Here the cache folder is named by a hash of all kernel
+sources: the files of the package that name ``rtsep.dsp.kernel``, as those that use it do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+from numba import cfunc, njit, types
+from numba.core import config as _numba_config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FAST: dict[str, Any] = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
+"""Sums may be reordered and fused; NaN and Inf keep their meaning, as kernels check for them."""
+KEPT = 4
+"""Cache folders kept in one place: of other branches, and of the last edits."""
+COMPILED: list[Any] = []
+"""Every cached kernel that has been defined so far."""
+
+_PACKAGE = Path(__file__).parents[1]
+_MARK = b"rtsep.dsp.kernel"
+_PREFIX = "kernels-"
+_lock = threading.Lock()
+
+# Numba's own annotations of these do not fit how they are used.
+_config: Any = _numba_config
+_named_tuple: Any = types.NamedTuple
+_pointer: Any = types.CPointer
+
+INT64_POINTER = _pointer(types.int64)
+
+
+def array(ndim: int, dtype: Any = types.float32, readonly: bool = False) -> Any:
+    """Type of a C-contiguous array in a signature."""
+    return types.Array(dtype, ndim, "C", readonly=readonly)
+
+
+def named(kind: type, *fields: Any) -> Any:
+    """Type of a named tuple whose fields are of these types."""
+    return _named_tuple(fields, kind)
+
+
+@overload
+def kernel(
+    signature: Any = None, /, *, callback: Literal[False] = False, **options: Any
+) -> Callable[[F], F]: ...
+
+
+@overload
+def kernel(
+    signature: Any, /, *, callback: Literal[True], **options: Any
+) -> Callable[[Callable[..., Any]], Any]: ...
+
+
+def kernel(signature: Any = None, /, *, callback: bool = False, **options: Any) -> Any:
+    """Compile a function that works on arrays, or load it from the cache.
+
+    Parameters
+    ----------
+    signature
+        With it, the function is compiled where it is defined and refuses other types; without, for
+        each types that it is called with.
+    callback
+        Make a C function, see `numba.cfunc`; its ``address`` is for other libraries.
+    options
+        Of `numba.njit`. What is inlined into its callers is cached with them only.
+    """
+    folder = None if "inline" in options or "forceinline" in options else cache_folder()
+    decorate: Any = cfunc if callback else njit
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        with _lock:
+            usual, _config.CACHE_DIR = _config.CACHE_DIR, str(folder or "")
+            try:
+                result = decorate(signature, cache=folder is not None, **options)(function)
+            finally:
+                _config.CACHE_DIR = usual
+        if folder is not None:
+            COMPILED.append(result)
+        return result
+
+    return compiled
+
+
+def sources() -> dict[str, bytes]:
+    """Texts of the files that are compiled, in part, by the names of their modules."""
+    found = {}
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        text = path.read_bytes()
+        if _MARK in text:
+            parts = path.relative_to(_PACKAGE.parent).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = text
+    return found
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept; None if no folder can be written to.
+
+    In ``NUMBA_CACHE_DIR`` if that is set, beside the sources, or in the user's cache folder.
+    """
+    digest = hashlib.sha256()
+    for name, text in sources().items():
+        digest.update(f"{name} {len(text)} ".encode() + text)
+    for place in _places():
+        folder = place / (_PREFIX + digest.hexdigest()[:16])
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # numba needs it writable, also to read
+                pass
+            os.utime(folder)
+        except OSError:
+            continue
+        others = [other for other in place.glob(_PREFIX + "*") if other != folder]
+        for old in sorted(others, key=_age)[KEPT - 1 :]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+    return None
+
+
+def _places() -> Iterator[Path]:
+    if _config.CACHE_DIR:
+        yield Path(_config.CACHE_DIR, "rtsep")
+    yield _PACKAGE / "__pycache__"
+    from platformdirs import user_cache_dir
+
+    yield Path(user_cache_dir("rtsep"))
+
+
+def _age(folder: Path) -> float:
+    """Sort key: the folder used last first; those that another process removes, last."""
+    try:
+        return -folder.stat().st_mtime
+    except OSError:
+        return 0.0
