@@ -4,7 +4,7 @@ python -m bench.soak drift [--hours 8]        two clocks 300 parts per million a
 python -m bench.soak overload [--hours 1]     the worker stands still for 50 ms every 10 s
 python -m bench.soak faults [--scripts 1000]  random scripts of everything that can go wrong
 
-The callback, the timelines and the worker are those of `rtsep run`; the model only waits.
+The stream is built as that of `rtsep run`, by `rtsep.realtime.builder`; the model only waits.
 """
 
 from __future__ import annotations
@@ -21,13 +21,8 @@ import numpy as np
 import onnx
 
 from rtsep.devices.fake import Away, Bad, Blocks, Event, FakeDevice, Hold, Rate
-from rtsep.realtime.reconnect import Comeback
-from rtsep.realtime.recorder import Recorder
-from rtsep.realtime.worker import StreamWorker
-from rtsep.runtime.bundle import describe, parse
-from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
-from rtsep.runtime.timing import TimedStep
+from rtsep.realtime.builder import Stream
+from rtsep.runtime.bundle import Bundle, describe, parse
 from rtsep.spec import Float32, Spec
 
 RATE = 48_000
@@ -35,7 +30,7 @@ HOP = 32
 """Of the model; what is waited for, and the blocks of all devices here, are multiples of it."""
 
 
-def waiting(latency: int, channels: int, gain: float) -> TimedStep:
+def waiting(latency: int, gain: float) -> Bundle:
     """Return a model whose one stem is the mixture, times ``gain``, so many samples later."""
     frames, frame = latency // HOP, ["streams", 1, 1, HOP]
     past = f"state.past@{frames}"
@@ -57,25 +52,17 @@ def waiting(latency: int, channels: int, gain: float) -> TimedStep:
         graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10
     )
     named = "name", "model", "training", "licence", "quality", "version"
-    for key, text in describe(_spec(latency), dict.fromkeys(named, "waiting")).items():
+    spec = Spec(RATE, 1, "waveform", "rectangular", HOP, HOP, 1, latency // HOP, ("all",))
+    for key, text in describe(spec, dict.fromkeys(named, "waiting")).items():
         model.metadata_props.add(key=key, value=text)
-    return TimedStep(ModelStep(parse(model.SerializeToString()), channels))
+    return parse(model.SerializeToString())
 
 
-def _spec(latency: int) -> Spec:
-    return Spec(RATE, 1, "waveform", "rectangular", HOP, HOP, 1, latency // HOP, ("all",))
-
-
-def live(
-    device: FakeDevice, latency: int, gain: float = 1.0, recorder: Recorder | None = None
-) -> StreamWorker:
+def stream(device: FakeDevice, latency: int, gain: float = 1.0) -> Stream:
     """Return a stream on a made-up device, to be driven by it."""
-    channels = device.input.width
-    step = waiting(latency, channels, gain)
-    engine = Engine(step, _spec(latency), channels, device.block)
-    stream = StreamWorker(device, engine, step, np.ones(1, np.float32), recorder)
+    made = Stream(waiting(latency, gain), device)
     device.start()
-    return stream
+    return made
 
 
 def memory_mb() -> float:
@@ -124,14 +111,14 @@ def drift(hours: float = 8.0, ppm: float = 300.0, jitter_s: float = 0.002) -> di
         own_clock_hz=RATE,
         drift=ppm * 1e-6,
     )
-    stream = live(device, 480)
+    live = stream(device, 480).worker
     corrections: list[float] = []
-    device.run(stream.turn, 120.0)
+    device.run(live.turn, 120.0)
     gc.collect()
     before, began = memory_mb(), len(tone.late_ms)
     start = time.perf_counter()
     for _ in range(round(hours * 60)):
-        device.run(stream.turn, 60.0)
+        device.run(live.turn, 60.0)
         corrections.append(1e6 * float(device.correction))
     gc.collect()
     stats = device.stats()
@@ -179,9 +166,9 @@ def overload(hours: float = 1.0, on_for_s: float = 0.05, every_s: float = 10.0) 
                 back.append(since)
 
     device = FakeDevice(RATE, 1, 1, block, headroom, speak, hear, script=holds)
-    stream = live(device, latency, gain=-1.0)
+    live = stream(device, latency, gain=-1.0).worker
     start = time.perf_counter()
-    device.run(stream.turn, hours * 3600 + 5.0)
+    device.run(live.turn, hours * 3600 + 5.0)
     stats = device.stats()
     return {
         "hours": hours,
@@ -222,29 +209,23 @@ def faults(script: list[Event]) -> dict[str, int]:
         nonfinite += int((~np.isfinite(played)).sum())
 
     device = FakeDevice(RATE, 1, 2, block, 8 * block, speak, hear, script=script, jitter_s=0.001)
-    stream = live(device, 480)
-    comeback = Comeback(
-        stream,
-        lambda _: None,
-        lambda rate: Engine(stream.chain.step, _spec(480), block=block),
-        lambda rate, latency: None,
-        give_up_s=None,
-    )
+    made = stream(device, 480)
+    live = made.worker
     still = 3
     while still:
-        stream.device.run(stream.turn, 1.0)  # type: ignore[attr-defined]
-        if not stream.device.active:
-            comeback.wait(lambda: False)
-        device = stream.device  # type: ignore[assignment]
+        device.run(live.turn, 1.0)
+        if not device.active:
+            made.comeback.wait(lambda: False)
+        device = live.device  # type: ignore[assignment]
         still = 3 if device.unfinished else still - 1
     stats = device.stats()
     before = stats.starved_samples
-    device.run(stream.turn, 1.0)
+    device.run(live.turn, 1.0)
     return {
         "nonfinite_played": nonfinite,
         "nonfinite_heard": stats.nonfinite,
         "absences": device.absences,
-        "rates": comeback.losses,
+        "rates": made.comeback.losses,
         "late": stats.late,
         "starved": before,
         "starved_at_end": device.stats().starved_samples - before,

@@ -212,7 +212,7 @@ def test_a_live_stream_is_what_separate_makes() -> None:
     assert live.latency.terms["headroom"] > 0 and str(live.latency).startswith("64.0 ms = ")
     if live.stats["input_overruns"] or live.stats["unread_samples"]:
         return  # the machine was too busy
-    late = live._live.engine.latency_samples
+    late = live._worker.engine.latency_samples
     whole = rtsep.separate(demo[: 40 * 320], rate, LIGHT)
     for name, stem in joined(parts).items():
         start = _shift(stem[late:, 0], whole[name][:, 0])
@@ -244,7 +244,7 @@ def test_a_live_stream_ends_with_its_file_and_says_what_cannot_be(tmp_path: Any)
         live.gains = {"drums": 0}
     live.gains = {"speech": -3, "noise": 6}
     assert live.gains == {"speech": -3.0, "noise": 6.0}
-    np.testing.assert_allclose(live._live.mixer.gains, [10**-0.15, 10**0.3], rtol=1e-6)
+    np.testing.assert_allclose(live._worker.mixer.gains, [10**-0.15, 10**0.3], rtol=1e-6)
     for arguments, words in (
         ({"gains": {"speech": 25}}, "at most 24 dB"),
         ({"gains": {"drums": 0}}, "there is no source 'drums'; there are: speech, noise"),
@@ -260,7 +260,7 @@ def test_a_fault_of_the_worker_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ZeroDivisionError("a fault")
 
     live = rtsep.live("demo", LIGHT)
-    monkeypatch.setattr(live._live.chain, "loop_state", broken)
+    monkeypatch.setattr(live._worker.chain, "loop_state", broken)
     with pytest.raises(ZeroDivisionError, match="a fault"), live:
         live.wait(10)
 

@@ -11,7 +11,6 @@ import numpy as np
 from rich.progress import Progress
 
 from rtsep.devices.open import open_device
-from rtsep.devices.portaudio.client import Process
 from rtsep.errors import DeviceError, LearnedError
 from rtsep.files.readers import blocks, info
 from rtsep.learned.frames import magnitudes
@@ -128,9 +127,7 @@ def _read(files: list[Path], spec: Spec) -> tuple[Float32, int]:
 
 def _record(query: str, seconds: float, spec: Spec, progress: Progress) -> tuple[Float32, int]:
     """Magnitudes of what a microphone hears, and how many samples that were."""
-    process = Process()
-    click.get_current_context().call_on_close(process.close)
-    device = open_device(query, None, 1, 128, 10.0, process)
+    device = open_device(query)
     rate, block = device.sample_rate, device.block
     task = progress.add_task(f"recording {device.name}", total=seconds)
 

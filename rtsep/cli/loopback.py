@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from rtsep.cli import fail
-from rtsep.cli.options import device_options
+from rtsep.cli.options import device_options, taken
 from rtsep.cli.report import write_json
 from rtsep.devices.loopback import SWEEPS, measure
-from rtsep.devices.open import DEFAULT, open_device
-from rtsep.devices.portaudio.client import Process
+from rtsep.devices.open import DEFAULT, DeviceOptions, open_device
 from rtsep.errors import DeviceError
 from rtsep.version import __version__
 
@@ -33,14 +32,7 @@ from rtsep.version import __version__
     metavar="FILE",
     help="Write the figures there.",
 )
-def loopback(
-    device: str,
-    output: str | None,
-    channels: int,
-    block: int,
-    buffer: float,
-    json_path: Path | None,
-) -> None:
+def loopback(device: str, json_path: Path | None, **options: Any) -> None:
     """Measure the round trip of a sound card, beside what it declares.
 
     Connect an output to an input by a cable, or put a microphone beside the loudspeaker (a metre of
@@ -54,9 +46,8 @@ def loopback(
     """  # noqa: D301
     if device == "demo" or Path(device).is_file():
         raise DeviceError(f"{device} is no sound card: a round trip needs an input and an output")
-    process = Process()
-    click.get_current_context().call_on_close(process.close)
-    stream = open_device(device, output, channels, block, buffer, process)
+    stream = open_device(device, taken(DeviceOptions, options))
+    block = stream.block
     click.echo(f"{SWEEPS} sweeps on {stream.name}, {stream.sample_rate} Hz, blocks of {block}")
     found = measure(stream)
     if found is None:

@@ -1,19 +1,39 @@
-"""Options that several commands share: how a device is opened, and which model separates."""
+"""Options that several commands share: device, model, and all that is chosen of a live stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from rtsep import weights
-from rtsep.errors import LearnedError
+from rtsep.cli import presets
+from rtsep.devices.virtual_mic import DEFAULT as VIRTUAL_MIC
+from rtsep.errors import LearnedError, OptionError
 from rtsep.learned import live
 from rtsep.learned.source import Source, check_name, read
+from rtsep.realtime.builder import StreamOptions
 from rtsep.runtime.bundle import Bundle
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Options = TypeVar("Options")
+Decorators = tuple[Callable[[Any], Any], ...]
+
+
+def _give(command: Command, options: Decorators) -> Command:
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def taken(kind: type[Options], options: Mapping[str, Any]) -> Options:
+    """Make a dataclass of those options that have the names of its fields."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in options.items() if name in names})
+
 
 _DEVICE_OPTIONS = (
     click.option("-o", "--output", metavar="OUT", help="Output device, like --device."),
@@ -23,6 +43,7 @@ _DEVICE_OPTIONS = (
     ),
     click.option(
         "--buffer",
+        "buffer_ms",
         type=click.FloatRange(0.0, 500.0),
         default=10.0,
         metavar="MS",
@@ -31,9 +52,12 @@ _DEVICE_OPTIONS = (
 )
 
 
-def device_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that, with --device, say how a device is opened."""
-    return reduce(lambda decorated, option: option(decorated), reversed(_DEVICE_OPTIONS), command)
+def device_options(command: Command) -> Command:
+    """Give a command the options that, with --device, say how a device is opened.
+
+    They are the fields of `rtsep.devices.open.DeviceOptions`.
+    """
+    return _give(command, _DEVICE_OPTIONS)
 
 
 class Choice(TypedDict):
@@ -73,9 +97,122 @@ _MODEL_OPTIONS = (
 )
 
 
-def model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say what separates."""
-    return reduce(lambda decorated, option: option(decorated), reversed(_MODEL_OPTIONS), command)
+def model_options(command: Command) -> Command:
+    """Give a command the options that say what separates, see `choose`."""
+    return _give(command, _MODEL_OPTIONS)
+
+
+def _set_preset(context: click.Context, option: click.Parameter, name: str | None) -> None:
+    """Make a preset's options the defaults of those that are not given."""
+    if name is not None:
+        context.default_map = {**(context.default_map or {}), **presets.find(name).options()}
+
+
+_STREAM_OPTIONS = (
+    *_DEVICE_OPTIONS,
+    click.option(
+        "--virtual-mic",
+        is_flag=False,
+        flag_value=VIRTUAL_MIC,
+        metavar="[NAME]",
+        help="Play into a microphone of this name, which other programs can choose; rtsep.",
+    ),
+    click.option(
+        "--scene",
+        is_eager=True,
+        expose_value=False,
+        callback=_set_preset,
+        metavar="NAME",
+        help="Take model, gains and the like from a scene: call, karaoke, practice-without-drums, "
+        "or one of yours; options beside it win.",
+    ),
+    *_MODEL_OPTIONS,
+    click.option("-l", "--listen", metavar="SOURCE", help="Source to hear; the first by default."),
+    click.option(
+        "-g",
+        "--gain",
+        multiple=True,
+        metavar="SOURCE=dB",
+        help="Hear this source at this gain; may be repeated.",
+    ),
+    click.option(
+        "-r",
+        "--record",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Write mixture.wav, one WAV per source and spectrograms.png there; with a number "
+        "where there are such files.",
+    ),
+    click.option(
+        "-s", "--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Then stop."
+    ),
+    click.option(
+        "--json",
+        "json_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write the summary there.",
+    ),
+    click.option(
+        "--on-late",
+        type=click.Choice(["dry", "mute"]),
+        default="dry",
+        help="Hear the mixture (dry) or silence (mute) while the worker is late; dry.",
+    ),
+    click.option(
+        "--limit",
+        "limit_db",
+        type=click.FloatRange(-60.0, 0.0),
+        metavar="dBFS",
+        help="Play nothing louder than this; off by default.",
+    ),
+    click.option(
+        "--reconnect/--no-reconnect",
+        default=True,
+        help="Wait for a device that goes away, and go on with it; on.",
+    ),
+    click.option(
+        "--give-up",
+        "give_up_s",
+        type=click.FloatRange(min=0.0),
+        metavar="S",
+        help="End after so long without the device, with exit code 3; never by default.",
+    ),
+    click.option(
+        "--realtime",
+        type=click.Choice(["on", "off"]),
+        default="on",
+        callback=lambda _context, _option, value: value == "on",
+        help="Ask the system for real-time scheduling and locked memory; on.",
+    ),
+)
+"""Those of a live stream. What has the name of a field of `StreamOptions` gets there by itself."""
+
+
+def stream_options(command: Command) -> Command:
+    """Give a command all options of a live stream but --device."""
+    return _give(command, _STREAM_OPTIONS)
+
+
+def of_stream(context: click.Context, options: Mapping[str, Any]) -> StreamOptions:
+    """Put the options of `stream_options` together for `rtsep.realtime.builder.Stream`.
+
+    Raises
+    ------
+    OptionError
+        A gain is no SOURCE=dB.
+    """
+    listen, gain = options["listen"], options["gain"]
+    if listen is not None and context.get_parameter_source("gain") == ParameterSource.DEFAULT_MAP:
+        gain = ()  # it is not a scene's sources that are to be heard
+    gains = {} if listen is None else {listen: 0.0}
+    for setting in gain:
+        name, _, value = setting.partition("=")
+        try:
+            gains[name] = float(value)
+        except ValueError:
+            raise OptionError(f"--gain needs SOURCE=dB, not {setting!r}") from None
+    return replace(taken(StreamOptions, options), gains=gains or None)
 
 
 def read_all(paths: str) -> list[Source]:

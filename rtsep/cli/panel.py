@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import click
 
 from rtsep.cli import fail
 from rtsep.errors import ExtraError
-from rtsep.realtime.control import Control
+from rtsep.realtime.builder import Stream
 from rtsep.ui.guard import Guard, is_loopback, token_for
 
 
@@ -90,15 +90,14 @@ class Panel:
         server.run(self._listener, self._tls, say)
 
     @contextmanager
-    def showing(self, stream: Control, notice: Callable[[], tuple[float, str]]) -> Iterator[None]:
+    def showing(self, stream: Stream) -> Iterator[None]:
         """Show a stream of this machine as long as a ``with`` block lasts."""
         from rtsep.ui.device_session import Station
         from rtsep.ui.server import Server
 
-        station = Station(stream, notice)
-        server = Server(Guard(self._host, self._token), station, self._sessions, fail)
+        server = Server(Guard(self._host, self._token), Station(stream), self._sessions, fail)
         with server.beside(self._listener, self._tls):
-            self.say(stream.loaded.name, microphone=False)
+            self.say(stream.control.loaded.name, microphone=False)
             yield
 
 

@@ -14,9 +14,7 @@ from rich.console import Console
 from rtsep.cli import fail
 from rtsep.errors import AudioFileError
 from rtsep.files.atomic import replacing
-from rtsep.realtime.control import Control
-from rtsep.realtime.reconnect import Comeback
-from rtsep.realtime.recorder import Takes
+from rtsep.realtime.builder import Stream
 from rtsep.version import __version__
 
 METER_CELLS = 8
@@ -30,10 +28,8 @@ class Report:
 
     Parameters
     ----------
-    control
-        Of the stream, ``live``.
-    comeback
-        Its device's absences.
+    stream
+        Of which they are.
 
     Attributes
     ----------
@@ -41,25 +37,19 @@ class Report:
         Whether the stream ended because it was to end.
     """
 
-    def __init__(self, control: Control, comeback: Comeback) -> None:
-        self.control, self.live = control, control.live
-        self.comeback = comeback
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.live = stream, stream.worker
         self.completed = False
-        self._latency_start = self.latency_ms()
+        self._latency_start = stream.latency_ms
 
     def latency_terms_ms(self) -> dict[str, float]:
         """Latency from microphone to loudspeaker by its terms, in ms."""
         return self.live.latency.terms_ms
 
-    def latency_ms(self) -> float:
-        """All terms, and what the stream is off them now."""
-        off = self.live.device.stats().late / self.live.device.sample_rate
-        return sum(self.latency_terms_ms().values()) + 1000 * off
-
     def latency_line(self) -> str:
         """Say the latency and those of its terms that are not zero."""
         terms = {name: ms for name, ms in self.latency_terms_ms().items() if ms}
-        return f"latency {self.latency_ms():.1f} ms = " + " + ".join(
+        return f"latency {self.stream.latency_ms:.1f} ms = " + " + ".join(
             f"{name} {ms:.1f}" for name, ms in terms.items()
         )
 
@@ -73,35 +63,32 @@ class Report:
         )
         stats = self.live.device.stats()
         return (
-            f"{elapsed_s:6.1f} s  latency {self.latency_ms():.1f} ms  "
+            f"{elapsed_s:6.1f} s  latency {self.stream.latency_ms:.1f} ms  "
             f"RTF {self.live.real_time_factor:.3f}  "
             f"p99 {1000 * self.live.hops.percentile_s(99):.2f} ms  "
             f"xruns {stats.xruns}  misses {stats.starvations}  {levels}"
             + ("  NOT RECORDING" if self.live.recorder and self.live.recorder.error else "")
         )
 
-    def summary(self, elapsed_s: float, not_recorded: int) -> dict[str, Any]:
-        """Everything measured, and the samples that a slow disk has cost, ready for JSON."""
+    def summary(self, elapsed_s: float) -> dict[str, Any]:
+        """Everything measured, ready for JSON."""
         device = self.live.device
         spec = self.live.engine.spec
         return {
             "rtsep": __version__,
             "machine": f"{platform.machine()} {platform.system()}, Python "
             f"{platform.python_version()}, one thread per model",
-            "model": self.control.loaded.name,
+            "model": self.stream.control.loaded.name,
             "device": device.name,
             "sample_rate_hz": device.sample_rate,
             "block": device.block,
             "seconds": round(elapsed_s, 3),
             "completed": self.completed,
-            "latency_ms": round(self.latency_ms(), 3),
+            "latency_ms": round(self.stream.latency_ms, 3),
             "latency_at_start_ms": round(self._latency_start, 3),
             "latency_terms_ms": {k: round(v, 3) for k, v in self.latency_terms_ms().items()},
             "hop_ms": 1000 * spec.step_length / spec.sample_rate,
-            **self.live.figures(),
-            "device_losses": self.comeback.losses,
-            "device_away_s": round(self.comeback.away_s, 3),
-            "not_recorded_samples": not_recorded,
+            **self.stream.figures(),
         }
 
     def text(self, summary: dict[str, Any]) -> str:
@@ -163,20 +150,18 @@ def finish(
     report: Report,
     console: Console,
     elapsed_s: float,
-    takes: Takes,
     json_path: Path | None,
 ) -> None:
     """Say how it went, and draw it."""
-    recorders = takes.recorders
-    summary = report.summary(elapsed_s, sum(recorder.lost for recorder in recorders))
+    summary = report.summary(elapsed_s)
     console.print(report.text(summary))
-    for recorder in recorders:
+    for recorder in report.stream.takes.recorders:
         for path in recorder.paths:
             console.print(f"wrote {path}", soft_wrap=True)
         if recorder.lost:
             console.print(f"the disk did not keep up: {recorder.lost} samples are not recorded")
         if recorder.error is None:
-            picture = draw(recorder.paths, f"{report.control.loaded.name}, live")
+            picture = draw(recorder.paths, f"{report.stream.control.loaded.name}, live")
             if picture is not None:
                 console.print(f"wrote {picture}", soft_wrap=True)
     if json_path is not None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from rtsep.cli.options import device_options
+from rtsep.cli.options import stream_options
 from rtsep.cli.panel import Panel
 from rtsep.devices.open import DEFAULT
 from rtsep.errors import OptionError
+
+_FOR_BROWSERS = {"host", "port", "token", "sessions", "certificate", "key", "device", "model"}
+"""Parameters that need no device."""
 
 
 @click.command()
@@ -22,7 +26,6 @@ from rtsep.errors import OptionError
     metavar="auto|TEXT",
     help="Ask browsers for this token, auto: a new one. Needed where --host is not this machine.",
 )
-@click.option("-m", "--model", help="Shipped model's name, or a bundle's path.")
 @click.option(
     "--sessions",
     type=click.IntRange(1, 32),
@@ -50,33 +53,32 @@ from rtsep.errors import OptionError
     help="Separate what this machine's sound card hears, as `rtsep run` does; browsers show and "
     "change it. An index or part of a name, 'demo', or a file; the default without a value.",
 )
-@device_options
+@stream_options
 @click.pass_context
 def ui(
     context: click.Context,
+    /,
     host: str,
     port: int,
     token: str | None,
-    model: str | None,
     sessions: int,
     certificate: Path | None,
     key: Path | None,
     device: str | None,
-    output: str | None,
-    channels: int,
-    block: int,
-    buffer: float,
+    **options: Any,
 ) -> None:
     """Separate in the browser, or look at this machine's own stream there.
 
     Without --device, the browser is microphone, loudspeaker and controls: sound goes from the page
     to this program and back, nowhere else. With it, sound stays in this machine's sound card, and
-    the page has the controls and the spectrograms. Runs until Ctrl-C.
+    the page has the controls and the spectrograms; all options of `rtsep run` are for that. Runs
+    until Ctrl-C.
 
     \b
     Examples:
       rtsep ui                               open the printed address in a browser
       rtsep ui --device                      the sound card's stream, shown in the browser
+      rtsep ui --device --scene call --limit -6
       rtsep ui --model music --port 8000
       rtsep ui --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem
                                              for a phone on the same network
@@ -84,21 +86,26 @@ def ui(
     panel = Panel(host, port, token, sessions, certificate, key)
     context.call_on_close(panel.close)
     if device is None:
-        for name in ("output", "channels", "block", "buffer"):
-            if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-                raise OptionError(f"--{name} is for --device: browsers have their own sound")
+        _check_for_browsers(context)
         with suppress(KeyboardInterrupt):  # Windows
-            panel.serve(model)
+            panel.serve(options["model"])
         return
-    from rtsep.cli.run import run
+    from rtsep.cli.run import perform
 
-    context.obj = panel
-    context.invoke(
-        run,
-        device=device,
-        output=output,
-        channels=channels,
-        block=block,
-        buffer=buffer,
-        model=model,
-    )
+    perform(context, device, options, panel)
+
+
+def _check_for_browsers(context: click.Context) -> None:
+    """Refuse options that are for a device of this machine.
+
+    Raises
+    ------
+    OptionError
+        There is one.
+    """
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) == ParameterSource.COMMANDLINE
+        if given and option.name not in _FOR_BROWSERS:
+            off = context.params.get(str(option.name)) is False and option.secondary_opts
+            name = max(off or option.opts, key=len)
+            raise OptionError(f"{name} is for --device: browsers have their own sound")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +27,64 @@ def find(query: int | str | None, kind: str, process: Process) -> dict[str, Any]
     return process.find(query, kind)
 
 
-def open_device(
-    device: str, output: str | None, channels: int, block: int, buffer_ms: float, process: Process
-) -> Device:
-    """Open what the options name.
+@dataclass(frozen=True)
+class DeviceOptions:
+    """How a device is opened.
 
-    Parameters
+    Attributes
     ----------
-    device, output
-        As on the command line: an index or a part of a name, `DEFAULT`, ``demo`` or a file; None is
-        the system's output, or that of the same sound card.
+    output
+        An index or a part of a name; None is the system's output, or that of the same sound card.
     channels
         Of a microphone; a file has its own.
     block
         Samples per device block.
     buffer_ms
         Headroom of the worker, rounded to whole blocks.
+    """
+
+    output: str | None = None
+    channels: int = 1
+    block: int = 128
+    buffer_ms: float = 10.0
+
+
+def open_device(
+    device: str, options: DeviceOptions | None = None, process: Process | None = None
+) -> Device:
+    """Open what a user names.
+
+    Parameters
+    ----------
+    device
+        An index or a part of a name, `DEFAULT`, ``demo`` or a file.
+    options
+        See `DeviceOptions`.
     process
-        Opens a sound card.
+        Opens a sound card, and ends with it, or here if it is not needed; a new one if None.
 
     Raises
     ------
     DeviceError, AudioFileError
         There is no such device or file, or it can't be used.
     """
+    process = process or Process()
+    try:
+        opened = _open(device, options or DeviceOptions(), process)
+    except BaseException:
+        process.close()
+        raise
+    if not isinstance(opened, Hosted):
+        process.close()
+    return opened
+
+
+def _open(device: str, options: DeviceOptions, process: Process) -> Device:
+    output, channels, block = options.output, options.channels, options.block
     if device == "demo" or Path(device).suffix:
         path = DEMO if device == "demo" else Path(device)
         if path.exists() or device == "demo":
-            return _play(path, output, block, buffer_ms, process)
+            return _play(path, options, process)
     query = None if device == DEFAULT else device
     microphone = find(query, "input", process)
     if output is None and query is not None and microphone["max_output_channels"]:
@@ -61,21 +92,8 @@ def open_device(
     speaker = find(output, "output", process)
     rate = round(speaker["default_samplerate"])
     wide = min(max(2, channels), speaker["max_output_channels"])
-    headroom = headroom_for(buffer_ms, rate, block)
+    headroom = headroom_for(options.buffer_ms, rate, block)
     return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
-
-
-def reopen(device: str, output: str | None, channels: int, block: int, buffer_ms: float) -> Device:
-    """Open another device while a stream runs: as `open_device`, in a process of its own."""
-    process = Process()
-    try:
-        opened = open_device(device, output, channels, block, buffer_ms, process)
-    except ValueError:
-        process.close()
-        raise
-    if not isinstance(opened, Hosted):
-        process.close()
-    return opened
 
 
 def inputs() -> list[str]:
@@ -95,8 +113,9 @@ def headroom_for(buffer_ms: float, rate: int, block: int) -> int:
     return max(1, round(buffer_ms / 1000 * rate / block)) * block
 
 
-def _play(path: Path, output: str | None, block: int, buffer_ms: float, process: Process) -> Device:
+def _play(path: Path, options: DeviceOptions, process: Process) -> Device:
     """Open a file as the input, heard where there is an output device."""
+    output, block, buffer_ms = options.output, options.block, options.buffer_ms
     source, rate = read_all(path)
     if len(source) > MAX_SOURCE_S * rate:
         raise AudioFileError(f"{path} is longer than an hour: rtsep separate takes any length")

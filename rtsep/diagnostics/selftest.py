@@ -15,9 +15,7 @@ from rtsep.dsp.ring import Float32
 from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.files.readers import read_all
 from rtsep.latency import StreamLatency
-from rtsep.realtime.stem_reader import Tap
-from rtsep.realtime.worker import StreamWorker
-from rtsep.runtime.pipeline import LoadedModel
+from rtsep.realtime.builder import Stream, StreamOptions
 
 SPEECH = Path(__file__).parents[1] / "demo-speech.flac"
 SECONDS = 3.0
@@ -78,28 +76,23 @@ def selftest() -> Outcome:
     mixture, speech = mixture[:n], speech[:n]
     spec = bundle.spec
     device = _Heard(rate, headroom_for(BUFFER_MS, rate, BLOCK), mixture)
-    loaded = LoadedModel(bundle, 1)
-    engine, tap = loaded.engine(rate, BLOCK), Tap(len(spec.sources), 1, rate)
-    live = StreamWorker(
-        device, engine, loaded.step, np.ones(len(spec.sources), np.float32), tap=tap
-    )
+    options = StreamOptions(gains=dict.fromkeys(spec.sources, 0.0), reconnect=False)
+    stream = Stream(bundle, device, options, tapped=True)
+    live, tap = stream.worker, stream.worker.chain.tap
+    assert tap is not None
     tap.reading = True
-    wanted = n + engine.latency_samples
+    late = live.engine.latency_samples
+    wanted = n + late
     parts: list[Float32] = []
     deadline = time.monotonic() + SECONDS + _PATIENCE_S
-    live.start()
-    try:
+    with stream:
         while live.running and sum(map(len, parts)) < wanted and time.monotonic() < deadline:
             parts.append(tap.read(wanted))
             time.sleep(0.02)
         time.sleep(live.latency.ms / 1000)  # what was separated last is played
-    finally:
-        live.stop()
-    if live.error is not None:
-        raise live.error
     stats = device.stats()
     estimate = np.zeros((n, 1), np.float32)
-    stem = np.concatenate(parts)[engine.latency_samples :, spec.sources.index("speech")][:n]
+    stem = np.concatenate(parts)[late:, spec.sources.index("speech")][:n]
     estimate[: len(stem)] = stem
     return Outcome(
         printed=live.latency,

@@ -1,7 +1,8 @@
 """A running stream changed by any thread: its model, its recording, its device.
 
 What takes time is made ready and handed over by one thread, one request after the other; the same
-thread brings a lost device back. The audio path takes over what is ready, and never waits.
+thread brings a lost device back. The audio path takes over what is ready, and never waits. Who asks
+gets a future, and need not look at it: what has been done, or why not, is also said.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from rtsep import weights
 from rtsep.devices.device import Device
 from rtsep.errors import AudioFileError, ControlError, RtsepError
 from rtsep.realtime.chain import ProcessingChain
-from rtsep.realtime.recorder import Takes
+from rtsep.realtime.recorder import Recorder, Takes
 from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.pipeline import LoadedModel
 
@@ -24,7 +28,15 @@ POLL_S = 0.1
 MOST_LOAD = 0.9
 """Share of real time above which a model is refused."""
 
-Request = Callable[[], None]
+Answer = TypeVar("Answer")
+
+
+class _Request(NamedTuple, Generic[Answer]):
+    """What is to be done, in words and in deeds, and who waits for the answer."""
+
+    what: str
+    do: Callable[[], Answer]
+    answer: Future[Answer]
 
 
 class Control:
@@ -78,7 +90,7 @@ class Control:
         self._say, self._open_device, self._list_inputs = say, open_device, list_inputs
         self._recover = recover
         self._former: ProcessingChain | None = None
-        self._requests: queue.SimpleQueue[tuple[str, Request]] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[_Request[Any]] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep control", daemon=True)
 
@@ -108,35 +120,58 @@ class Control:
         for chain in self.live.chains:
             chain.mixer.bypass = on
 
-    def switch_model(self, name: str) -> None:
+    def switch_model(self, name: str) -> Future[None]:
         """Ask for a shipped model, or a bundle's path."""
-        self._ask(f"loading {name}", lambda: self._switch_model(name))
+        return self._ask(f"loading {name}", lambda: self._switch_model(name))
 
-    def switch_device(self, name: str) -> None:
+    def switch_device(self, name: str) -> Future[None]:
         """Ask for another device, named as on the command line."""
-        self._ask(f"opening {name}", lambda: self._switch_device(name))
+        return self._ask(f"opening {name}", lambda: self._switch_device(name))
 
-    def record(self, on: bool) -> None:
-        """Ask for a recording to begin or end."""
-        self._ask("", self._begin_recording if on else self._end_recording)
+    def record(self, on: bool, folder: str | Path | None = None) -> Future[Recorder | None]:
+        """Ask for a recording to begin or end; the answer is its recorder, if there is one.
 
-    def look_for_inputs(self) -> None:
+        Parameters
+        ----------
+        on
+            Whether it is to begin; one that has begun goes on.
+        folder
+            Where it begins, and those after it go on; else see `rtsep.realtime.recorder.Takes`.
+        """
+        if on:
+            return self._ask("", lambda: self._begin_recording(folder))
+        return self._ask("", self._end_recording)
+
+    def look_for_inputs(self) -> Future[None]:
         """Ask which devices there are, see `inputs`."""
 
         def look() -> None:
             self.inputs = self._list_inputs()
 
-        self._ask("", look)
+        return self._ask("", look)
 
-    def _ask(self, what: str, request: Request) -> None:
-        self._requests.put((what, request))
+    def _ask(self, what: str, request: Callable[[], Answer]) -> Future[Answer]:
+        answer: Future[Answer] = Future()
+        self._requests.put(_Request(what, request, answer))
+        if not self.working:  # nobody will look, or has looked for the last time
+            self._refuse()
+        return answer
+
+    def _refuse(self) -> None:
+        """Refuse what still waits."""
+        while True:
+            try:
+                answer = self._requests.get_nowait().answer
+            except queue.Empty:
+                return
+            answer.set_exception(ControlError("the stream does not run"))
 
     def _run(self) -> None:
         try:
             while not self._closing.is_set() and self._there():
                 self._retire()
                 try:
-                    self.busy, request = self._requests.get(timeout=POLL_S)
+                    request = self._requests.get(timeout=POLL_S)
                 except queue.Empty:
                     continue
                 self._fulfil(request)
@@ -144,6 +179,7 @@ class Control:
             self.error = error
         finally:
             self._retire()
+            self._refuse()
 
     def _there(self) -> bool:
         """Tell whether the stream goes on; bring its device back first, unless asked for more."""
@@ -155,10 +191,14 @@ class Control:
             return False
         return self._recover(lambda: self._closing.is_set() or not self._requests.empty())
 
-    def _fulfil(self, request: Request) -> None:
+    def _fulfil(self, request: _Request[Any]) -> None:
+        self.busy = request.what
         try:
-            request()
-        except RtsepError as error:
+            request.answer.set_result(request.do())
+        except BaseException as error:
+            request.answer.set_exception(error)
+            if not isinstance(error, RtsepError):
+                raise
             self._say(str(error))
         finally:
             self.busy = ""
@@ -212,28 +252,29 @@ class Control:
             self._begin_recording()
         self._say(f"{name}: {device.name}, {device.sample_rate} Hz")
 
-    def _begin_recording(self) -> None:
+    def _begin_recording(self, folder: str | Path | None = None) -> Recorder:
         live = self.live
         if live.recorder is not None:
-            return
-        rate, engine = live.device.sample_rate, live.engine
-        recorder = self.takes.begin(
-            engine.spec.sources, rate, engine.channels, engine.latency_samples
-        )
+            return live.recorder
+        if folder is not None:
+            self.takes.move(Path(folder))
+        recorder = self.takes.begin(live.engine, live.device.sample_rate)
         live.exchange_recorder(recorder)
         self._say(f"recording into {recorder.paths[0].parent}")
+        return recorder
 
-    def _end_recording(self) -> None:
+    def _end_recording(self) -> Recorder | None:
         """Complete the recording: up to the last sample whose stems are known."""
         recorder = self.live.exchange_recorder(None)
         if recorder is None:
-            return
+            return None
         try:
             recorder.close(self.live.chain.silent_tail()[:0])
         except AudioFileError as error:
             self._lost(error)
         else:
             self._say(f"recorded {recorder.paths[0].parent}")
+        return recorder
 
     def _lost(self, error: AudioFileError) -> None:
         self.unwritten = error

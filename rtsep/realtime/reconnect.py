@@ -1,4 +1,4 @@
-"""What `rtsep run` does when its device goes away: say so, wait, and go on when it is back."""
+"""What a stream does when its device goes away: say so, wait, and go on when it is back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rtsep.devices.device import Device
 from rtsep.errors import AudioFileError, DeviceError, RateError
-from rtsep.realtime.recorder import Recorder
+from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.resampled import Processor, Resampled
 
@@ -26,8 +26,8 @@ class Comeback:
         Is told, in one sentence, what happens.
     engine
         Makes an engine for another sample rate, in Hz, around the same model.
-    record
-        Makes a recorder for such a rate and latency, where there was one; a file has one rate.
+    takes
+        Makes the next recorder where there was one; a file has one rate.
     give_up_s
         After how long away, in seconds; never if None.
 
@@ -44,11 +44,11 @@ class Comeback:
         live: StreamWorker,
         say: Callable[[str], object],
         engine: Callable[[int], Processor | Resampled],
-        record: Callable[[int, int], Recorder | None],
+        takes: Takes,
         give_up_s: float | None,
     ) -> None:
         self._live, self._say = live, say
-        self._engine, self._record = engine, record
+        self._engine, self._takes = engine, takes
         self._give_up_s = give_up_s
         self._gone: Device | None = None
         self._since = self._before = 0.0
@@ -99,6 +99,6 @@ class Comeback:
         except AudioFileError as error:
             self.unwritten = error
         engine = self._engine(rate)
-        recorder = self._record(rate, engine.latency_samples) if recording else None
+        recorder = self._takes.begin(engine, rate) if recording else None
         live.move(device, engine, recorder)
         return True

@@ -15,6 +15,7 @@ from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, Ring, write
 from rtsep.errors import AudioFileError
 from rtsep.files.writers import Take
+from rtsep.runtime.resampled import Processor, Resampled
 
 DISK_LAG_S = 4.0
 """Audio a slow disk may lag behind before a recording loses samples."""
@@ -268,13 +269,16 @@ class Takes:
 
     def __init__(self, folder: Path) -> None:
         self.recorders: list[Recorder] = []
-        self._folder = folder
+        self.move(folder)
 
-    def begin(
-        self, sources: tuple[str, ...], rate_hz: int, channels: int, latency: int
-    ) -> Recorder:
-        """Begin the next one; as of `Recorder`."""
-        number = len(self.recorders) + 1
-        folder = self._folder / str(number) if self.recorders else self._folder
-        self.recorders.append(Recorder(folder, sources, rate_hz, channels, latency))
+    def move(self, folder: Path) -> None:
+        """Let those to come go to another folder, as of the first."""
+        self._folder, self._number = folder, 0
+
+    def begin(self, engine: Processor | Resampled, rate_hz: int) -> Recorder:
+        """Begin the next one, of what an engine makes at its rate; see `Recorder`."""
+        folder = self._folder / str(self._number + 1) if self._number else self._folder
+        sources, latency = engine.spec.sources, engine.latency_samples
+        self.recorders.append(Recorder(folder, sources, rate_hz, engine.channels, latency))
+        self._number += 1
         return self.recorders[-1]

@@ -15,12 +15,13 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from rtsep.devices.device import Device
-from rtsep.dsp.mixer import Mixer
+from rtsep.dsp.mixer import Mixer, linear
 from rtsep.dsp.ring import Float32
 from rtsep.latency import StreamLatency
 from rtsep.realtime import scheduling
@@ -45,6 +46,26 @@ PATIENCE_S = 0.5
 """A backlog that is not worked off after this time is dropped, in seconds."""
 
 
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Options of a worker.
+
+    Attributes
+    ----------
+    on_late
+        What is heard in place of what the worker could not make in time: ``"dry"``, the mixture of
+        that time, or ``"mute"``, silence.
+    limit_db
+        Largest magnitude played, in dB re full scale; any if None.
+    realtime
+        Whether to ask the system for real-time scheduling and locked memory.
+    """
+
+    on_late: Literal["dry", "mute"] = "dry"
+    limit_db: float | None = None
+    realtime: bool = True
+
+
 class StreamWorker:
     """Separate what a device brings until stopped.
 
@@ -58,18 +79,10 @@ class StreamWorker:
         What the engine calls.
     gains
         (sources,) linear gains of what is heard.
-    recorder
-        Gets mixture and stems, if given.
-    tap
-        Gets the stems, if given, of this device and model: made for their rate and channels, it
-        gets nothing of others.
-    on_late
-        What is heard in place of what the worker could not make in time: ``"dry"``, the mixture of
-        that time, or ``"mute"``, silence.
-    ask_realtime
-        Whether to ask the system for real-time scheduling and locked memory.
-    limit_db
-        Largest magnitude played, in dB re full scale; any if None.
+    options
+        See `WorkerOptions`.
+    tapped
+        Whether each chain gets a tap, for who reads the stems while the stream runs.
 
     Attributes
     ----------
@@ -89,16 +102,12 @@ class StreamWorker:
         engine: Processor | Resampled,
         step: TimedStep,
         gains: Float32,
-        recorder: Recorder | None = None,
+        options: WorkerOptions | None = None,
         *,
-        tap: Tap | None = None,
-        on_late: Literal["dry", "mute"] = "dry",
-        ask_realtime: bool = True,
-        limit_db: float | None = None,
+        tapped: bool = False,
     ) -> None:
-        self._on_late = on_late
-        self._ask_realtime = ask_realtime
-        self._limit = np.inf if limit_db is None else 10 ** (limit_db / 20)
+        self._options = options or WorkerOptions()
+        self._tapped, self._unread = tapped, 0
         self.realtime = False
         self.error: BaseException | None = None
         self._manners = ExitStack()
@@ -112,7 +121,6 @@ class StreamWorker:
         self._arriving: Crossfade[ProcessingChain] | None = None
         self._connect(device)
         self.chain = self.make_chain(engine, step)
-        self.chain.recorder, self.chain.tap = recorder, tap
         self.chain.mixer.gains[:] = gains
         self.chain.warm_up(device.block)
         self._replace_late()
@@ -127,20 +135,24 @@ class StreamWorker:
         self._pause_s = min(POLL_S, 0.25 * device.block / device.sample_rate)
         self._stopping, self._asked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
-        device.limit(self._limit)
+        limit_db = self._options.limit_db
+        device.limit(np.inf if limit_db is None else linear(limit_db))
 
     def make_chain(self, engine: Processor | Resampled, step: TimedStep) -> ProcessingChain:
         """Make a chain for the present device, of an engine for its rate and channels."""
         device = self.device
-        return ProcessingChain(engine, step, device.sample_rate, device.output.width, self._most)
+        chain = ProcessingChain(engine, step, device.sample_rate, device.output.width, self._most)
+        if self._tapped:
+            chain.tap = Tap(len(engine.spec.sources), engine.channels, device.sample_rate)
+        return chain
 
     def _replace_late(self) -> None:
-        if self._on_late == "dry":
+        if self._options.on_late == "dry":
             self.device.replace_late(self.engine.latency_samples)
 
     def start(self) -> None:
         """Start worker and device."""
-        self._manners.enter_context(scheduling.undisturbed(self._ask_realtime))
+        self._manners.enter_context(scheduling.undisturbed(self._options.realtime))
         self._thread.start()
         self._asked.wait()
         self.device.start()
@@ -186,6 +198,7 @@ class StreamWorker:
         self._connect(device)
         self.chain = self.make_chain(engine, step or former.step)
         self.chain.go_on_from(former)
+        self._read_on(former)
         if step is not None:
             self.chain.warm_up(device.block)
         self.chain.hops = former.hops
@@ -228,8 +241,15 @@ class StreamWorker:
 
     def _arrive(self, arriving: Crossfade[ProcessingChain]) -> None:
         self._nonfinite = self.nonfinite
-        self.chain, self._arriving = arriving.chain, None
+        former, self.chain, self._arriving = self.chain, arriving.chain, None
+        self._read_on(former)
         self._replace_late()
+
+    def _read_on(self, former: ProcessingChain) -> None:
+        """Let who reads the stems of a former chain read those of the present one."""
+        if former.tap is not None and self.chain.tap is not None:
+            self._unread += former.tap.lost
+            self.chain.tap.reading = former.tap.reading
 
     def exchange_recorder(self, recorder: Recorder | None) -> Recorder | None:
         """Record with another recorder, or none, from now on; return the former, no longer used."""
@@ -313,6 +333,12 @@ class StreamWorker:
         return heard + self.engine.nonfinite_in, made + self.engine.nonfinite_out
 
     @property
+    def unread(self) -> int:
+        """Samples of stems that their reader was too late for."""
+        tap = self.chain.tap
+        return self._unread + (0 if tap is None else tap.lost)
+
+    @property
     def latency(self) -> StreamLatency:
         """From microphone to loudspeaker, as it is meant to be."""
         device = self.device
@@ -341,6 +367,7 @@ class StreamWorker:
             "dropped_samples": self.dropped,
             "nonfinite_in": stats.nonfinite + self.nonfinite[0],
             "nonfinite_out": self.nonfinite[1],
+            "unread_samples": self.unread,
         }
 
     @property
@@ -359,7 +386,7 @@ class StreamWorker:
 
     def _run(self) -> None:
         scheduling.flush_denormals()
-        self.realtime = self._ask_realtime and scheduling.go_first()
+        self.realtime = self._options.realtime and scheduling.go_first()
         self._asked.set()
         pause_us, pauses = max(1, round(1e6 * self._pause_s)), round(IDLE_S / self._pause_s)
         rest_us = round(1e6 * REST * self.device.block / self.device.sample_rate)

@@ -7,14 +7,13 @@ are the arrays that it looks at anyway.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 
 from rtsep import weights
 from rtsep.errors import ProtocolError
-from rtsep.realtime.control import Control as StreamControl
+from rtsep.realtime.builder import Stream
 from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
 from rtsep.ui.protocol import (
     Command,
@@ -39,20 +38,18 @@ class Station:
     ----------
     stream
         Fulfils what they ask for.
-    notice
-        Returns when the last sentence was said, and the sentence; of what the stream's user reads.
     """
 
-    def __init__(self, stream: StreamControl, notice: Callable[[], tuple[float, str]]) -> None:
-        self.stream, self.notice = stream, notice
-        bundle = stream.loaded.bundle
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        bundle = stream.control.loaded.bundle
         self._models = {name: name for name in weights.names()}
         if bundle.path is not None and bundle.metadata["name"] not in self._models:
             self._models[bundle.metadata["name"]] = str(bundle.path)
 
     def facts(self) -> dict[str, Any]:
         """Return what a page needs to know before it has a session."""
-        return {"models": list(self._models), "device": self.stream.live.device.name}
+        return {"models": list(self._models), "device": self.stream.worker.device.name}
 
     def session(self, connection: ServerConnection) -> Watch:
         """Make a session of one who looks on."""
@@ -61,14 +58,14 @@ class Station:
     @property
     def devices(self) -> list[str]:
         """What may be asked for; names of what is known, never paths."""
-        return ["default", "demo", *self.stream.inputs]
+        return ["default", "demo", *self.stream.control.inputs]
 
     def obey(self, command: Command) -> str:
         """Do what a browser asks for, or say why not."""
-        stream = self.stream
+        stream = self.stream.control
         if isinstance(command, Control):
-            live = stream.live
-            done = [command.set(v.mixer, v.engine.spec.sources) for v in live.chains]
+            chains = self.stream.worker.chains
+            done = [command.set(chain.mixer, chain.engine.spec.sources) for chain in chains]
             return "" if done[0] else "the present model has no such source"
         if stream.waiting >= MOST_WAITING:
             return "the last changes are not over yet"
@@ -98,14 +95,15 @@ class Watch(Talk):
 
     def __init__(self, connection: ServerConnection, station: Station) -> None:
         super().__init__(connection)
-        self._station, self._live = station, station.stream.live
+        self._station, self._stream = station, station.stream
+        self._live, self._control = station.stream.worker, station.stream.control
 
     async def serve(self) -> None:
         """Serve it."""
         parse_watch(await self.hello())
-        self._noticed, _ = self._station.notice()
-        if not self._station.stream.waiting:  # it takes a while, and others may just have asked
-            self._station.stream.look_for_inputs()
+        self._noticed, _ = self._stream.notices.last()
+        if not self._control.waiting:  # it takes a while, and others may just have asked
+            self._control.look_for_inputs()
         self._meet()
         await first(self._receive(), self.send(), self._draw(), self._report())
 
@@ -127,7 +125,7 @@ class Watch(Talk):
         self._controls = described(chain.mixer)
         self.say(
             "ready",
-            model=self._station.stream.loaded.name,
+            model=self._control.loaded.name,
             sources=spec.sources,
             controls=self._controls,
             bands=BANDS,
@@ -154,26 +152,25 @@ class Watch(Talk):
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(STATUS_S)
-            said, sentence = self._station.notice()
+            said, sentence = self._stream.notices.last()
             if said != self._noticed:
                 self._noticed = said
                 self.say("notice", text=sentence)
             self._tell()
 
     def _tell(self) -> None:
-        live, stream = self._live, self._station.stream
+        live, control = self._live, self._control
         device, recorder = live.device, live.recorder
-        late_ms = 1000 * device.stats().late / device.sample_rate
         self.say(
             "status",
-            **live.figures(),
-            model=stream.loaded.name,
+            **self._stream.figures(),
+            model=control.loaded.name,
             device=device.name,
             devices=self._station.devices,
             sample_rate=device.sample_rate,
-            latency_ms={**live.latency.terms_ms, "off": late_ms},
+            latency_ms={**live.latency.terms_ms, "off": self._stream.late_ms},
             away=not live.running,
-            busy=stream.busy,
+            busy=control.busy,
             recording=recorder is not None,
             not_recording=recorder is not None and recorder.error is not None,
         )

@@ -16,6 +16,7 @@ from rtsep.cli import presets
 from rtsep.cli import run as command
 from rtsep.cli.presets import Preset
 from rtsep.errors import OptionError, PresetError
+from rtsep.realtime.builder import linear_gains
 from tests.support.command import refused, rtsep
 
 SHIPPED = ["call", "karaoke", "practice-without-drums"]
@@ -31,7 +32,7 @@ def test_the_shipped_scenes_are_of_shipped_models(folder: Path) -> None:
     assert presets.names() == SHIPPED
     for name in SHIPPED:
         preset = presets.find(name)
-        gains = command._gains(weights.find(preset.model), None, tuple(preset.options()["gain"]))
+        gains = linear_gains(weights.find(preset.model).spec.sources, preset.gains)
         assert 0 < gains.sum() < len(gains)
     silent = {"karaoke": "vocals", "practice-without-drums": "drums", "call": "noise"}
     for name, source in silent.items():
@@ -108,7 +109,7 @@ def test_names_that_cannot_be(folder: Path) -> None:
     [
         (["--scene", "mine"], {"model": "speakers", "block": 256, "gain": ("one=-3.0",)}),
         (["--scene", "mine", "--block", "64"], {"model": "speakers", "block": 64}),
-        (["-m", "speech", "--scene", "mine"], {"model": "speech", "limit": -6.0}),
+        (["-m", "speech", "--scene", "mine"], {"model": "speech", "limit_db": -6.0}),
         (["--scene", "mine", "-g", "two=1"], {"gain": ("two=1",)}),
         ([], {"model": None, "block": 128, "gain": ()}),
     ],
@@ -129,14 +130,15 @@ def test_listen_goes_before_the_gains_of_a_scene(
     Preset("speech", {"speech": -3.0}).save("mine")
     heard: list[Any] = []
 
-    def gains(bundle: Any, listen: str | None, gain: tuple[str, ...]) -> Any:
-        heard.append((listen, gain))
+    def open_stream(device: str, choose: object, where: object, options: Any, **_: object) -> None:
+        heard.append(options.gains)
         raise OptionError("enough")
 
-    monkeypatch.setattr(command, "_gains", gains)
+    monkeypatch.setattr(command, "open_stream", open_stream)
     refused("run", "-d", "demo", "--scene", "mine")
     refused("run", "-d", "demo", "--scene", "mine", "--listen", "noise")
-    assert heard == [(None, ("speech=-3.0",)), ("noise", ())]
+    refused("ui", "--port", 0, "--device", "demo", "--scene", "mine")
+    assert heard == [{"speech": -3.0}, {"noise": 0.0}, {"speech": -3.0}]
 
 
 def test_shipped_files_hold_nothing_else() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import signal
 import subprocess
@@ -19,7 +20,9 @@ from click.testing import CliRunner
 from rtsep import weights
 from rtsep.cli import run as command
 from rtsep.devices import open as opening
-from rtsep.errors import DeviceError
+from rtsep.devices.open import DeviceOptions
+from rtsep.errors import DeviceError, OptionError
+from rtsep.realtime.builder import Stream, StreamOptions
 from rtsep.realtime.chain import ProcessingChain
 from rtsep.runtime.model_step import ModelStep
 from tests.support import models
@@ -165,16 +168,53 @@ def test_sources_and_gains_that_cannot_be(
     assert not list(tmp_path.iterdir())
 
 
-def test_gains() -> None:
-    bundle = models.bundle()
-    for listen, gain, wanted in (
-        (None, (), [1, 0]),
-        ("noise", (), [0, 1]),
-        (None, ("speech=-20",), [0.1, 0]),
-        ("speech", ("noise=-40",), [1, 0.01]),
-        (None, ("speech=0", "noise=-inf"), [1, 0]),
-    ):
-        np.testing.assert_allclose(command._gains(bundle, listen, gain), wanted, rtol=1e-6)
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What was to be opened: device, how, and the options of its stream."""
+    found: list[tuple[Any, ...]] = []
+
+    def open_stream(device: str, choose: object, *options: object, notices: object) -> None:
+        found.append((device, *options))
+        raise OptionError("that is enough")
+
+    monkeypatch.setattr(command, "open_stream", open_stream)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], None),
+        (["--listen", "noise"], {"noise": 0.0}),
+        (["--gain", "speech=-20"], {"speech": -20.0}),
+        (["--listen", "speech", "--gain", "noise=-40"], {"speech": 0.0, "noise": -40.0}),
+        (["-g", "speech=0", "-g", "noise=-inf"], {"speech": 0.0, "noise": -math.inf}),
+    ],
+)
+def test_gains(
+    options: list[str], wanted: dict[str, float] | None, opened: list[tuple[Any, ...]]
+) -> None:
+    assert "that is enough" in refused("run", "-d", "demo", *options)
+    assert opened[0][2].gains == wanted
+
+
+def test_run_and_the_panel_take_the_same_options(opened: list[tuple[Any, ...]]) -> None:
+    options = "-o 4 --channels 2 --block 64 --buffer 5 --on-late mute --limit -3 --no-reconnect"
+    options += " --give-up 60 --realtime off --record r --listen noise --gain speech=-6"
+    for begin in (["run", "-d", "USB"], ["ui", "--port", "0", "--device", "USB"]):
+        assert "that is enough" in refused(*begin, *options.split())
+    assert opened[0] == opened[1]
+    device, where, chosen = opened[0]
+    assert (device, where) == ("USB", DeviceOptions("4", 2, 64, 5.0))
+    assert chosen == StreamOptions(
+        on_late="mute",
+        limit_db=-3.0,
+        realtime=False,
+        gains={"noise": 0.0, "speech": -6.0},
+        record=Path("r"),
+        reconnect=False,
+        give_up_s=60.0,
+    )
 
 
 def test_files_that_cannot_be_played(tmp_path: Path, no_card: None) -> None:
@@ -194,7 +234,7 @@ def test_what_cannot_be_written_is_said_before_it_starts(
 ) -> None:
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "below"
-    monkeypatch.setattr(command.StreamWorker, "start", lambda _: pytest.fail("started"))
+    monkeypatch.setattr(Stream, "start", lambda _: pytest.fail("started"))
     assert f"cannot write into {below}" in refused("run", "-d", "demo", "--record", below)
     assert str(below / "s.json") in refused("run", "-d", "demo", "--json", below / "s.json")
 

@@ -57,7 +57,7 @@ def test_a_long_overload_drops_the_backlog(seconds: float) -> None:
         48_000, 1, 1, 128, 512, speak, lambda _, block: heard.append(block.copy()),
         script=[Hold(1.0, seconds)],
     )  # fmt: skip
-    live = soak.live(device, latency=960)
+    live = soak.stream(device, latency=960).worker
     device.run(live.turn, seconds + 3.0)
     played = np.concatenate(heard)[:, 0]
     late = 960 + 512
@@ -70,7 +70,7 @@ def test_a_long_overload_drops_the_backlog(seconds: float) -> None:
 
 def test_answers_that_are_always_late_never_pile_up() -> None:
     device = FakeDevice(48_000, 1, 1, 128, 256, script=[Hold(0.1 * i, 0.099) for i in range(300)])
-    live = soak.live(device, latency=960)
+    live = soak.stream(device, latency=960).worker
     device.run(live.turn, 40.0)
     assert device.stats().late == 0 and live.drops > 40
     assert device.stats().longest_starvation == pytest.approx(30 * 48_000, rel=0.01)
@@ -84,7 +84,7 @@ def test_steering_changes_slowly_once_it_has_settled() -> None:
         device = FakeDevice(
             48_000, 1, 1, 480, 480, jitter_s=0.002, own_clock_hz=48_000, drift=drift
         )
-        live = soak.live(device, 0)
+        live = soak.stream(device, 0).worker
         corrections = []
         for _ in range(90):
             device.run(live.turn, 1.0)
@@ -107,7 +107,7 @@ def test_the_clocks_resampler_is_transparent(rate: int) -> None:
         48_000, 1, 1, 480, 480, speak, lambda _, block: heard.append(block.copy()),
         own_clock_hz=rate,
     )  # fmt: skip
-    live = soak.live(device, 0)
+    live = soak.stream(device, 0).worker
     device.run(live.turn, 10.0)
     tone = np.concatenate(heard)[-4800:, 0]
     basis = np.exp(2j * np.pi * hz * np.arange(4800) / 48_000)

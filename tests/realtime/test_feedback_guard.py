@@ -27,7 +27,7 @@ def warnings(loop_gain: float, growth_db: float = 0.0, seconds: float = 6.0) -> 
         room[start + delay : start + delay + len(block)] = np.clip(loop_gain * block[:, 0], -1, 1)
 
     device = FakeDevice(RATE, 1, 1, BLOCK, BLOCK, speak, hear)
-    live = soak.live(device, 320)
+    live = soak.stream(device, 320).worker
     guard = FeedbackGuard()
     count = 0
     for _ in range(round(seconds / PIECE_S)):

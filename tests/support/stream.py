@@ -43,4 +43,6 @@ def stream(device: Any, gains: tuple[float, ...], recorder: Recorder | None = No
         SPEC.sample_rate,
         device.block,
     )
-    return StreamWorker(device, engine, step, np.array(gains, np.float32), recorder)
+    live = StreamWorker(device, engine, step, np.array(gains, np.float32))
+    live.recorder = recorder
+    return live

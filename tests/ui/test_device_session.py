@@ -176,8 +176,13 @@ def test_the_end_of_the_stream_is_the_end_of_the_panel(tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
-    for option, value in (("--output", 0), ("--channels", 2), ("--block", 64), ("--buffer", 5)):
-        assert f"{option} is for --device" in refused("ui", "--port", 0, option, value)
+    for option, value in (
+        *(("--output", 0), ("--channels", 2), ("--block", 64), ("--buffer", 5)),
+        *(("--on-late", "mute"), ("--scene", "call"), ("-l", "speech"), ("-r", tmp_path / "r")),
+    ):
+        assert "is for --device" in (sentence := refused("ui", "--port", 0, option, value))
+        assert option in sentence
+    assert "--no-reconnect is for --device" in refused("ui", "--port", 0, "--no-reconnect")
     nothing = rtsep("ui", "--port", 0, "--device", tmp_path / "no-such.wav")
     assert nothing.exit_code == 2 and "no-such.wav" in nothing.stderr
 

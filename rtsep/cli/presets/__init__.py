@@ -16,6 +16,8 @@ from rtsep.files.atomic import replacing
 
 _SHIPPED = Path(__file__).parent
 _NAME = re.compile(r"[\w-]+")
+_PARAMETERS = {"limit": "limit_db", "buffer": "buffer_ms"}
+"""Parameters that are not called as their options."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,16 @@ class Preset:
     block: int | None = None
 
     def options(self) -> dict[str, Any]:
-        """Put it as options of `rtsep run`, by their names."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "gains"}
-        options = {name: value for name, value in given.items() if value is not None}
+        """Put it as options of `rtsep run`, by the names of their parameters."""
+        options = {_PARAMETERS.get(key, key): value for key, value in self._given().items()}
         if self.gains:
             options["gain"] = [f"{source}={level_db}" for source, level_db in self.gains.items()]
         return options
+
+    def _given(self) -> dict[str, Any]:
+        """Values that are there, but for the gains."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "gains"}
+        return {key: value for key, value in values.items() if value is not None}
 
     def save(self, name: str) -> Path:
         """Write it to the user's folder; return where.
@@ -62,9 +68,7 @@ class Preset:
             It can't be written.
         """
         path = folder() / f"{_checked(name)}.toml"
-        lines = [
-            f"{key} = {_toml(value)}" for key, value in self.options().items() if key != "gain"
-        ]
+        lines = [f"{key} = {_toml(value)}" for key, value in self._given().items()]
         lines += ["", "[gains]"]
         lines += [f"{_toml(source)} = {_toml(level)}" for source, level in self.gains.items()]
         try:

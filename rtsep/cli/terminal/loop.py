@@ -15,6 +15,7 @@ from rtsep.cli.terminal.bindings import Desk
 from rtsep.cli.terminal.keyboard import keyboard, usable
 from rtsep.cli.terminal.screen import painter
 from rtsep.cli.terminal.view import View
+from rtsep.realtime import builder
 from rtsep.realtime.feedback_guard import PIECE_S, FeedbackGuard
 
 FEEDBACK = (
@@ -33,17 +34,17 @@ NOTICE_S = 6.0
 Show = Callable[[float], None]
 
 
-class Notices:
+class Notices(builder.Notices):
     """Sentences for whoever listens: printed, or kept while a view has the screen."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._console = console
         self._kept: list[str] | None = None
-        self._latest, self._at = "", 0.0
 
     def __call__(self, sentence: str) -> None:
         """Say it; from any thread."""
-        self._latest, self._at = sentence, time.monotonic()
+        super().__call__(sentence)
         if self._kept is None:
             self._console.print(sentence)
         else:
@@ -51,11 +52,8 @@ class Notices:
 
     def latest(self) -> str:
         """Return the last one, while it is new."""
-        return self._latest if time.monotonic() - self._at < NOTICE_S else ""
-
-    def last(self) -> tuple[float, str]:
-        """Return when the last one was said, in seconds of the monotonic clock, and what it was."""
-        return self._at, self._latest
+        said, sentence = self.last()
+        return sentence if time.monotonic() - said < NOTICE_S else ""
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -91,21 +89,14 @@ def watch(
     """
     live = report.live
     started = time.monotonic()
-    drained: float | None = None
     looked, warned = started, -FEEDBACK_PAUSE_S
     guard = FeedbackGuard()
     with _screen(report, console, say, desk) as (period_s, show):
         shown = started
-        while report.control.working:
+        while report.stream.control.working:
             now = time.monotonic()
-            finished = live.device.finished
-            if not finished:
-                drained = None
-            elif drained is None:
-                drained = now + report.latency_ms() / 1000 + 0.1  # the end of the file is heard
             timed_out = seconds is not None and now - started >= seconds
-            heard_out = drained is not None and now >= drained
-            if timed_out or heard_out or (desk is not None and desk.ended):
+            if timed_out or report.stream.heard_out or (desk is not None and desk.ended):
                 report.completed = True
                 return
             if now - looked >= PIECE_S:
