@@ -10,6 +10,7 @@ from numba import types
 
 from rtsep.dsp.fft import Float32, Int64, inner
 from rtsep.dsp.kernel import FAST, array, kernel, named
+from rtsep.dsp.logistic import logistic, tanh
 
 WIDTH = 32
 """Numbers of an operation."""
@@ -24,7 +25,7 @@ UNARY = {
     **{"Copy": 10, "Sqrt": 11, "Reciprocal": 12, "Neg": 13, "Exp": 14, "Log": 15, "Sigmoid": 16},
     **{"Clip": 17, "LeakyRelu": 18, "Pow": 19, "Abs": 20, "Tanh": 21, "Softplus": 22},
 }
-SUM, PRODUCT = 30, 31
+SUM, PRODUCT, PLACE, NORM, RECURRENT = 30, 31, 32, 33, 34
 CODES = {**BINARY, **UNARY, "Sum": SUM, "Product": PRODUCT}
 """Operations by name. Clip takes two parameters, LeakyRelu and Pow one, Sum a factor."""
 
@@ -213,6 +214,71 @@ def _product(memory, out, left, right, third, rows, inputs, outputs, rise):  # t
         k += 1
 
 
+@inner
+def _lay(memory, out, left, size, out_step, left_step):  # type: ignore[no-untyped-def]
+    """Copy ``size`` numbers from one step to another."""
+    if out_step == 1 and left_step == 1:
+        z, x = memory[out : out + size], memory[left : left + size]
+        for j in range(size):
+            z[j] = x[j]
+    else:
+        for j in range(size):
+            memory[out + j * out_step] = memory[left + j * left_step]
+
+
+@inner
+def _norm(memory, out, left, gain, shift, rows, size, epsilon):  # type: ignore[no-untyped-def]
+    """Normalise each row to mean 0 and variance 1, then apply ``gain`` and ``shift`` (size,)."""
+    g, b = memory[gain : gain + size], memory[shift : shift + size]
+    share = _ONE / np.float32(size)
+    for row in range(rows):
+        x = memory[left + row * size : left + (row + 1) * size]
+        z = memory[out + row * size : out + (row + 1) * size]
+        mean = _ZERO
+        for j in range(size):
+            mean += x[j]
+        mean *= share
+        power = _ZERO
+        for j in range(size):
+            power += (x[j] - mean) * (x[j] - mean)
+        scale = _ONE / np.float32(sqrt(power * share + epsilon))
+        for j in range(size):
+            z[j] = (x[j] - mean) * scale * g[j] + b[j]
+
+
+@inner
+def _recur(memory, out, gates, weights, first, scratch, steps, rows, size, reverse, step):  # type: ignore[no-untyped-def]
+    """Run a gated recurrent unit; the gates are update, reset and new, as in ONNX.
+
+    Parameters: ``gates`` (steps, rows, 3 * size), the products with the input; ``weights``
+    (size + 1, 3 * size), recurrent ones and, last, their bias; ``first`` (rows, size), negative
+    for zeros; ``scratch`` (rows, 3 * size); ``out`` holds (rows, size) every ``step``.
+    """
+    wide = 3 * size
+    before = first
+    for k in range(steps):
+        t = steps - 1 - k if reverse else k
+        inputs = size if before >= 0 else 0
+        _product(memory, scratch, before, weights, weights + size * wide, rows, inputs, wide, 0)
+        for row in range(rows):
+            g = memory[gates + (t * rows + row) * wide : gates + (t * rows + row + 1) * wide]
+            u = memory[scratch + row * wide : scratch + (row + 1) * wide]
+            for j in range(2 * size):
+                u[j] = logistic(g[j] + u[j])
+            n = u[2 * size :]
+            for j in range(size):
+                n[j] = tanh(g[2 * size + j] + u[size + j] * n[j])
+            z = memory[out + t * step + row * size : out + t * step + (row + 1) * size]
+            if before >= 0:
+                h = memory[before + row * size : before + (row + 1) * size]
+                for j in range(size):
+                    z[j] = n[j] + u[j] * (h[j] - n[j])
+            else:
+                for j in range(size):
+                    z[j] = n[j] - u[j] * n[j]
+        before = out + t * step
+
+
 @kernel(types.void(array(1), array(2, types.int64), array(2), types.int64), **FAST)
 def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> None:
     """Run a tape once.
@@ -243,6 +309,24 @@ def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> N
                     right + batch * operation[RIGHT_STEPS], third, n1, n2, size,
                     operation[LEFT_STEPS + 1],
                 )  # fmt: skip
+        elif code == RECURRENT:
+            _recur(
+                memory, out, left, place(operation, RIGHT, turn),
+                place(operation, THIRD, turn) if operation[THIRD] >= 0 else -1,
+                operation[LEFT_STEPS], n0, n1, n2, size, operation[LEFT_STEPS + 1],
+            )  # fmt: skip
+        elif code == NORM:
+            right, third = place(operation, RIGHT, turn), place(operation, THIRD, turn)
+            _norm(memory, out, left, right, third, n2, size, parameters[i, 0])
+        elif code == PLACE:
+            a = operation[LEFT_STEPS : LEFT_STEPS + AXES]
+            b = operation[RIGHT_STEPS : RIGHT_STEPS + AXES]
+            for i0 in range(n0):
+                for i1 in range(n1):
+                    for i2 in range(n2):
+                        x = left + i0 * a[0] + i1 * a[1] + i2 * a[2]
+                        y = out + i0 * b[0] + i1 * b[1] + i2 * b[2]
+                        _lay(memory, y, x, size, b[3], a[3])
         elif code == SUM:
             _sum(memory, out, left, n1, n2, size, parameters[i, 0])
         else:

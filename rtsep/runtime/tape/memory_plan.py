@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsep.errors import NoTapeError
-from rtsep.runtime.tape.interpreter import AXES, CODES, WIDTH
+from rtsep.runtime.tape.interpreter import AXES, PLACE, WIDTH
 from rtsep.spec import Float32
 
 Shape = tuple[int, ...]
 
 MAX_VALUES = 1 << 26
 """Of weights, states and all between: 256 MB."""
+SHORT = 16
+"""A copy in runs of fewer numbers goes along its longest axis instead."""
 _ALIGN = 16  # float32: a line of the cache
 
 
@@ -155,8 +157,11 @@ class Places:
 
     def copy(self, out: Operand, source: Operand, steps: list[int], shape: Shape) -> None:
         """Add an operation that copies, walking through the source in other steps."""
-        sizes, (left,) = joined(shape, [steps])
-        self.emit(CODES["Copy"], [out, source], sizes, left)
+        sizes, (left, right) = joined(shape, [steps, strides(shape)])
+        if sizes[-1] < SHORT:  # the longest axis innermost: the kernel has fewer loops to start
+            order = sorted(range(AXES), key=lambda axis: sizes[axis])
+            sizes, left, right = ([row[axis] for axis in order] for row in (sizes, left, right))
+        self.emit(PLACE, [out, source], sizes, left, right)
 
     def same(self, name: str, source: Operand, shape: Shape) -> None:
         """Let ``name`` be ``source`` in another shape: nothing moves, unless it must."""

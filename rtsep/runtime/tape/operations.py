@@ -71,6 +71,10 @@ def lay(places: Places, node: onnx.NodeProto) -> None:
         _pad(places, node, attributes)
     elif kind == "MaxPool":
         _pool(places, node, attributes)
+    elif kind == "LayerNormalization":
+        _layer_norm(places, node, attributes)
+    elif kind == "GRU":
+        _recurrent(places, node, attributes)
     else:
         raise NoTapeError(f"{kind} is not known")
 
@@ -168,15 +172,12 @@ def _concat(places: Places, node: onnx.NodeProto, axis: int) -> None:
         raise NoTapeError("Concat of parts that do not fit")
     out = places.result(node.output[0], (*before, joined, *after))
     outer, rest = math.prod(out.shape[:axis]), math.prod(out.shape[axis:])
-    if outer * len(node.input) > _MAX_PARTS:
-        raise NoTapeError("Concat of too many parts")
     at = 0
     for source in sources:
         width = math.prod(source.shape[axis:])
-        for k in range(outer):
-            part = replace(out, base=out.base + k * rest + at)
-            piece = replace(source, base=source.base + k * width)
-            places.emit(CODES["Copy"], [part, piece], [1, 1, 1, width], [0, 0, 0, 1])
+        part = replace(out, base=out.base + at)
+        steps = [0, 0, width, 1], [0, 0, rest, 1]
+        places.emit(interpreter.PLACE, [part, source], [1, 1, outer, width], *steps)
         at += width
 
 
@@ -248,14 +249,11 @@ def _pad(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> 
     axis = padded[0] if padded else rank - 1
     size = pads[axis] + source.shape[axis] + pads[rank + axis]
     rows, width = math.prod(source.shape[:axis]), math.prod(source.shape[axis + 1 :])
-    if rows > _MAX_PARTS:
-        raise NoTapeError("Pad of too many rows")
     out = places.new((*source.shape[:axis], size, *source.shape[axis + 1 :]))
     length = source.shape[axis] * width
-    for row in range(rows):  # nothing is ever written beside them
-        part = replace(out, base=out.base + (row * size + pads[axis]) * width)
-        piece = replace(source, base=source.base + row * length)
-        places.emit(CODES["Copy"], [part, piece], [1, 1, 1, length], [0, 0, 0, 1])
+    part = replace(out, base=out.base + pads[axis] * width)  # nothing is ever written beside it
+    steps = [0, 0, length, 1], [0, 0, size * width, 1]
+    places.emit(interpreter.PLACE, [part, source], [1, 1, rows, length], *steps)
     places.values[node.output[0]] = out
 
 
@@ -279,3 +277,72 @@ def _pool(places: Places, node: onnx.NodeProto, attributes: dict[str, list[int]]
         neighbour = replace(source, base=source.base + k * width)
         places.emit(BINARY["Max"], [out, largest, neighbour], sizes, steps, apart)
         largest, steps = out, dense
+
+
+def _layer_norm(places: Places, node: onnx.NodeProto, attributes: dict[str, float]) -> None:
+    source = places.operand(node.input[0])
+    if int(attributes.get("axis", -1)) % len(source.shape) != len(source.shape) - 1:
+        raise NoTapeError("LayerNormalization over several axes")
+    if len([name for name in node.output if name]) > 1:
+        raise NoTapeError("LayerNormalization with its statistics")
+    width = source.shape[-1]
+    gain = places.operand(node.input[1])
+    shift = (
+        places.operand(node.input[2])
+        if len(node.input) > 2 and node.input[2]
+        else places.fill(np.zeros(width, np.float32))
+    )
+    if gain.shape != (width,) or shift.shape != (width,):
+        raise NoTapeError("LayerNormalization with gains of another shape")
+    out = places.result(node.output[0], source.shape)
+    sizes = [1, 1, math.prod(source.shape[:-1]), width]
+    parameters = attributes.get("epsilon", 1e-5), 0.0
+    places.emit(interpreter.NORM, [out, source, gain, shift], sizes, parameters=parameters)
+
+
+def _recurrent(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> None:
+    """Lay a gated recurrent unit: one product with all inputs, then step after step."""
+    source = places.operand(node.input[0])
+    if len(source.shape) != 3:
+        raise NoTapeError(f"GRU of {len(source.shape)} axes")
+    steps, rows, _ = source.shape
+    size = int(attributes["hidden_size"])
+    usual = {"layout": 0, "clip": 0.0, "activations": [b"Sigmoid", b"Tanh"]}
+    if any(attributes.get(name, value) != value for name, value in usual.items()):
+        raise NoTapeError("GRU with other activations, a limit or another layout")
+    if not attributes.get("linear_before_reset") or (len(node.input) > 4 and node.input[4]):
+        raise NoTapeError("GRU that resets before the product, or of several lengths")
+    direction = attributes.get("direction", b"forward")
+    if direction not in (b"forward", b"reverse"):
+        raise NoTapeError("GRU in both directions at once")
+    inward, recurrent = (places.constant(node.input[k])[0] for k in (1, 2))
+    bias = np.zeros(6 * size, np.float32)
+    fits = inward.shape == (3 * size, source.shape[2]) and recurrent.shape == (3 * size, size)
+    if not fits or any(places.constant(node.input[k]).shape[0] != 1 for k in (1, 2)):
+        raise NoTapeError("GRU with weights of another shape")
+    if len(node.input) > 3 and node.input[3]:
+        bias = places.constant(node.input[3]).reshape(-1).copy()
+        if bias.shape != (6 * size,):
+            raise NoTapeError("GRU with a bias of another shape")
+    bias[: 2 * size] += bias[3 * size : 5 * size]
+    last = np.zeros((1, 3 * size), np.float32)
+    last[0, 2 * size :] = bias[5 * size :]
+    weights = places.fill(np.ascontiguousarray(np.concatenate([recurrent.T, last])))
+    gates = places.new((steps, rows, 3 * size))
+    products = [gates, source, places.fill(np.ascontiguousarray(inward.T))]
+    sizes = [1, steps * rows, inward.shape[1], 3 * size]
+    places.emit(interpreter.PRODUCT, [*products, places.fill(bias[: 3 * size])], sizes)
+    first = places.operand(node.input[5]) if len(node.input) > 5 and node.input[5] else None
+    if first is not None and math.prod(first.shape) != rows * size:
+        raise NoTapeError("GRU with a state of another shape")
+    whole = node.output[0] or f"{node.output[1]} of every step"
+    out = places.result(whole, (steps, 1, rows, size))
+    backwards = direction == b"reverse"
+    scratch = places.new((rows, 3 * size))
+    sizes = [steps, rows, size, int(backwards)]
+    more = [scratch.base, rows * size, 0, 0]
+    places.emit(interpreter.RECURRENT, [out, gates, weights, first], sizes, more)
+    if len(node.output) > 1 and node.output[1]:
+        end = 0 if backwards else (steps - 1) * rows * size
+        final = replace(out, base=out.base + end, shape=(1, rows, size))
+        places.same(node.output[1], final, (1, rows, size))

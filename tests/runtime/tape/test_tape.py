@@ -64,6 +64,8 @@ def one(kind: str, inputs: list[str], constants: dict[str, Any], out: Any, **mor
     return lambda shape: graph(nodes, shape, constants, out)
 
 
+GRU = {"a": noise(1, 24, 5) - 1, "b": noise(1, 24, 8) - 1, "c": noise(1, 48), "e": noise(1, 3, 8)}
+PLAIN = {"hidden_size": 8, "linear_before_reset": 1}
 BACKWARDS, ROWS = np.arange(3)[::-1], np.arange(3)[:, None] + np.arange(2)[::-1]
 CUT = {"a": np.array([1]), "b": np.array([9]), "c": np.array([2])}
 CASES = {
@@ -116,6 +118,21 @@ CASES = {
     "MaxPool of two": (
         one("MaxPool", ["x"], {}, (1, 1, 1, 5), kernel_shape=[2, 1], strides=[2, 1], pads=[0] * 4),
         (1, 1, 2, 5),
+    ),
+    "Concat of many rows": (
+        one("Concat", ["x", "a"], {"a": noise(90, 3)}, (90, 7), axis=1),
+        (90, 4),
+    ),
+    "Pad of many rows": (one("Pad", ["x", "a"], {"a": np.array([0, 1, 0, 2])}, (90, 7)), (90, 4)),
+    "Transpose of runs": (one("Transpose", ["x"], {}, (40, 3, 4), perm=[1, 0, 2]), (3, 40, 4)),
+    "LayerNormalization": (
+        one("LayerNormalization", ["x", "a", "b"], {"a": noise(24), "b": noise(24)}, (2, 5, 24)),
+        (2, 5, 24),
+    ),
+    "GRU": (one("GRU", ["x", *"abc", "", "e"], GRU, (6, 1, 3, 8), **PLAIN), (6, 3, 5)),
+    "GRU backwards": (
+        one("GRU", ["x", *"abc"], GRU, (6, 1, 3, 8), **PLAIN, direction="reverse"),
+        (6, 3, 5),
     ),
     "Expand": (one("Expand", ["x", "a"], {"a": np.array([3, 5, 4])}, (3, 5, 4)), (3, 1, 4)),
     "Reshape": (one("Reshape", ["x", "a"], {"a": np.array([2, -1])}, (2, 12)), (2, 3, 4)),
@@ -215,6 +232,8 @@ def test_what_is_not_known_stays_with_onnx_runtime() -> None:
         ("Gather", {"a": RNG.integers(0, 2, 400)}, (1, 400, 4), {"axis": 1}),
         ("Pad", {"a": np.array([0, 1, 1, 0, 0, 0])}, (1, 3, 5), {}),
         ("Gemm", {"a": noise(4, 3)}, (2, 3), {"alpha": 2.0}),
+        ("LayerNormalization", {"a": noise(2, 4)}, (1, 2, 4), {"axis": 1}),
+        ("GRU", {"a": noise(1, 6, 4), "b": noise(1, 6, 2)}, (1, 1, 2, 2), {"hidden_size": 2}),
     ],
 )  # fmt: skip
 def test_what_can_not_be_laid_out_is_said(kind: str, constants: Any, out: Any, more: Any) -> None:
