@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rtsep.models import chandna, convtasnet, dilated
+from rtsep.models import banded, chandna, convtasnet, dilated
+from rtsep.models.banded import Banded
 from rtsep.models.chandna import Chandna
 from rtsep.models.convtasnet import ConvTasNet
 from rtsep.models.dilated import Dilated
@@ -13,6 +14,8 @@ from rtsep.nn.streaming import Streaming
 from rtsep.spec import Spec
 
 PAPERS = {
+    "banded": "after Le, Chen, Chen, Lu: DPCRN: Dual-Path Convolution Recurrent Network for Single "
+    "Channel Speech Enhancement, Interspeech 2021",
     "chandna": "Chandna, Miron, Janer, Gomez: Monoaural Audio Source Separation Using Deep "
     "Convolutional Neural Networks, LVA/ICA 2017",
     "convtasnet": "Luo, Mesgarani: Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking "
@@ -23,6 +26,7 @@ PAPERS = {
 """The architectures by name, each with its paper."""
 
 SIZES: dict[str, Mapping[str, Mapping[str, Any]]] = {
+    "banded": banded.SIZES,
     "chandna": chandna.SIZES,
     "convtasnet": convtasnet.SIZES,
     "dilated": dilated.SIZES,
@@ -74,6 +78,16 @@ def _dilated(spec: Spec, size: str = "full", **options: Any) -> Streaming:
     return _masks("dilated", Dilated, spec, size, options)
 
 
+def _banded(spec: Spec, size: str = "base", **options: Any) -> Streaming:
+    return Banded(
+        spec.window_length // 2 + 1,
+        len(spec.sources),
+        spec.channels,
+        spec.lookahead,
+        **_sized("banded", size, options),
+    )
+
+
 def _convtasnet(spec: Spec, size: str = "full", **options: Any) -> Streaming:
     if spec.lookahead:
         raise ValueError(f"convtasnet looks at no later frames: lookahead {spec.lookahead}, not 0")
@@ -94,6 +108,7 @@ def _sized(name: str, size: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _BUILDERS: dict[str, Callable[..., Streaming]] = {
+    "banded": _banded,
     "chandna": _chandna,
     "convtasnet": _convtasnet,
     "dilated": _dilated,

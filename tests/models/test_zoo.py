@@ -27,6 +27,10 @@ MINUTES_OF_LARGE = 3
 """The large ones take up to half as long as what they hear."""
 VOICES = ("first", "second")
 SPECS = {
+    "banded": {
+        "base": Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256),
+        "small": Spec(16000, 1, "stft", "hann", 256, 48, 1, 0, VOICES, synthesis_length=96),
+    },
     "chandna": {
         "music": Spec(44100, 1, "stft", "hann", 1024, 512, 1, 0, ("vocals", "drums", "bass", "o")),
         "speech": Spec(16000, 1, "stft", "hann", 512, 128, 1, 4, VOICES, synthesis_length=256),
@@ -68,7 +72,7 @@ def sounds(rate: int, minutes: int) -> Iterator[tuple[str, np.ndarray]]:
         yield f"minute {second // 60}", noise
 
 
-LOOKAHEAD = {"chandna": 3, "convtasnet": 0, "dilated": 9}
+LOOKAHEAD = {"banded": 2, "chandna": 3, "convtasnet": 0, "dilated": 9}
 CASES = [
     (name, size, *case)
     for name, sizes in SPECS.items()

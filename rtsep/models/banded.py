@@ -1,0 +1,214 @@
+"""A network that shares its weights over frequency: recurrent over time, then over bands.
+
+It follows DPCRN (Le et al., Interspeech 2021), GTCRN (Rong et al., ICASSP 2024) and FastEnhancer
+(Ahn et al., ICASSP 2026). Convolutions along frequency read the compressed complex spectrum, a
+linear map gathers their positions into a few bands, and each block is a recurrent unit over time,
+the same for every band, followed by one up and one down the bands. The way back, with skip
+connections, ends in a complex mask for every source but the last, which gets the rest of the
+mixture.
+
+The state is one vector per band and block. Levels are not normalised over time: the exponent 0.3
+makes 20 dB into 6, and training varies levels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtsep.nn.layers import Delay
+from rtsep.nn.recurrent import Recurrent, SharedGRU
+from rtsep.nn.streaming import State, Streaming
+
+SIZES: dict[str, dict[str, Any]] = {
+    "base": {"features": 24, "bands": 24, "channels": 32, "blocks": 3},
+    "small": {"features": 16, "bands": 16, "channels": 24, "blocks": 2},
+}
+"""Sizes for a laptop core and for a small board."""
+
+STRIDE = 4
+"""Neighbouring bins per position."""
+EPSILON = 1e-6
+COMPRESSION = 0.3
+"""Exponent of the magnitudes of the spectra that the network reads."""
+
+
+class Banded(Streaming):
+    """Spectra of the mixture to those of the sources.
+
+    Shapes: (streams, frames, audio channels, 2, bins) ->
+    (streams, frames, sources, audio channels, 2, bins). All audio channels are read jointly.
+
+    Parameters
+    ----------
+    bins, sources, audio_channels, lookahead
+        Of the frames; ``bins`` is a multiple of `STRIDE`, plus one.
+    features
+        Of the convolutions along frequency, at each position of `STRIDE` bins.
+    bands, channels, blocks
+        Number of bands, size of each one's vector (even), and number of blocks.
+    floor
+        Share of the mixture, 0 to 1, that is left in each source but the last; not in training.
+
+    Raises
+    ------
+    ValueError
+        A size that does not fit.
+    """
+
+    def __init__(
+        self,
+        bins: int,
+        sources: int,
+        audio_channels: int = 1,
+        lookahead: int = 0,
+        features: int = 24,
+        bands: int = 24,
+        channels: int = 32,
+        blocks: int = 3,
+        floor: float = 0.0,
+    ) -> None:
+        if (bins - 1) % STRIDE:
+            raise ValueError(f"the number of bins less one must be a multiple of {STRIDE}: {bins}")
+        if channels % 2:
+            raise ValueError(f"channels must be even, not {channels}")
+        if not 0.0 <= floor < 1.0:
+            raise ValueError(f"the floor must be a share from 0 to below 1, not {floor}")
+        super().__init__()
+        self.sources, self.audio_channels, self.floor = sources, audio_channels, floor
+        positions = (bins - 1) // STRIDE
+        self.delay = Delay(lookahead, (audio_channels, 2, bins))
+        self.enter = _Convolution(3 * audio_channels * STRIDE, features)
+        self.encoder = _Convolution(features, features)
+        self.gather = _Regroup(positions, bands, features, channels)
+        self.embedding = nn.Parameter(torch.zeros(bands, channels))
+        self.blocks = nn.ModuleList(_Block(bands, channels) for _ in range(blocks))
+        self.spread = _Regroup(bands, positions, channels, features)
+        self.merge = nn.Linear(2 * features, features)
+        self.decoder = _Convolution(features, features)
+        self.join = nn.Linear(2 * features, features)
+        self.masks = _Convolution(features, (sources - 1) * audio_channels * 2 * STRIDE)
+
+    def initial_state(self, streams: int) -> State:
+        """Hidden vectors of the recurrent units, and the mixture that waits for the lookahead."""
+        blocks = {str(i): block.initial_state(streams) for i, block in enumerate(self._each())}
+        return {"blocks": blocks, "delay": self.delay.initial_state(streams)}
+
+    def _each(self) -> list[_Block]:
+        return cast("list[_Block]", list(self.blocks))
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Separate; frame ``t`` of the output belongs to frame ``t - lookahead`` of the mixture."""
+        first = F.relu(self.enter(self._features(x)))
+        second = first + F.relu(self.encoder(first))
+        h = self.gather(second) + self.embedding
+        after: State = {}
+        for i, block in enumerate(self._each()):
+            h, after[str(i)] = block(h, state["blocks"][str(i)])
+        h = F.relu(self.merge(torch.cat([self.spread(h), second], dim=-1)))
+        h = h + F.relu(self.decoder(h))
+        h = F.relu(self.join(torch.cat([h, first], dim=-1)))
+        masks = self.masks(h)
+        late, delayed = self.delay(x, state.get("delay", {}))
+        return self._separate(masks, late), {"blocks": after, "delay": delayed}
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Compressed spectra and magnitudes: (streams, frames, positions, 3 * channels * STRIDE).
+
+        The highest bin is left out.
+        """
+        x = x[..., :-1]
+        power = x.square().sum(dim=3, keepdim=True) + EPSILON
+        scale = power ** ((COMPRESSION - 1) / 2)
+        stacked = torch.cat([x * scale, power * scale], dim=3).flatten(2, 3)
+        positions: Tensor = stacked.unflatten(3, (-1, STRIDE)).transpose(2, 3).flatten(3)
+        return positions
+
+    def _separate(self, masks: Tensor, x: Tensor) -> Tensor:
+        masks = masks.unflatten(3, (self.sources - 1, self.audio_channels, 2, STRIDE))
+        masks = masks.permute(0, 1, 3, 4, 5, 2, 6).flatten(5)
+        masks = F.pad(masks, (0, 1))  # the highest bin goes to the last source
+        real, imaginary = masks.split(1, dim=4)
+        x = x.unsqueeze(2)
+        turned = torch.cat([-x[:, :, :, :, 1:], x[:, :, :, :, :1]], dim=4)
+        y = real * x + imaginary * turned
+        if self.floor and not self.training:
+            y = y + self.floor * (x - y)
+        return torch.cat([y, x - y.sum(dim=2, keepdim=True)], dim=2)
+
+
+class _Convolution(nn.Module):
+    """Convolution of width 3 along positions: (..., positions, inputs) -> (..., outputs)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, (1, 3), padding=(0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():  # one product, which needs no other order of axes
+            wide = F.pad(x, (0, 0, 1, 1))
+            near = torch.cat([wide[..., :-2, :], x, wide[..., 2:, :]], dim=-1)
+            weight = self.conv.weight.squeeze(2).transpose(1, 2).flatten(1)
+            return F.linear(near, weight, self.conv.bias)
+        y: Tensor = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return y
+
+
+class _Regroup(nn.Module):
+    """Linear map from positions to bands, or back, then one of the features of each."""
+
+    def __init__(self, inputs: int, outputs: int, features: int, channels: int) -> None:
+        super().__init__()
+        # Each output starts as a weighted mean of its share of the inputs.
+        centres = (torch.arange(outputs) + 0.5)[:, None] * inputs / outputs
+        distance = (torch.arange(inputs) + 0.5 - centres).abs()
+        near = (1 - distance / max(inputs / outputs, 1.0)).clamp_min(0)
+        near = near / near.sum(dim=1, keepdim=True)
+        noise = torch.empty(outputs, inputs).uniform_(-1, 1)
+        self.weight = nn.Parameter(near + 0.3 * inputs**-0.5 * noise)
+        self.linear = nn.Linear(features, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(self.weight @ x)
+        return y
+
+
+class _Block(Streaming):
+    """A recurrent unit over time for every band, then one over the bands; both residual."""
+
+    def __init__(self, bands: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.LayerNorm(channels)
+        self.gru = SharedGRU(bands, channels, channels)
+        self.out = nn.Linear(channels, channels)
+        self.second = nn.LayerNorm(channels)
+        self.mixing = _Mixing(channels)
+
+    def initial_state(self, streams: int) -> State:
+        return self.gru.initial_state(streams)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        h, after = self.gru(self.first(x), state)
+        x = x + self.out(h)
+        return x + self.mixing(self.second(x)), after
+
+
+class _Mixing(nn.Module):
+    """A recurrent unit up and one down the bands of a frame, each with half of the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.up = Recurrent(channels, channels // 2)
+        self.down = Recurrent(channels, channels // 2, reverse=True)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        streams, frames = x.shape[:2]
+        lanes = x.flatten(0, 1).transpose(0, 1).unsqueeze(0)  # bands take the place of time
+        start = x.new_zeros(1, streams * frames, self.up.hidden, dtype=torch.float32)
+        y = torch.cat([self.up(lanes, start), self.down(lanes, start)], dim=-1)
+        z: Tensor = self.out(y.squeeze(0).transpose(0, 1)).unflatten(0, (streams, frames))
+        return z

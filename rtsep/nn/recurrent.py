@@ -1,0 +1,261 @@
+"""A gated recurrent unit whose weights many lanes share, quick to train on a processor.
+
+The unit is that of Cho et al. 2014 in the variant of cuDNN and ONNX, reset after the product::
+
+    r, z = sigmoid(W x + U h)          n = tanh(W x + r * (U h + b))
+    h'   = n + z * (h - n)
+
+Three ways compute it. Exported graphs hold one ONNX ``GRU`` node. Under autocast to bfloat16 on the
+CPU, which is how networks are trained, a compiled kernel runs whole sequences with one matrix
+product per step for all lanes together. Everywhere else it is a loop of plain operations. Tests
+hold the three equal, gradients included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtsep.dsp.kernel import kernel
+from rtsep.dsp.logistic import logistic, tanh
+from rtsep.nn.streaming import State, Streaming
+
+
+class Recurrent(nn.Module):
+    """The unit along axis 1, for many lanes side by side.
+
+    Parameters
+    ----------
+    inputs, hidden
+        Sizes of one lane's input and hidden vector.
+    reverse
+        Run from the last step to the first.
+    """
+
+    def __init__(self, inputs: int, hidden: int, reverse: bool = False) -> None:
+        super().__init__()
+        self.hidden, self.reverse = hidden, reverse
+        self.gates = nn.Linear(inputs, 3 * hidden)
+        bound = hidden**-0.5
+        self.recurrent = nn.Parameter(torch.empty(3 * hidden, hidden).uniform_(-bound, bound))
+        self.shift = nn.Parameter(torch.zeros(hidden))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """Run over all steps.
+
+        Parameters
+        ----------
+        x
+            (batch, steps, lanes, inputs).
+        h
+            (batch, lanes, hidden), the hidden vectors before the first step.
+
+        Returns
+        -------
+        Tensor
+            (batch, steps, lanes, hidden), the hidden vectors after each step.
+        """
+        if torch.onnx.is_in_onnx_export():
+            return self._node(x, h)
+        gates = self.gates(x)
+        if gates.dtype == torch.bfloat16 and gates.device.type == "cpu":
+            if self.reverse:
+                gates = gates.flip(1)
+            scan: Any = _Scan.apply
+            y: Tensor = scan(gates, h, self.recurrent, self.shift)
+            return y.flip(1) if self.reverse else y
+        steps = list(gates.unbind(1))
+        if self.reverse:
+            steps.reverse()
+        for t, step in enumerate(steps):
+            reset, update, new = step.split(self.hidden, dim=-1)
+            r, z, n = F.linear(h, self.recurrent).split(self.hidden, dim=-1)
+            new = torch.tanh(new + torch.sigmoid(reset + r) * (n + self.shift))
+            h = new + torch.sigmoid(update + z) * (h - new)
+            steps[t] = h
+        if self.reverse:
+            steps.reverse()
+        return torch.stack(steps, dim=1)
+
+    def _node(self, x: Tensor, h: Tensor) -> Tensor:
+        """The same as one ONNX node, which wants steps first and the gates in another order."""
+
+        def ordered(weights: Tensor) -> Tensor:
+            reset, update, new = weights.chunk(3)
+            return torch.cat([update, reset, new]).unsqueeze(0)
+
+        batch, steps, lanes, _ = x.shape
+        bias = torch.cat([ordered(self.gates.bias)[0], torch.zeros(2 * self.hidden), self.shift])
+        y, _ = torch.onnx.ops.symbolic_multi_out(
+            "GRU",
+            (
+                x.transpose(0, 1).flatten(1, 2),
+                ordered(self.gates.weight),
+                ordered(self.recurrent),
+                bias.unsqueeze(0),
+                None,
+                h.flatten(0, 1).unsqueeze(0),
+            ),
+            attrs={
+                "hidden_size": self.hidden,
+                "linear_before_reset": 1,
+                "direction": "reverse" if self.reverse else "forward",
+            },
+            dtypes=(x.dtype, x.dtype),
+            shapes=((steps, 1, batch * lanes, self.hidden), (1, batch * lanes, self.hidden)),
+            version=14,
+        )
+        return y.reshape(steps, batch, lanes, self.hidden).transpose(0, 1)
+
+
+class SharedGRU(Streaming):
+    """The unit over time, the same for every lane (band).
+
+    Shapes: (streams, frames, lanes, inputs) -> (streams, frames, lanes, hidden).
+    """
+
+    def __init__(self, lanes: int, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.lanes = lanes
+        self.unit = Recurrent(inputs, hidden)
+
+    def initial_state(self, streams: int) -> State:
+        """The hidden vector of each lane."""
+        return {"hidden": torch.zeros(streams, self.lanes, self.unit.hidden)}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Run over the frames of ``x``."""
+        y = self.unit(x, state["hidden"])
+        return y, {"hidden": y[:, -1].float()}
+
+
+class _Scan(torch.autograd.Function):
+    """The recurrence over all frames, gates in bfloat16, hidden vectors in between in float32."""
+
+    @staticmethod
+    def forward(ctx, gates, h, recurrent, shift):  # type: ignore[no-untyped-def]
+        *outer, three = gates.shape
+        y = torch.empty(*outer, three // 3, dtype=torch.bfloat16)
+        kept = torch.empty(*outer, 4 * (three // 3), dtype=torch.bfloat16)
+        weights = np.ascontiguousarray(recurrent.detach().numpy().T)
+        _forward(
+            _bits(gates.contiguous()), h.contiguous().numpy(), weights, shift.detach().numpy(),
+            _bits(y), _bits(kept),
+        )  # fmt: skip
+        ctx.save_for_backward(y, kept, h, recurrent)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        y, kept, h, recurrent = ctx.saved_tensors
+        *outer, hidden = y.shape
+        gates = torch.empty(*outer, 3 * hidden, dtype=torch.bfloat16)
+        products = torch.empty(*outer, hidden, dtype=torch.bfloat16)
+        first = torch.empty(outer[0], outer[2], hidden)
+        _backward(
+            _bits(gradient.bfloat16().contiguous()), _bits(y), _bits(kept), h.contiguous().numpy(),
+            recurrent.detach().contiguous().numpy(), _bits(gates), _bits(products), first.numpy(),
+        )  # fmt: skip
+        before = torch.cat([h.bfloat16().unsqueeze(1), y[:, :-1]], dim=1).flatten(0, 2)
+        flat, inner = gates.flatten(0, 2), products.flatten(0, 2)
+        weights = torch.cat([flat[:, : 2 * hidden].T @ before, inner.T @ before]).float()
+        return gates, first, weights, inner.sum(dim=0, dtype=torch.float32)
+
+
+def _bits(x: Tensor) -> np.ndarray:
+    """View bfloat16 as what it is to a kernel: the upper halves of float32."""
+    return x.detach().view(torch.uint16).numpy()
+
+
+@kernel(forceinline=True)
+def _widen(bits: Any, words: Any, size: int) -> None:
+    for c in range(size):
+        words[c] = np.uint32(bits[c]) << np.uint32(16)
+
+
+@kernel(forceinline=True)
+def _narrow(words: Any, bits: Any, size: int) -> None:
+    """Round to the nearest, ties to even."""
+    for c in range(size):
+        w = words[c]
+        w += np.uint32(0x7FFF) + ((w >> np.uint32(16)) & np.uint32(1))
+        bits[c] = np.uint16(w >> np.uint32(16))
+
+
+@kernel(nogil=True, fastmath=True, error_model="numpy")
+def _forward(gates: Any, first: Any, weights: Any, shift: Any, y: Any, kept: Any) -> None:
+    streams, frames, lanes, three = gates.shape
+    size = three // 3
+    h = first.copy().reshape(streams * lanes, size)
+    product = np.empty((streams * lanes, three), np.float32)
+    g, k = np.empty(three, np.float32), np.empty(4 * size, np.float32)
+    g_bits, k_bits, h_bits = g.view(np.uint32), k.view(np.uint32), h.view(np.uint32)
+    for t in range(frames):
+        np.dot(h, weights, product)
+        for s in range(streams):
+            for lane in range(lanes):
+                i = s * lanes + lane
+                _widen(gates[s, t, lane], g_bits, three)
+                u, v = product[i], h[i]
+                for c in range(2 * size):
+                    k[c] = logistic(g[c] + u[c])
+                for c in range(size):
+                    m = u[2 * size + c] + shift[c]
+                    n = tanh(g[2 * size + c] + k[c] * m)
+                    k[2 * size + c] = n
+                    k[3 * size + c] = m
+                    v[c] = n + k[size + c] * (v[c] - n)
+                _narrow(k_bits, kept[s, t, lane], 4 * size)
+                _narrow(h_bits[i], y[s, t, lane], size)
+
+
+@kernel(nogil=True, fastmath=True, error_model="numpy")
+def _backward(
+    gradient: Any,
+    y: Any,
+    kept: Any,
+    first: Any,
+    recurrent: Any,
+    gates: Any,
+    products: Any,
+    out: Any,
+) -> None:
+    streams, frames, lanes, size = y.shape
+    one = np.float32(1.0)
+    d = np.zeros((streams * lanes, size), np.float32)
+    back = np.zeros((streams * lanes, size), np.float32)
+    inner = np.empty((streams * lanes, 3 * size), np.float32)
+    inner_bits = inner.view(np.uint32)
+    k, a = np.empty(4 * size, np.float32), np.empty(size, np.float32)
+    before, dn = np.empty(size, np.float32), np.empty(size, np.float32)
+    k_bits, a_bits = k.view(np.uint32), a.view(np.uint32)
+    before_bits, dn_bits = before.view(np.uint32), dn.view(np.uint32)
+    for t in range(frames - 1, -1, -1):
+        for s in range(streams):
+            for lane in range(lanes):
+                i = s * lanes + lane
+                _widen(kept[s, t, lane], k_bits, 4 * size)
+                _widen(gradient[s, t, lane], a_bits, size)
+                if t:
+                    _widen(y[s, t - 1, lane], before_bits, size)
+                else:
+                    before[:] = first[s, lane]
+                w, e, b = inner[i], d[i], back[i]
+                for c in range(size):
+                    r, z, n, m = k[c], k[size + c], k[2 * size + c], k[3 * size + c]
+                    h = e[c] + b[c] + a[c]
+                    new = h * (one - z) * (one - n * n)
+                    dn[c] = new
+                    w[c] = new * m * r * (one - r)
+                    w[size + c] = h * (before[c] - n) * z * (one - z)
+                    w[2 * size + c] = new * r
+                    e[c] = h * z
+                _narrow(inner_bits[i], gates[s, t, lane], 2 * size)
+                _narrow(dn_bits, gates[s, t, lane, 2 * size :], size)
+                _narrow(inner_bits[i, 2 * size :], products[s, t, lane], size)
+        np.dot(inner, recurrent, back)
+    out[:] = (d + back).reshape(out.shape)

@@ -1,0 +1,79 @@
+"""The recurrent unit: plain operations, the training kernel and the exported node are equal."""
+
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rtsep.nn.recurrent import Recurrent, SharedGRU
+
+
+def unit(reverse: bool = False) -> Recurrent:
+    torch.manual_seed(0)
+    made = Recurrent(5, 8, reverse)
+    nn.init.normal_(made.shift)
+    return made
+
+
+def gradients(made: Recurrent, x: Tensor, h: Tensor, half: bool) -> tuple[Tensor, list[Tensor]]:
+    x, h = x.clone().requires_grad_(), h.clone().requires_grad_()
+    made.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, half):
+        y = made(x, h)
+    assert y.dtype == (torch.bfloat16 if half else torch.float32)
+    weights = torch.linspace(-1, 1, y.numel()).view_as(y)
+    (y.float() * weights).sum().backward()
+    return y.detach().float(), [x.grad, h.grad, *(p.grad for p in made.parameters())]
+
+
+def test_it_is_the_unit_of_torch() -> None:
+    made = unit()
+    reference = nn.GRU(5, 8, batch_first=True)
+    with torch.no_grad():
+        reference.weight_ih_l0.copy_(made.gates.weight)
+        reference.weight_hh_l0.copy_(made.recurrent)
+        reference.bias_ih_l0.copy_(made.gates.bias)
+        reference.bias_hh_l0.zero_()
+        reference.bias_hh_l0[16:] = made.shift
+    x, h = torch.randn(3, 11, 1, 5), torch.randn(3, 1, 8)
+    expected, _ = reference(x[:, :, 0], h.transpose(0, 1).contiguous())
+    torch.testing.assert_close(made(x, h)[:, :, 0], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_kernel_equals_plain_operations_within_half_precision(reverse: bool) -> None:
+    made = unit(reverse)
+    x, h = torch.randn(3, 20, 4, 5), torch.randn(3, 4, 8)
+    plain, half = (gradients(made, x, h, half) for half in (False, True))
+    torch.testing.assert_close(half[0], plain[0], atol=0.02, rtol=0)
+    for mine, theirs in zip(half[1], plain[1], strict=True):
+        assert mine.dtype == theirs.dtype == torch.float32
+        assert (mine - theirs).abs().max() < 0.02 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_exported_node_equals_plain_operations(reverse: bool) -> None:
+    made = unit(reverse).eval()
+    x, h = torch.randn(2, 7, 3, 5), torch.randn(2, 3, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        program = torch.onnx.export(
+            made, (x, h), input_names=["x", "h"], dynamo=True, verbose=False, opset_version=18
+        )
+    assert program is not None
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (y,) = session.run(None, {"x": x.numpy(), "h": h.numpy()})
+    np.testing.assert_allclose(y, made(x, h).detach().numpy(), atol=1e-6)
+
+
+def test_state_goes_on_where_it_was() -> None:
+    torch.manual_seed(0)
+    shared, x = SharedGRU(4, 5, 8), torch.randn(2, 9, 4, 5)
+    whole, last = shared(x, shared.initial_state(2))
+    first, state = shared(x[:, :4], shared.initial_state(2))
+    second, end = shared(x[:, 4:], state)
+    torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
+    torch.testing.assert_close(end["hidden"], last["hidden"])
