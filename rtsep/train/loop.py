@@ -52,6 +52,8 @@ class Schedule:
         compressed spectra beside the SNR: more is for the ear, less for the SNR.
     minutes
         If given, the learning rate falls over this time instead, and training ends with it.
+    half
+        Multiply in bfloat16 on the CPU too.
     compiled
         Compile the network, and multiply in bfloat16 on the CPU too: twice as fast on processors
         that can. It needs a C++ compiler; without one all goes on as before.
@@ -70,6 +72,7 @@ class Schedule:
     loss: str = "snr"
     compressed: float = 20.0
     minutes: float | None = None
+    half: bool = False
     compiled: bool = False
 
     def __post_init__(self) -> None:
@@ -142,7 +145,7 @@ def train(
     compiled = schedule.compiled and _compiler()
     if compiled:
         model.compile()
-    half = compiled or group.device.type == "cuda"
+    half = compiled or schedule.half or group.device.type == "cuda"
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4, betas=(0.9, 0.98))
     run = Run(description, model, optimizer)
     best, resume = folder / "best.safetensors", folder / "resume.safetensors"

@@ -7,7 +7,7 @@ processes that share a batch see together what one would.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -21,12 +21,18 @@ from rtsep.train.sound import (
     clipped,
     coloured,
     convolve,
+    faded,
     faster,
     fill,
+    machine,
+    modulated,
     rms,
     room,
     synthetic_noise,
 )
+
+ROOMS = 256
+"""Simulated rooms of a mixer; each is computed when it is first used."""
 
 
 @dataclass
@@ -69,6 +75,7 @@ class Mixer:
     samples: int
     level_db: tuple[float, float] = (-45.0, -15.0)
     part: tuple[int, int] = (0, 1)
+    _rooms: dict[int, Float32] = field(default_factory=dict, init=False, repr=False)
 
     roles: ClassVar[tuple[str, ...]]
     judged: ClassVar[int | None] = None
@@ -129,13 +136,21 @@ class Mixer:
         return out / np.float32(32768)
 
     def _in_a_room(self, sound: Float32, rng: Generator) -> Float32:
-        """Let a quarter of the sounds ring, in a measured room or a simulated one."""
+        """Add reverberation to a quarter of the sounds, of a measured or a simulated room."""
         if rng.random() >= 0.25:
             return sound
         responses = self.corpus.responses
         if responses and rng.random() < 0.3:
             return convolve(sound, responses[rng.integers(len(responses))])
-        return convolve(sound, room(rng, self.corpus.sample_rate))
+        return convolve(sound, self._room(rng))
+
+    def _room(self, rng: Generator) -> Float32:
+        """Response of one of `ROOMS` simulated rooms."""
+        number = int(rng.integers(ROOMS))
+        if number not in self._rooms:
+            made = np.random.default_rng((self.seed, number))
+            self._rooms[number] = room(made, self.corpus.sample_rate)
+        return self._rooms[number]
 
 
 def _weights(pool: dict[str, list[Int16]], keys: list[str]) -> np.ndarray:
@@ -156,6 +171,17 @@ class SpeechInNoise(Mixer):
         Chances that a noise is a crowd of voices, and that the mixture is clipped.
     semitones, noise_semitones
         Pitch, and with it tempo, of speech and of noise is changed by at most this.
+    machines, music, grains, events
+        Chances that a noise is a synthetic machine, music (of categories that begin with
+        ``music``), a mosaic of short pieces of several recordings, or a few single loud sounds.
+    several
+        Chance that another noise is added, up to three in all.
+    wet
+        Chance that the noise is heard in a room.
+    steps
+        Chance that the level of everything changes at once, by up to 20 dB.
+    silent, clean
+        Chances of noise alone and of speech alone.
     """
 
     snr_db: tuple[float, float] = (-6.0, 16.0)
@@ -163,6 +189,15 @@ class SpeechInNoise(Mixer):
     clipped: float = 0.02
     semitones: float = 2.0
     noise_semitones: float = 9.0
+    machines: float = 0.0
+    music: float = 0.0
+    grains: float = 0.0
+    events: float = 0.0
+    several: float = 0.25
+    wet: float = 0.0
+    steps: float = 0.0
+    silent: float = 0.03
+    clean: float = 0.02
 
     roles: ClassVar[tuple[str, ...]] = ("speech", "noise", "room")
     judged: ClassVar[int | None] = 1
@@ -174,8 +209,19 @@ class SpeechInNoise(Mixer):
         speech, noise = self.corpus.pool("speech"), self.corpus.pool("noise")
         if not speech or not noise:
             raise CorpusError("there is no usable speech or no noise to mix")
-        self._speakers, self._categories = sorted(speech), sorted(noise)
+        self._speakers = sorted(speech)
+        self._songs = sorted(key for key in noise if key.startswith("music"))
+        self._categories = sorted(noise.keys() - self._songs) or self._songs
         self._weights = _weights(speech, self._speakers)
+        self._category_weights = _weights(noise, self._categories)
+        self._kinds = (
+            (0.15, self._synthetic),
+            (self.babble, self._crowd),
+            (self.machines, self._machine),
+            (self.music if self._songs else 0.0, self._tune),
+            (self.grains, self._mosaic),
+            (self.events, self._single_sounds),
+        )
 
     def example(self, rng: Generator) -> Float32:
         """One pair of sources (samples, 2): speech, noise."""
@@ -183,14 +229,19 @@ class SpeechInNoise(Mixer):
         voice = self._voice(speaker, rng, self.semitones)
         speech = coloured(self._in_a_room(voice, rng), rng, 4.0)
         noise = self._noise(rng)
-        gain = 10 ** (-rng.uniform(*self.snr_db) / 20) * active_rms(speech) / (rms(noise) + 1e-6)
+        level = max(rms(noise), 0.3 * active_rms(noise)) + 1e-6
+        gain = 10 ** (-rng.uniform(*self.snr_db) / 20) * active_rms(speech) / level
         noise *= min(gain, 1e3)
         kind = rng.random()
-        if kind < 0.03:
+        if kind < self.silent:
             speech[:] = 0.0
-        elif kind < 0.05:
+        elif kind < self.silent + self.clean:
             noise *= 0.001
-        return np.stack([speech, noise], axis=1)
+        sources = np.stack([speech, noise], axis=1)
+        if rng.random() < self.steps:
+            at = int(rng.integers(1, self.samples))
+            sources[at:] *= np.float32(10 ** (rng.uniform(-20, 20) / 20))
+        return sources
 
     def heard(self, mixture: Float32, rng: Generator) -> Float32:
         """Now and then it is overloaded."""
@@ -198,31 +249,92 @@ class SpeechInNoise(Mixer):
 
     def _noise(self, rng: Generator) -> Float32:
         out = np.zeros(self.samples, np.float32)
-        for _ in range(1 + (rng.random() < 0.25)):
-            kind = rng.random()
-            if kind < 0.15:
-                part = synthetic_noise(rng, self.samples, self.corpus.sample_rate)
-            elif kind < 0.15 + self.babble:
-                part = self._crowd(rng)
-            else:
-                category = self._categories[rng.integers(len(self._categories))]
-                clips = self.corpus.clips["noise"][category]
-                ratio = 2 ** (rng.uniform(-1, 1) * self.noise_semitones / 12)
-                part = fill(clips[rng.integers(len(clips))], self._needed(ratio), rng)
-                part = faster(part, ratio)[: self.samples][:: rng.choice([1, 1, 1, -1])]
-            out += part * (10 ** (rng.uniform(-6, 6) / 20) / (rms(part) + 1e-6))
+        for number in range(3):
+            if number and rng.random() >= self.several:
+                break
+            part = self._one_noise(rng)
+            if self.wet and rng.random() < self.wet:
+                part = convolve(part, self._room(rng))
+            level = max(rms(part), 0.3 * active_rms(part)) + 1e-6
+            out += part * np.float32(10 ** (rng.uniform(-6, 6) / 20) / level)
         if rng.random() < 0.1:  # the noise comes or goes
             ramp = np.linspace(rng.uniform(-20, 6), rng.uniform(-20, 6), self.samples)
             out *= (10 ** (ramp / 20)).astype(np.float32)
         return coloured(out, rng, 6.0)
 
+    def _one_noise(self, rng: Generator) -> Float32:
+        kind = rng.random()
+        for share, make in self._kinds:
+            if kind < share:
+                return make(rng)
+            kind -= share
+        return self._recording(self._category(rng), rng)
+
+    def _category(self, rng: Generator) -> str:
+        return self._categories[rng.choice(len(self._categories), p=self._category_weights)]
+
+    def _recording(self, category: str, rng: Generator) -> Float32:
+        clips = self.corpus.clips["noise"][category]
+        ratio = 2 ** (rng.uniform(-1, 1) * self.noise_semitones / 12)
+        part = fill(clips[rng.integers(len(clips))], self._needed(ratio), rng)
+        return faster(part, ratio)[: self.samples][:: rng.choice([1, 1, 1, -1])]
+
+    def _tune(self, rng: Generator) -> Float32:
+        clips = self.corpus.clips["noise"][self._songs[rng.integers(len(self._songs))]]
+        ratio = 2 ** (rng.uniform(-1, 1) * 2.0 / 12)
+        return faster(fill(clips[rng.integers(len(clips))], self._needed(ratio), rng), ratio)[
+            : self.samples
+        ]
+
+    def _synthetic(self, rng: Generator) -> Float32:
+        x = synthetic_noise(rng, self.samples, self.corpus.sample_rate)
+        return modulated(x, rng, self.corpus.sample_rate) if rng.random() < self.grains else x
+
+    def _machine(self, rng: Generator) -> Float32:
+        x = machine(rng, self.samples, self.corpus.sample_rate)
+        return modulated(x, rng, self.corpus.sample_rate) if rng.random() < 0.5 else x
+
+    def _piece(self, rng: Generator, seconds: tuple[float, float], loudest: bool) -> Float32:
+        """A short piece of any recording, from anywhere or from its loudest place on."""
+        clips = self.corpus.clips["noise"][self._category(rng)]
+        clip = clips[rng.integers(len(clips))]
+        rate = self.corpus.sample_rate
+        length = min(int(rng.uniform(*seconds) * rate), len(clip), self.samples)
+        start = int(rng.integers(len(clip) - length + 1))
+        if loudest:
+            part = clip[start : start + 10 * rate]
+            start += max(int(np.argmax(np.abs(part.astype(np.int32)))) - rate // 50, 0)
+            start = min(start, len(clip) - length)
+        x = faded(np.divide(clip[start : start + length], 32768, dtype=np.float32), rate)
+        return x * np.float32(10 ** (rng.uniform(-8, 8) / 20) / (rms(x) + 1e-4))
+
+    def _mosaic(self, rng: Generator) -> Float32:
+        """Short pieces of a few recordings one after the other, each several times."""
+        pieces = [self._piece(rng, (0.04, 0.8), False) for _ in range(rng.integers(2, 7))]
+        out, at = np.zeros(self.samples, np.float32), 0
+        overlap = self.corpus.sample_rate // 250
+        while at < self.samples:
+            piece = pieces[rng.integers(len(pieces))][: self.samples - at]
+            out[at : at + len(piece)] += piece
+            at += max(len(piece) - overlap, 1)
+        return out
+
+    def _single_sounds(self, rng: Generator) -> Float32:
+        out = np.zeros(self.samples, np.float32)
+        same = self._piece(rng, (0.05, 0.7), True) if rng.random() < 0.5 else None
+        for _ in range(rng.integers(1, 2 + 2 * self.samples // self.corpus.sample_rate)):
+            piece = self._piece(rng, (0.05, 0.7), True) if same is None else same
+            at = int(rng.integers(self.samples - len(piece) + 1))
+            out[at : at + len(piece)] += piece
+        return out
+
     def _crowd(self, rng: Generator) -> Float32:
         """Babble: many people at once, in a room."""
         out = np.zeros(self.samples, np.float32)
-        for _ in range(rng.integers(5, 12)):
+        for _ in range(rng.integers(3, 12)):
             voice = self._said(self._speakers[rng.integers(len(self._speakers))], rng, self.samples)
             out += voice * (10 ** (rng.uniform(-6, 0) / 20) / (active_rms(voice) + 1e-4))
-        return convolve(out, room(rng, self.corpus.sample_rate))
+        return convolve(out, self._room(rng))
 
 
 @dataclass

@@ -3,13 +3,15 @@
 Beside the description of the model (``name``, ``model``, ``[spec]``, ``[options]``,
 ``[training]``) it has a ``[schedule]``, whose fields are those of `rtsep.train.loop.Schedule`, and
 ``[mixtures]``: ``kind`` is one of `rtsep.train.mixers.MIXERS`, ``seconds`` the length of an
-example, the rest are the fields of that mixer.
+example, ``leave_out`` patterns of speakers, categories or songs that are not used, the rest are
+the fields of that mixer.
 """
 
 from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,14 @@ def mixer(
     fields = {**mixtures, **changes}
     kind, rate = MIXERS[fields.pop("kind")], description.spec.sample_rate
     samples = round(fields.pop("seconds") * rate)
-    rows = [row for row in table(data) if row.split == split and row.role in kind.roles]
+    without = fields.pop("leave_out", [])
+    rows = [
+        row
+        for row in table(data)
+        if row.split == split
+        and row.role in kind.roles
+        and not any(fnmatchcase(row.key, pattern) for pattern in without)
+    ]
     corpus = Corpus.load(rows, rate)
     try:
         return kind(corpus, description.spec.sources, samples=samples, **fields)
@@ -144,6 +153,6 @@ def fit(
         together.agreed(False, 0.0)  # nobody looks into the folder before it is empty
         training = mixer(description, mixtures, data, "train", part=(together.rank, together.size))
         checks = {"seed": VALIDATION_SEED, "batch_size": VALIDATION_SIZE, "seconds": VALIDATION_S}
-        plain = {"kind": mixtures["kind"], **checks}
+        plain = {key: mixtures[key] for key in ("kind", "leave_out") if key in mixtures} | checks
         validation = mixer(description, plain, data, "val")
         return train(description, schedule, training, validation, folder, together, workers)

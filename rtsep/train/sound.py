@@ -70,6 +70,45 @@ def synthetic_noise(rng: Generator, samples: int, rate: int) -> Float32:
     return x.astype(np.float32)
 
 
+def machine(rng: Generator, samples: int, rate: int) -> Float32:
+    """A machine: up to 40 harmonics of a pitch of 25 to 500 Hz that drifts, and its hiss."""
+    size = 4096
+    harmonics = int(rng.integers(3, 41))
+    spectrum = np.zeros(size // 2 + 1, complex)
+    order = np.arange(1, harmonics + 1)
+    size_db = rng.normal(0, 6, harmonics) - 20 * rng.uniform(0.3, 1.3) * np.log10(order)
+    spectrum[order] = 10 ** (size_db / 20) * np.exp(2j * np.pi * rng.random(harmonics))
+    period = np.fft.irfft(spectrum, size)
+    knots = np.linspace(0, samples, max(2, int(samples / rate * rng.uniform(0.3, 6.0))))
+    base = 25 * 20 ** rng.random()
+    drift = 2 ** (rng.uniform(0, 0.2) * rng.standard_normal(len(knots)))
+    pitch = np.interp(np.arange(samples), knots, np.minimum(base * drift, 0.45 * rate / harmonics))
+    phase = (np.cumsum(pitch) / rate + rng.random()) % 1.0
+    x = period[(phase * size).astype(np.int64)].astype(np.float32)
+    x /= rms(x) + 1e-9
+    hiss = synthetic_noise(rng, samples, rate)
+    return x + hiss * np.float32(10 ** (rng.uniform(-25, 0) / 20) / (rms(hiss) + 1e-9))
+
+
+def modulated(x: Float32, rng: Generator, rate: int) -> Float32:
+    """Let a level rise and fall by up to 12 dB, 0.5 to 10 times a second."""
+    count = max(2, int(len(x) / rate * 0.5 * 20 ** rng.random()))
+    gains_db = rng.uniform(0, 12) * rng.uniform(-1, 1, count)
+    at = np.linspace(0, len(x), count)
+    gain = 10 ** (np.interp(np.arange(len(x)), at, gains_db) / 20)
+    return x * gain.astype(np.float32)
+
+
+def faded(x: Float32, rate: int) -> Float32:
+    """Let a short sound begin and end within 4 ms."""
+    n = min(len(x) // 2, rate // 250)
+    if n:
+        ramp = np.linspace(0, 1, n, dtype=np.float32)
+        x[:n] *= ramp
+        x[-n:] *= ramp[::-1]
+    return x
+
+
 def room(rng: Generator, rate: int) -> Float32:
     """Response of a small room, by the image sources of pyroomacoustics; peak 1.
 

@@ -269,6 +269,11 @@ def song(*names: str) -> Corpus:
 
 MIXERS: list[Mixer] = [
     SpeechInNoise(speech("a", "b"), ("speech", "noise"), 1, 3, RATE, clipped=0.0),
+    SpeechInNoise(
+        *(speech("a", "b"), ("speech", "noise"), 1, 3, RATE),
+        **{"clipped": 0.0, "machines": 0.2, "grains": 0.2, "events": 0.2, "music": 0.1},
+        **{"several": 0.5, "wet": 0.5, "steps": 0.5},
+    ),
     Speakers(speech("a", "b", "c"), ("one", "two"), 1, 3, RATE),
     Speakers(speech("a", "b", "c"), ("one", "two", "three"), 1, 3, RATE),
     Music(song("x", "y"), STEMS, 1, 3, RATE),
@@ -333,6 +338,43 @@ def test_noise_may_be_a_crowd() -> None:
         loudest.append(int(np.argmax(noise) * RATE / mixer.samples))
     voices = {100, 200}
     assert sum(any(abs(f - v) < 5 for v in voices) for f in loudest) > 5, loudest
+
+
+KINDS = {"machines": 0.85, "music": 0.85, "grains": 0.85, "events": 0.85}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noises_of_every_kind_are_as_loud_as_asked(kind: str) -> None:
+    corpus = speech("a", "b")
+    corpus.clips["noise"]["music_x"] = [np.round(9000 * tone(1000.0, 2.0)).astype(np.int16)]
+    mixer = SpeechInNoise(
+        *(corpus, ("speech", "noise"), 1, 3, RATE, (-30.0, -30.0), (0, 1)),
+        **{"babble": 0.0, "snr_db": (0.0, 0.0), "silent": 0.0, "clean": 0.0, kind: KINDS[kind]},
+    )
+    rng, sounds = np.random.default_rng(0), []
+    for _ in range(12):
+        voice, noise = mixer.example(rng).T
+        assert np.isfinite(noise).all()
+        level = max(np.sqrt(np.mean(noise**2)), 0.3 * active_rms(noise))
+        assert 20 * np.log10(active_rms(voice) / level) == pytest.approx(0.0, abs=0.5)
+        sounds.append(noise)
+    quiet = [np.mean(np.abs(x) < 1e-3 * np.max(np.abs(x))) for x in sounds]
+    assert kind != "events" or np.median(quiet) > 0.3  # silence between single sounds
+
+
+def test_levels_change_at_once_in_both_sources() -> None:
+    mixer = replace(MIXERS[1], steps=1.0, grains=0.0, events=0.0, silent=0.0, clean=0.0)
+    assert isinstance(mixer, SpeechInNoise)
+    plain = replace(mixer, steps=0.0)
+    changed = 0
+    for seed in range(8):
+        before, after = (m.example(np.random.default_rng(seed)) for m in (plain, mixer))
+        heard = np.abs(before) > 1e-4
+        gains = np.where(heard, after / np.where(heard, before, 1.0), np.nan)
+        first, last = np.nanmedian(gains[:20]), np.nanmedian(gains[-20:])
+        assert first == pytest.approx(1.0, abs=1e-3) and 0.099 < last < 10.1
+        changed += abs(last - 1.0) > 0.05
+    assert changed > 4
 
 
 def test_rooms_ring_after_the_direct_sound_and_differ() -> None:
