@@ -2,7 +2,8 @@
 
 python -m export speech --data ../shared/data [--steps N]
 
-Training goes on where ``runs/NAME`` left off; its best weights are kept as
+Training goes on where ``runs/NAME`` left off, or, in a fresh clone, where
+``export/NAME.resume.safetensors`` did, if there is one. Its best weights are kept as
 ``export/NAME.safetensors``. ``--steps 0`` trains nothing and makes the bundle from those.
 """
 
@@ -62,8 +63,13 @@ def main() -> None:
         recipe["schedule"]["steps"] = arguments.steps
     checkpoint = HERE / f"{arguments.name}.safetensors"
     if arguments.steps != 0:
+        folder = arguments.runs / arguments.name
+        resume, kept = folder / "resume.safetensors", HERE / f"{arguments.name}.resume.safetensors"
+        if kept.exists() and not resume.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kept, resume)
         try:
-            best = fit(recipe, Path(arguments.data), arguments.runs / arguments.name)
+            best = fit(recipe, Path(arguments.data), folder)
         except ValueError as error:  # bad input, divergence or Ctrl-C, in a sentence
             parser.exit(1, f"{error}\n")
         shutil.copyfile(best, checkpoint)

@@ -1,0 +1,433 @@
+"""Render scores to instrumental music, to be used as noise.
+
+Scores are those of music21's corpus whose music is in the public domain, read here without
+music21: chorales, quartets and sonatas (MusicXML) and the tunes of Ryan's Mammoth Collection (ABC),
+which get chords, a bass and sometimes drums. Instruments are random ones of General MIDI, without
+voices, rendered by ``fluidsynth``: training with one sound font, val and test with another and
+other scores.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+from statistics import median
+from xml.etree import ElementTree
+
+import numpy as np
+import soundfile
+
+from export.clips import NOISE_SECONDS, SEED, Audio, Source, Table, levelled, levels, prepare
+
+Note = tuple[float, float, int]
+"""Onset and length, in quarters, and pitch as in MIDI."""
+
+COMPOSERS = ("bach", "beethoven", "corelli", "handel", "haydn", "joplin", "mozart", "weber")
+TUNES = "ryansMammoth"
+LENGTHS = {"train": 90, "val": 5, "test": 5}
+"""Minutes of each split."""
+FONTS = {
+    "train": Source(
+        "fluid-soundfont-gm",
+        "music_rendered",
+        "usr/share/sounds/sf2/FluidR3_GM.sf2",
+        "MIT",
+        "Rendered music, train: sound font Fluid R3 GM, (c) 2000-2002, 2008 Frank Wen, (c) 2008 "
+        "Toby Smithe. MIT. Scores: public domain, from the corpus of music21 (Michael Scott Asato "
+        "Cuthbert and cuthbertLab; chorales encoded by Margaret Greentree, www.jsbchorales.net, "
+        "Ryan's Mammoth Collection by Ray Davies).",
+    )
+}
+FONTS["val"] = FONTS["test"] = Source(
+    "timgm6mb-soundfont",
+    "music_rendered",
+    "usr/share/sounds/sf2/TimGM6mb.sf2",
+    "GPL-2.0-only",
+    "Rendered music, val and test: sound font TimGM6mb, (c) 2004 Tim Brechbill, 2010 David Bolton. "
+    "GPL 2. Scores: as for train.",
+)
+
+VOCAL = {52, 53, 54, 85, 91}
+PROGRAMS = [n for n in range(113) if n not in VOCAL] + [114]
+BASSES = [*range(32, 40), 42, 43, 58, 70]
+CHORDS = [*range(0, 8), 15, 16, 18, 19, *range(21, 32), 45, 46, 48, 50, 62, 88, 89, 104, 105]
+KITS = (0, 8, 16, 24, 25, 32, 40)
+BEATS: dict[int, tuple[tuple[str, str, str], ...]] = {
+    4: (
+        ("x.......x.......", "....x.......x...", "x.x.x.x.x.x.x.x."),
+        ("x..x....x.x.....", "....x.......x..x", "xxxxxxxxxxxxxxxx"),
+        ("x...x...x...x...", "....x.......x...", "..x...x...x...x."),
+        ("x.....x...x.....", "....x..x.x..x...", "x.x.x.x.x.x.x.xx"),
+        ("x.........x.....", "........x.......", "x..xx..xx..xx..x"),
+    ),
+    3: (
+        ("x...........", "....x...x...", "x.x.x.x.x.x."),
+        ("x.....x.....", "........x...", "x...x...x..x"),
+    ),
+}
+"""Kick, snare and cymbal in sixteenths, by quarters in a bar."""
+PAUSE = 4.0
+"""Seconds between the clips that are rendered together."""
+TOGETHER = 15
+"""Clips that are rendered at once: a sound font takes a while to load."""
+TICKS = 960
+"""Of MIDI, a second."""
+
+
+@dataclass
+class Score:
+    """A piece of music.
+
+    Attributes
+    ----------
+    path
+        Its file, below the corpus.
+    parts
+        The notes of each part.
+    quarters
+        In a bar, 3 or 4.
+    tune
+        Whether it is a melody with the chords that were made for it.
+    """
+
+    path: Path
+    parts: list[list[Note]]
+    quarters: int = 4
+    tune: bool = False
+
+    @property
+    def work(self) -> str:
+        """What all its movements have in common: of a chorale or tune, the file."""
+        single = self.path.parent.name in {*COMPOSERS, TUNES}
+        return str(self.path if single else self.path.parent)
+
+    @property
+    def length(self) -> float:
+        """In quarters, of whole bars."""
+        end = max(at + length for part in self.parts for at, length, _ in part)
+        return self.quarters * max(round(end / self.quarters), 1)
+
+
+def read_xml(path: Path) -> Score | None:
+    """Read MusicXML, plain or zipped; None if there is too little in it."""
+    if path.suffix == ".mxl":
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.endswith("xml") and "META-INF" not in n]
+            root = ElementTree.fromstring(archive.read(names[0]))
+    else:
+        root = ElementTree.fromstring(path.read_bytes())
+    parts: dict[tuple[int, str], list[Note]] = {}
+    for index, part in enumerate(root.iter("part")):
+        for staff, note in _xml_notes(part):
+            parts.setdefault((index, staff), []).append(note)
+    beats, unit = root.findtext(".//time/beats"), root.findtext(".//time/beat-type")
+    quarters = 3 if (beats, unit) in {("3", "4"), ("6", "8"), ("3", "2"), ("3", "8")} else 4
+    score = Score(path, [sorted(p) for p in parts.values() if len(p) > 10], quarters)
+    return score if score.parts and score.length >= 16 else None
+
+
+def _xml_notes(part: ElementTree.Element) -> Iterator[tuple[str, Note]]:
+    now, begun, divisions = 0.0, 0.0, 1.0
+    tied: dict[int, tuple[str, float]] = {}
+    for measure in part.iter("measure"):
+        for item in measure:
+            if item.tag == "attributes":
+                divisions = float(item.findtext("divisions") or divisions)
+            length = float(item.findtext("duration") or 0) / divisions
+            if item.tag == "backup":
+                now -= length
+            elif item.tag == "forward":
+                now += length
+            elif item.tag == "note" and item.find("grace") is None:
+                if item.find("chord") is None:
+                    begun, now = now, now + length
+                pitch = item.find("pitch")
+                if pitch is None:
+                    continue
+                step = "C D EF G A B".index(pitch.findtext("step") or "C")
+                octave = int(pitch.findtext("octave") or 4)
+                midi = 12 * (octave + 1) + step + round(float(pitch.findtext("alter") or 0))
+                ties = {tie.get("type") for tie in item.findall("tie")}
+                staff, onset = tied.pop(midi, ("", begun)) if "stop" in ties else ("", begun)
+                staff = staff or item.findtext("staff") or "1"
+                if "start" in ties:
+                    tied[midi] = staff, onset
+                else:
+                    yield staff, (onset, begun + length - onset, midi)
+
+
+ABC_NOTE = re.compile(r"(\(3)|(\[)|(\])|(\|)|([<>])|(\^+|_+|=)?([A-Ga-gzx])([,']*)(\d*)(/*)(\d*)")
+MODES = {"": 0, "maj": 0, "mix": -1, "dor": -2, "m": -3, "min": -3, "aeo": -3, "phr": -4, "lyd": 1}
+NAMES = "FCGDAEB"
+
+
+def read_abc(path: Path) -> Score | None:
+    """Read the first tune of an ABC file and give it chords; None if there is too little in it."""
+    fields: dict[str, str] = {}
+    body = ""
+    for line in path.read_text("utf-8", "replace").splitlines():
+        if re.match("[A-Za-z]:", line):
+            if line[0] == "X" and body:
+                break
+            fields.setdefault(line[0], line[2:].strip())
+        else:
+            body += re.sub("%.*", "", line)
+    body = re.sub(r'"[^"]*"|![^!]*!|\{[^}]*\}|\\|\[[A-Z]:[^]]*\]|\[\d|[~.uvHTMPS]', "", body)
+    key = re.match(r"([A-G])([#b]?)\s*([A-Za-z]*)", fields.get("K", ""))
+    if key is None:
+        return None
+    name, sign, mode = key.groups()
+    fifths = NAMES.index(name) - 1 + 7 * ((sign == "#") - (sign == "b"))
+    fifths += MODES.get(mode.lower()[:3], 0)
+    meter = {"C": "4/4", "C|": "4/4"}.get(fields.get("M", "4/4"), fields.get("M", "4/4"))
+    quarters = 3 if meter in {"3/4", "6/8", "9/8", "3/8"} else 4
+    over, under = fields.get("L", "1/8").split("/")
+    tune = list(_abc_notes(body, fifths, 4 * int(over) / int(under)))
+    if len(tune) < 40:
+        return None
+    return Score(path, [tune, *_accompaniment(tune, fifths, quarters)], quarters, True)
+
+
+def _abc_notes(body: str, fifths: int, unit: float) -> Iterator[Note]:
+    signs = {NAMES[i % 7]: 1 for i in range(max(fifths, 0))}
+    signs |= {NAMES[-1 - i % 7]: -1 for i in range(max(-fifths, 0))}
+    now, triplet, stacked, broken = 0.0, 0, False, 1.0
+    local: dict[str, int] = {}
+    notes: list[list[float]] = []
+    for match in ABC_NOTE.finditer(body):
+        three, opening, closing, bar, dotted, sign, letter, marks, times, slashes, by = (
+            match.groups()
+        )
+        if three:
+            triplet = 3
+        elif opening:
+            stacked = True
+        elif closing:
+            stacked = False
+            now = max((note[0] + note[1] for note in notes), default=now)
+        elif bar:
+            local = {}
+        elif dotted and notes:
+            longer = 1.5 if dotted == ">" else 0.5
+            now += notes[-1][1] * (longer - 1)
+            notes[-1][1] *= longer
+            broken = 2 - longer
+        elif letter:
+            length = unit * broken * int(times or 1)
+            length /= int(by) if by else 2 ** len(slashes)
+            broken = 1.0
+            if triplet and not stacked:
+                length, triplet = length * 2 / 3, triplet - 1
+            if letter not in "zx":
+                name = letter.upper()
+                if sign:
+                    local[name] = {"^": 1, "_": -1, "=": 0}[sign[0]] * len(sign)
+                midi = 60 + "C D EF G A B".index(name) + local.get(name, signs.get(name, 0))
+                midi += 12 * letter.islower() + 12 * (marks.count("'") - marks.count(","))
+                notes.append([now, length, midi])
+            if not stacked:
+                now += length
+    for onset, lasts, pitch in notes:
+        yield onset, lasts, int(pitch)
+
+
+def _accompaniment(tune: list[Note], fifths: int, quarters: int) -> list[list[Note]]:
+    """Chords and bass: in each bar the triad of the key that fits its notes best."""
+    scale = [(7 * (fifths + step)) % 12 for step in range(-1, 6)]
+    ladder = sorted(scale)
+    triads = [[ladder[(i + 2 * j) % 7] for j in range(3)] for i in range(7)]
+    usual = [triad for triad in triads if (triad[2] - triad[0]) % 12 == 7]  # not the diminished
+    end = max(at + length for at, length, _ in tune)
+    chords: list[Note] = []
+    bass: list[Note] = []
+    for bar in range(0, ceil(end), quarters):
+        weight = dict.fromkeys(range(12), 0.0)
+        for at, length, midi in tune:
+            if bar <= at < bar + quarters:
+                weight[midi % 12] += length
+        triad = max(usual, key=lambda triad: sum(weight[pitch] for pitch in triad))
+        for beat in range(quarters):
+            low = triad[0] if beat % 2 == 0 or quarters == 3 else triad[2]
+            if beat % 2 == 0 if quarters == 4 else beat == 0:
+                bass.append((bar + beat, 1.0, 36 + low))
+            else:
+                chords += [(bar + beat, 0.9, 54 + (pitch - 54) % 12) for pitch in triad]
+    return [chords, bass]
+
+
+@dataclass
+class Track:
+    """What plays on one channel: a program, and notes as (second, seconds, pitch, velocity)."""
+
+    program: int
+    notes: list[tuple[float, float, int, int]]
+    room: int = 40
+    volume: int = 100
+
+
+def arrange(score: Score, chance: random.Random, seconds: float) -> list[Track | None]:
+    """Make an excerpt of a score: instruments, tempo, key and drums by chance.
+
+    Returns
+    -------
+    list
+        At most 16 tracks; the tenth is the drums, or None.
+    """
+    usual = median(length for part in score.parts for _, length, _ in part)
+    quarter = min(max(chance.uniform(0.15, 0.45) / usual, 0.25), 1.2)
+    bars = score.length / score.quarters
+    start = chance.randrange(max(int(bars - seconds / quarter / score.quarters), 0) + 1)
+    shift = chance.randint(-5, 5)
+    room = chance.choice((0, 20, 40, 70, 110))
+    tracks: list[Track] = []
+    for index, part in enumerate(score.parts[:7]):
+        low = sum(midi for *_, midi in part) / len(part) < 53
+        pool = BASSES if low and chance.random() < 0.7 else PROGRAMS
+        pool = CHORDS if score.tune and index == 1 else pool
+        octave = 0 if low or chance.random() < 0.6 else chance.choice((-12, 12))
+        short, loud = chance.choice((1.0, 1.0, 0.9, 0.6)), chance.randint(65, 110)
+        notes = []
+        for turn in range(3):  # a short piece is played again
+            for at, length, midi in part:
+                second = (at + (turn * bars - start) * score.quarters) * quarter
+                if 0 <= second < seconds:
+                    pitch = midi + shift + octave
+                    pitch -= 12 * (pitch > 100) - 12 * (pitch < 28)
+                    second = max(second + chance.gauss(0, 0.006), 0)
+                    velocity = min(max(loud + chance.randint(-12, 12), 30), 127)
+                    notes.append((second, max(length * quarter * short, 0.06), pitch, velocity))
+        programs = chance.sample(pool, 2 if chance.random() < 0.2 else 1)
+        volume = chance.randint(70, 120)
+        tracks += [Track(program, notes, room, volume) for program in programs]
+    placed: list[Track | None] = [*tracks[:9]]
+    placed += [None] * (9 - len(placed))
+    drums = _drums(score.quarters, quarter, seconds, chance) if chance.random() < 0.55 else None
+    return [*placed, drums, *tracks[9:15]]
+
+
+def _drums(quarters: int, quarter: float, seconds: float, chance: random.Random) -> Track:
+    step = quarter / 4 if quarter > 0.45 else quarter / 2
+    pattern = chance.choice(BEATS[quarters])
+    keys = (
+        chance.choice((35, 36)),
+        chance.choice((37, 38, 39, 40)),
+        chance.choice((42, 46, 51, 70)),
+    )
+    loud = chance.randint(70, 115)
+    notes = []
+    for index in range(int(seconds / step)):
+        for row, pitch in zip(pattern, keys, strict=True):
+            if row[index % len(row)] == "x" and chance.random() < 0.95:
+                second = max(index * step + chance.gauss(0, 0.005), 0)
+                notes.append((second, 0.1, pitch, loud + chance.randint(-12, 12)))
+        if index % (8 * len(pattern[0])) == 0 and chance.random() < 0.5:
+            notes.append((index * step, 0.1, 49, loud))
+    return Track(chance.choice(KITS), notes, 30)
+
+
+def midi(clips: list[list[Track | None]], seconds: float) -> bytes:
+    """Write clips as a MIDI file, one after the other with `PAUSE` between."""
+    events: list[tuple[float, int, bytes]] = []
+    for clip, tracks in enumerate(clips):
+        start = clip * (seconds + PAUSE)
+        for channel, track in enumerate(tracks):
+            if track is None:
+                continue
+            controls = ((120, 0), (7, track.volume), (91, track.room), (93, 0))
+            events += [(start, 0, bytes((0xB0 | channel, *control))) for control in controls]
+            events.append((start, 1, bytes((0xC0 | channel, track.program))))
+            for at, length, pitch, loud in track.notes:
+                off = min(at + length, seconds)
+                events.append((start + 0.02 + at, 3, bytes((0x90 | channel, pitch, loud))))
+                events.append((start + 0.02 + off, 2, bytes((0x80 | channel, pitch, 0))))
+        events.append((start + seconds + PAUSE - 0.1, 4, bytes((0xB0, 7, 100))))
+    events.sort(key=lambda event: event[:2])
+    ticks = [0, *(round(at * TICKS) for at, *_ in events)]
+    steps = (after - before for before, after in pairwise(ticks))
+    body = b"".join(_number(step) + event[2] for step, event in zip(steps, events, strict=True))
+    body += b"\x00\xff\x2f\x00"
+    head = struct.pack(">4sIHHH", b"MThd", 6, 0, 1, TICKS // 2)  # 120 beats a minute, the default
+    return head + struct.pack(">4sI", b"MTrk", len(body)) + body
+
+
+def _number(value: int) -> bytes:
+    out = [value & 0x7F]
+    while value := value >> 7:
+        out.append(value & 0x7F | 0x80)
+    return bytes(reversed(out))
+
+
+def render(clips: list[list[Track | None]], font: Path, seconds: float) -> Iterator[Audio]:
+    """Play clips with a sound font."""
+    with tempfile.TemporaryDirectory() as folder:
+        score, wave = Path(folder, "score.mid"), Path(folder, "score.wav")
+        score.write_bytes(midi(clips, seconds))
+        command = ["fluidsynth", "-niq", "-r", "32000", "-g", "0.3", "-O", "float", "-T", "wav"]
+        command += ["-F", str(wave), str(font), str(score)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        audio, rate = soundfile.read(wave, dtype="float32", always_2d=True)
+    mono = audio.mean(axis=1)
+    for clip in range(len(clips)):
+        start = round(clip * (seconds + PAUSE) * rate)
+        yield prepare(mono[start : start + round(seconds * rate)], rate)
+
+
+def corpus(sources: Path) -> Path:
+    """Where the scores are, in an unpacked wheel of music21."""
+    return sources / "music21" / "music21" / "corpus"
+
+
+def read(sources: Path) -> list[Score]:
+    """Read all scores that can be read."""
+    root = corpus(sources)
+    paths = [path for name in COMPOSERS for path in sorted((root / name).rglob("*.*"))]
+    scores = []
+    for path in (*paths, *sorted((root / TUNES).glob("*.abc"))):
+        try:
+            if path.suffix in {".mxl", ".xml", ".musicxml"}:
+                score = read_xml(path)
+            else:
+                score = read_abc(path) if path.suffix == ".abc" else None
+        except (ElementTree.ParseError, ValueError, KeyError, IndexError) as error:
+            print(f"left out: {path.name}: {error}", file=sys.stderr)
+            continue
+        if score is not None:
+            scores.append(score)
+    return scores
+
+
+def music(sources: Path, table: Table) -> None:
+    """Add rendered music, `LENGTHS` of each split."""
+    scores = read(sources)
+    chance = random.Random(SEED)
+    works = sorted({score.work for score in scores})
+    chance.shuffle(works)
+    held = {work: ("val", "test")[n % 2] for n, work in enumerate(works[: len(works) // 5])}
+    for split, minutes in LENGTHS.items():
+        font = FONTS[split]
+        paths = font.files(sources)
+        if not paths:
+            continue
+        usable = [score for score in scores if held.get(score.work, "train") == split]
+        composed = [score for score in usable if not score.tune]
+        tunes = [score for score in usable if score.tune]
+        count = round(60 * minutes / NOISE_SECONDS)
+        chosen = [chance.choice(composed if n % 2 else tunes) for n in range(count)]
+        for begin in range(0, count, TOGETHER):
+            batch = chosen[begin : begin + TOGETHER]
+            clips = [arrange(score, chance, NOISE_SECONDS) for score in batch]
+            for score, audio in zip(batch, render(clips, paths[0], NOISE_SECONDS), strict=True):
+                if np.max(np.abs(audio)) > 0.001 and np.mean(levels(audio) > -80) > 0.8:
+                    original = score.path.relative_to(corpus(sources)).as_posix()
+                    table.add("music", levelled(audio), font, f"music21 {original}", split)
+        print(f"music {split} done", flush=True)
