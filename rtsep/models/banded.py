@@ -19,10 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtsep.nn.frontend import of_spectra
 from rtsep.nn.layers import Delay
 from rtsep.nn.recurrent import Recurrent, SharedGRU
 from rtsep.nn.streaming import State, Streaming
+from rtsep.spec import Spec
 
+PAPER = (
+    "after Le, Chen, Chen, Lu: DPCRN: Dual-Path Convolution Recurrent Network for Single Channel "
+    "Speech Enhancement, Interspeech 2021"
+)
 SIZES: dict[str, dict[str, Any]] = {
     "base": {"features": 32, "bands": 24, "channels": 48, "blocks": 3},
     "small": {"features": 24, "bands": 24, "channels": 32, "blocks": 3},
@@ -34,6 +40,11 @@ STRIDE = 4
 EPSILON = 1e-6
 COMPRESSION = 0.3
 """Exponent of the magnitudes of the spectra that the network reads."""
+
+
+def build(spec: Spec, **options: Any) -> Banded:
+    """Make the network for the frames of ``spec``, with the options of `Banded`."""
+    return Banded(*of_spectra("banded", spec).values(), **options)
 
 
 class Banded(Streaming):

@@ -19,20 +19,33 @@ own layers on, the sources first.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtsep.nn.frontend import of_spectra
 from rtsep.nn.layers import CausalConv, Delay, ForgettingMean
 from rtsep.nn.streaming import State, Streaming
+from rtsep.spec import Spec
 
-EPSILON = 1e-7  # smaller ones are lost in the ONNX export
-
+PAPER = (
+    "Chandna, Miron, Janer, Gomez: Monoaural Audio Source Separation Using Deep Convolutional "
+    "Neural Networks, LVA/ICA 2017"
+)
 SIZES: dict[str, dict[str, float]] = {
     "music": {},
     "speech": {"compression": 0.3, "level_frames": 125.0},
 }
 """The network of the paper, and the same for speech of any level."""
+
+EPSILON = 1e-7  # smaller ones are lost in the ONNX export
+
+
+def build(spec: Spec, **options: Any) -> Chandna:
+    """Make the network for the frames of ``spec``, with the options of `Chandna`."""
+    return Chandna(**of_spectra("chandna", spec), **options)
 
 
 class Chandna(Streaming):

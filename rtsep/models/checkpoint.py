@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rtsep.errors import CheckpointError
 from rtsep.files.atomic import replacing
-from rtsep.models import PAPERS, build
+from rtsep.models import architecture, build
 from rtsep.nn.streaming import Streaming
 from rtsep.spec import Spec
 
@@ -73,7 +73,7 @@ class Description:
             data = f"{data} Steps: {told['steps']}.".strip()
         return {
             "name": self.name,
-            "model": f"{self.model} ({PAPERS[self.model]})",
+            "model": f"{self.model} ({architecture(self.model).PAPER})",
             "training": "\n".join(filter(None, (data, told.get("attribution")))) or "not stated",
             "licence": told.get("licence", "not stated"),
             "quality": "not measured",

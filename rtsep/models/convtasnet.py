@@ -29,7 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.streaming import Line, State, Streaming, recall
+from rtsep.spec import Spec
 
+PAPER = (
+    "Luo, Mesgarani: Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech "
+    "Separation, IEEE/ACM TASLP 2019"
+)
 SIZES: dict[str, dict[str, Any]] = {
     "full": {"filters": 512, "bottleneck": 128, "hidden": 512, "skip": 128},
     "half": {"filters": 256, "bottleneck": 128, "hidden": 256, "blocks": 7, "repeats": 2},
@@ -57,9 +62,19 @@ NORMS = ("cumulative", "frame")
 """Over which frames the layers behind the first one normalise: all so far, or each by itself."""
 COMPRESSION = 0.3
 """Exponent of the magnitudes of the spectra the network sees."""
-
+MEMORY_S = 30.0
+"""Time constant of the normalisation unless the options say otherwise: long beside an utterance,
+short enough to forget another room."""
 
 Norm = Callable[[Tensor], Tensor]
+
+
+def build(spec: Spec, **options: Any) -> ConvTasNet:
+    """Make the network for the frames of ``spec``, with the options of `ConvTasNet`."""
+    if spec.lookahead:
+        raise ValueError(f"convtasnet looks at no later frames: lookahead {spec.lookahead}, not 0")
+    options.setdefault("memory", MEMORY_S * spec.sample_rate / spec.hop_length)
+    return ConvTasNet(spec.frame_shape, len(spec.sources), spec.channels, **options)
 
 
 class ConvTasNet(Streaming):

@@ -26,9 +26,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.models.attractors import Attractors
+from rtsep.nn.frontend import of_spectra
 from rtsep.nn.layers import Delay, ForgettingMean
 from rtsep.nn.streaming import State, Streaming, extend, recall
+from rtsep.spec import Spec
 
+PAPER = (
+    "Mobin, Cheung, Olshausen: Convolutional vs. Recurrent Neural Networks for Audio Source "
+    "Separation, arXiv 1803.08629, 2018"
+)
 SIZES: dict[str, dict[str, int]] = {
     "full": {"features": 128},
     "half": {"features": 64},
@@ -42,6 +48,11 @@ LOOKAHEAD = sum(DILATIONS)
 EPSILON = 1e-7  # smaller ones are lost in the ONNX export
 AUDIBLE = 0.01
 """Power, relative to the running mean over bins and time, at which a bin counts half."""
+
+
+def build(spec: Spec, **options: Any) -> Dilated:
+    """Make the network for the frames of ``spec``, with the options of `Dilated`."""
+    return Dilated(**of_spectra("dilated", spec), **options)
 
 
 class Dilated(Streaming):

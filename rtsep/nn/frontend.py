@@ -57,6 +57,26 @@ class Frontend(nn.Module):
         return y.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
+def of_spectra(model: str, spec: Spec) -> dict[str, int]:
+    """Constructor arguments that networks over spectra take from their stream.
+
+    Raises
+    ------
+    ValueError
+        The stream's frames are no spectra; the message names the model.
+    """
+    if spec.frontend != "stft":
+        raise ValueError(
+            f"{model} works on spectra: frontend must be 'stft', not {spec.frontend!r}"
+        )
+    return {
+        "bins": spec.window_length // 2 + 1,
+        "sources": len(spec.sources),
+        "channels": spec.channels,
+        "lookahead": spec.lookahead,
+    }
+
+
 def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:
     """Separate whole signals offline, latency removed.
 

@@ -7,14 +7,17 @@ says, is not finite on silence, noise and full scale, or whose graph differs fro
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from rtsep.models import SIZES, build
+from rtsep import models
+from rtsep.models import NAMES, architecture, build
 from rtsep.nn.onnx import export
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
@@ -52,8 +55,19 @@ SPECS = {
 
 def test_every_named_size_is_here() -> None:
     assert {name: set(sizes) for name, sizes in SPECS.items()} == {
-        name: set(sizes) for name, sizes in SIZES.items()
+        name: set(architecture(name).SIZES) for name in NAMES
     }
+
+
+def test_every_architecture_is_a_file_and_a_line() -> None:
+    files = {path.stem for path in Path(models.__file__).parent.glob("*.py")}
+    parts = {"__init__", "attractors", "checkpoint"}
+    assert files - parts == set(NAMES)
+    for name in NAMES:
+        found = architecture(name)
+        author = found.PAPER.removeprefix("after ").partition(",")[0]
+        year = re.findall(r"\b20\d\d\b", found.PAPER)[-1]
+        assert author in str(found.__doc__) and year in str(found.__doc__)
 
 
 def sounds(rate: int, minutes: int) -> Iterator[tuple[str, np.ndarray]]:

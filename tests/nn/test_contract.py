@@ -168,7 +168,7 @@ def test_flatten_and_unflatten_are_inverse() -> None:
 
 def test_unknown_model_and_option_are_named() -> None:
     spec = Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, ("speech", "noise"))
-    with pytest.raises(ValueError, match="unknown model 'nothing'; there are: chandna"):
+    with pytest.raises(ValueError, match="unknown model 'nothing'; there are: banded, chandna"):
         build("nothing", spec, {})
     with pytest.raises(ValueError, match="colour"):
         build("chandna", spec, {"colour": 1})
