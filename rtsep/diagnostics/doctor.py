@@ -109,9 +109,8 @@ def versions() -> Iterator[Finding]:
 
 
 def kernels() -> Iterator[Finding]:
-    """Load the compiled code; tell whether it was compiled before, and can be kept."""
-    for name in kernel.sources():
-        importlib.import_module(name)
+    """Load what a live stream compiles; tell whether it was compiled before, and can be kept."""
+    importlib.import_module("rtsep.stream")
     folder = kernel.cache_folder()
     if folder is None:
         yield Finding("numba cache", "there is no folder for it", FOLDER_HINT, needed=False)
