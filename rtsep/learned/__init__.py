@@ -1,1 +1,1 @@
-"""Sources learned from seconds of sound, and the bundles made of them on the fly; no torch."""
+"""Sources learned from seconds of sound, and the bundles built from them; without torch."""

@@ -1,11 +1,11 @@
-"""Non-negative auto-encoders: one source's magnitudes through activations and back, in torch.
+"""Non-negative auto-encoders of one source's magnitudes, in torch.
 
 P. Smaragdis, S. Venkataramani, "A neural network alternative to non-negative audio models", ICASSP
 2017 (arXiv 1609.03296): H = g(X W1), Y = g(H W2) with g(z) = log(1 + exp(z)), shallow or with
 symmetric layers between. S. Venkataramani, C. Subakan, P. Smaragdis, "Neural network alternatives
 to convolutive audio models for source separation", MLSP 2017 (arXiv 1709.07908): encoder and
 decoder are convolutions over frames (CCAE), or the encoder is recurrent (RCAE). No layer has an
-offset. Encoders look back, never ahead: what separates live has to know an entry when it begins.
+bias. Encoders read past frames only, because live separation must recognise an entry at its start.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from rtsep.learned.decoder import EPSILON, Decoder
 from rtsep.spec import Float32
 
 BEND = 0.1
-"""Softplus bends at this share of the mean magnitude: 20 dB below it, so quiet cells can be."""
+"""The knee of the softplus, relative to the mean magnitude: 20 dB below it, for quiet bins."""
 OPEN = 5.0
-"""Activation, before training, of an entry by what it was taken from: well beyond the bend."""
+"""Initial activation of an entry by the piece it was taken from: well above the knee."""
 PIECE = 100
-"""Frames a recurrent encoder reads in one go."""
+"""Frames per sequence of a recurrent encoder."""
 
 
 class AutoEncoder(nn.Module):
-    """Magnitudes (frames, bins) to activations (frames, rank) and back.
+    """Encodes magnitudes (frames, bins) as activations (frames, rank) and decodes them.
 
     Parameters
     ----------
     x
-        What will be learned from. Entries begin as pieces of it, see `exemplars`.
+        Training magnitudes (frames, bins). Entries are initialised with pieces of them, see
+        `exemplars`.
     rank
         Activations per frame.
     hidden
-        Width of a layer between on both sides; none if 0.
+        Width of a hidden layer on both sides; none if 0.
     taps
-        Frames that encoder and decoder see together.
+        Frames per entry of encoder and decoder.
     recurrent
         Whether the encoder is an LSTM instead.
     """
@@ -57,11 +58,11 @@ class AutoEncoder(nn.Module):
         following = F.pad(x, (0, 0, 0, taps - 1)).unfold(0, taps, 1)
         chosen = exemplars(following, hidden or rank)
         pieces, heard = following[chosen] + EPSILON, self.heard(x)[chosen] + EPSILON
-        # What led to a piece announces it; x is scaled as in `encode`.
+        # The encoder matches the frames before a piece; x is scaled as in `encode`.
         matched = heard * (OPEN * self.level / bins / heard.square().sum((1, 2), keepdim=True))
         encoder = [matched.transpose(1, 2).flatten(1).T]  # (taps * bins, entries), by frame
         decoder = [pieces.permute(2, 0, 1).flatten(0, 1) / self.scale]
-        if hidden:  # each activation begins as the sum of some entries
+        if hidden:  # each activation is initialised as the sum of some entries
             between = 0.1 * torch.rand(rank, hidden) / rank
             between[torch.arange(hidden) % rank, torch.arange(hidden)] += 1
             encoder.append(between.T * (rank / hidden))
@@ -74,11 +75,11 @@ class AutoEncoder(nn.Module):
             self.decoder[-1] *= x.sum() / self.decode(self.encode(x)).sum()
 
     def heard(self, x: Tensor) -> Tensor:
-        """(frames, bins, taps): what the convolutional encoder sees at each frame."""
+        """Return the input of the convolutional encoder at each frame, (frames, bins, taps)."""
         return F.pad(x, (0, 0, self.taps - 1, 0)).unfold(0, self.taps, 1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Activations of all frames."""
+        """Return the activations of all frames."""
         x = x * (x.shape[1] / self.level)
         if self.lstm is not None:
             pieces: Tensor = F.pad(x, (0, 0, 0, -len(x) % PIECE)).unflatten(0, (-1, PIECE))
@@ -90,7 +91,7 @@ class AutoEncoder(nn.Module):
         return h
 
     def decode(self, h: Tensor) -> Tensor:
-        """Magnitudes of all frames."""
+        """Return the magnitudes of all frames."""
         taps = [F.pad(h, (0, 0, t, 0))[: len(h)] for t in range(self.taps)]
         y = torch.cat(taps, dim=1)
         for matrix in self.decoder:
@@ -99,17 +100,17 @@ class AutoEncoder(nn.Module):
 
 
 def exemplars(x: Tensor, count: int) -> Tensor:
-    """Choose pieces of a recording that differ, by chance; return their frames.
+    """Choose different pieces of a recording at random (k-means++); return their frames.
 
-    D. Arthur, S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007; pieces
-    differ by the angle between them.
+    D. Arthur, S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007; the
+    distance is the angle between pieces.
 
     Parameters
     ----------
     x
         (frames, bins, taps).
     count
-        Pieces wanted.
+        Number of pieces.
 
     Returns
     -------
@@ -128,7 +129,7 @@ def exemplars(x: Tensor, count: int) -> Tensor:
 
 
 def divergence(x: Tensor, y: Tensor) -> Tensor:
-    """Kullback-Leibler divergence between non-negative arrays, as a share of ``x``."""
+    """Return the Kullback-Leibler divergence of non-negative arrays, relative to ``x``."""
     y = y + EPSILON
     return (x * (torch.log(x + EPSILON) - torch.log(y)) - x + y).sum() / x.sum()
 
@@ -151,17 +152,17 @@ def learn(
     Parameters
     ----------
     magnitudes
-        (frames, bins).
+        (frames, bins) of the source.
     rank, hidden, taps, recurrent
         See `AutoEncoder`.
     updates
-        Of all weights.
+        Number of updates of all weights.
     sparsity
         Penalty of the activations: lambda in divergence + lambda * mean |h|.
     smallness
         Penalty of the decoder's weights: mu * mean |w|.
     seed
-        Of the random start.
+        Seed of the random initialisation.
     done
         Called after each update.
 
@@ -187,7 +188,7 @@ def learn(
         h = model.encode(x)
         matrices = [w.numpy().copy() for w in model.decoder]
     activations = h.numpy()
-    # In the units of `Decoder.usual`: activations of a frame add up to what its magnitudes do.
+    # In the units of `Decoder.usual`: the sums of activations and of magnitudes are equal.
     unit = np.float32(model.level / (activations.sum(axis=1).mean() + EPSILON))
     matrices[0] /= unit
     usual = activations.mean(axis=0) + np.float32(1e-9)

@@ -1,14 +1,14 @@
-"""What was learned of a source: a decoder from activations to magnitudes; and the fit of both.
+"""The decoder of a learned source, from activations to magnitudes, and the fit of activations.
 
 P. Smaragdis, S. Venkataramani, "A neural network alternative to non-negative audio models", ICASSP
 2017 (arXiv 1609.03296); S. Venkataramani, C. Subakan, P. Smaragdis, "Neural network alternatives
-to convolutive audio models for source separation", MLSP 2017 (arXiv 1709.07908). A mixture is
-explained by the sum of its sources' decoders, whose activations are fitted under the
+to convolutive audio models for source separation", MLSP 2017 (arXiv 1709.07908). The sum v of the
+decoders approximates the mixture's magnitudes x; the activations are fitted under the
 Kullback-Leibler divergence sum x log(x / v) - x + v.
 
-One update serves all decoders. The gradient of the divergence is traced back through the decoder
-twice: as it is, G, and through the magnitudes of all weights, S. Half the sum and half the
-difference are its positive and its negative part, and activations are multiplied by their ratio::
+All decoders use the same update. G is the gradient of the divergence, propagated back through the
+decoder; S is the same through the absolute values of all weights. (S + G) / 2 and (S - G) / 2 are
+the positive and the negative part of the gradient; activations are multiplied by their ratio::
 
     h <- h * ((S - G) / (S + G + 2 penalty)) ** pace
 
@@ -27,35 +27,35 @@ import numpy as np
 from rtsep.spec import Float32
 
 EPSILON = 1e-6
-"""Added to every explanation: -150 dB re a sine at full scale in a window of 512."""
+"""Added to decoded magnitudes: -150 dB re a full-scale sine in a window of 512."""
 UPDATES = 100
-"""Of a fit to a whole recording."""
+"""Number of updates of a fit to a whole recording."""
 PACE = 0.5
-"""Exponent of the update for decoders that are not linear; whole steps overshoot there."""
+"""Exponent of the update for nonlinear decoders, where an exponent of 1 overshoots."""
 LIMIT = 2.0
-"""Most that one update multiplies such activations by: nothing else keeps them from Inf."""
+"""Largest factor of one update of nonlinear decoders; it keeps activations finite."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Activations (frames, rank) to magnitudes (frames, bins), both non-negative.
+    """Maps activations (frames, rank) to magnitudes (frames, bins), both non-negative.
 
     Attributes
     ----------
     matrices
-        First (taps * rank, width): what the activations of this frame, of the one before and so
-        on contribute; then (width, next width) of further layers; the last gives (., bins).
+        The first is (taps * rank, width), for the activations of this frame, of the one before and
+        so on; further layers are (width, next width); the last is (., bins).
     taps
-        Frames whose activations a frame is made of.
+        Number of frames whose activations contribute to a frame.
     linear
-        One matrix without negative weights and nothing after it (NMF); else each layer ends in a
-        softplus, log(1 + exp(z)).
+        True for a single non-negative matrix (NMF); otherwise each layer ends in a softplus,
+        log(1 + exp(z)).
     scale
-        Of the output. Where softplus bends does not follow the level of the sound, so magnitudes
-        are large numbers inside.
+        Factor of the output. Inside, magnitudes are large numbers, so that the knee of the softplus
+        lies below them.
     usual
-        (rank,) mean activations on what it was learned from, in units of its mean magnitude summed
-        over bins; they add up to 1.
+        (rank,) mean activations over the training sound, in units of its mean magnitude summed over
+        bins; they sum to 1.
     """
 
     matrices: tuple[Float32, ...]
@@ -66,21 +66,21 @@ class Decoder:
 
     @property
     def rank(self) -> int:
-        """Activations per frame."""
+        """Return the number of activations per frame."""
         return len(self.usual)
 
     @property
     def bins(self) -> int:
-        """Magnitudes per frame."""
+        """Return the number of magnitudes per frame."""
         return int(self.matrices[-1].shape[1])
 
     def explain(self, h: Float32) -> tuple[Float32, list[Float32]]:
-        """Magnitudes of some frames.
+        """Decode some frames.
 
         Parameters
         ----------
         h
-            (frames + taps - 1, rank): the activations, those before the first frame included.
+            (frames + taps - 1, rank) activations, including those before the first frame.
 
         Returns
         -------
@@ -96,14 +96,14 @@ class Decoder:
         return x if self.linear else np.asarray(x * np.float32(self.scale)), slopes
 
     def trace(self, ratio: Float32, slopes: Sequence[Float32]) -> tuple[Float32, Float32]:
-        """Both parts of the divergence's gradient with regard to the activations.
+        """Compute both parts of the divergence's gradient for the activations.
 
         Parameters
         ----------
         ratio
-            (frames, bins): what is there over what is explained.
+            (frames, bins): mixture over decoded magnitudes.
         slopes
-            As `explain` gave them.
+            As returned by `explain`.
 
         Returns
         -------
@@ -122,7 +122,7 @@ class Decoder:
 
 
 def unfold(h: Float32, taps: int) -> Float32:
-    """Put the activations of each frame and the taps - 1 before it side by side, newest first.
+    """Join the activations of each frame and of the taps - 1 frames before it, newest first.
 
     (frames + taps - 1, rank) become (frames, taps * rank).
     """
@@ -131,7 +131,7 @@ def unfold(h: Float32, taps: int) -> Float32:
 
 
 def fold(u: Float32, taps: int) -> Float32:
-    """Undo `unfold` for gradients: what belongs to one activation is added up."""
+    """Transpose of `unfold`: sum the gradients of each activation."""
     frames, rank = len(u), u.shape[1] // taps
     h = np.zeros((frames + taps - 1, rank), u.dtype)
     for t in range(taps):
@@ -141,14 +141,14 @@ def fold(u: Float32, taps: int) -> Float32:
 
 @dataclass(frozen=True)
 class Penalty:
-    """What keeps activations small, as a share of the sound.
+    """Penalties of the activations, relative to the level of the sound.
 
     Attributes
     ----------
     sparsity
-        Of each activation: lambda in lambda * sum |h|.
+        lambda in lambda * sum |h|.
     crossing
-        Of sources at one time: mu in mu * sum over frames of |h_i| |h_j| / |x|, for each pair.
+        mu in mu * sum over frames of |h_i| |h_j| / |x|, for each pair of sources.
     """
 
     sparsity: float = 0.0
@@ -156,25 +156,25 @@ class Penalty:
 
 
 def start(level: Float32, decoder: Decoder, sources: int) -> Float32:
-    """First guess of activations (frames, rank), where each source has its share of ``level``."""
+    """Return initial activations (frames, rank); each source gets an equal share of ``level``."""
     return level[:, None] * (decoder.usual / np.float32(sources))
 
 
 def improve(
     x: Float32, decoders: Sequence[Decoder], activations: Sequence[Float32], penalty: Penalty
 ) -> None:
-    """Do one update of all activations, in place.
+    """Update all activations once, in place.
 
     Parameters
     ----------
     x
         (frames, bins) magnitudes of the mixture.
     decoders
-        Of the sources.
+        Decoders of the sources.
     activations
-        For each, (frames + taps - 1, rank). What lies before the first frame is left alone.
+        (frames + taps - 1, rank) of each source. Rows before the first frame are not changed.
     penalty
-        How sparse they shall be.
+        Penalties of the activations.
     """
     explained = [d.explain(h) for d, h in zip(decoders, activations, strict=True)]
     ratio = x / (sum(y for y, _ in explained) + np.float32(EPSILON))
@@ -193,7 +193,7 @@ def improve(
 
 
 def masks(explained: Sequence[Float32]) -> Float32:
-    """Each source's share of what is explained, (sources, frames, bins); they add up to 1."""
+    """Return each source's share of the sum, (sources, frames, bins); the shares sum to 1."""
     parts = np.stack(explained) + np.float32(EPSILON / len(explained))
     return np.asarray(parts / parts.sum(axis=0), np.float32)
 
@@ -201,18 +201,18 @@ def masks(explained: Sequence[Float32]) -> Float32:
 def fit(
     x: Float32, decoders: Sequence[Decoder], updates: int, penalty: Penalty | None = None
 ) -> Float32:
-    """Explain a whole recording, every frame by as many updates as it takes, and mask it.
+    """Fit the activations to a whole recording and compute the masks of the sources.
 
     Parameters
     ----------
     x
         (frames, bins) magnitudes of the mixture.
     decoders
-        Of the sources.
+        Decoders of the sources.
     updates
-        Of all activations.
+        Number of updates of all activations.
     penalty
-        None by default.
+        Penalties of the activations; none by default.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""From seconds of one source to a decoder: what all models have in common, what is refused.
+"""Learn a decoder from seconds of one source: checks and defaults for all models.
 
 Torch is imported for auto-encoders only.
 """
@@ -18,29 +18,29 @@ from rtsep.learned.source import MAX_RANK, MODELS
 from rtsep.spec import Float32, Spec
 
 SILENCE = 1e-5
-"""Mean magnitude per bin below which there is nothing to learn from: 130 dB below a sine."""
+"""Mean magnitude per bin below which a recording is silent: 130 dB below a full-scale sine."""
 TAPS = 8
-"""Frames of a convolutive decoder's entries, as in the paper."""
+"""Frames per entry of convolutive decoders, as in the paper."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a source is learned.
+    """Model and options with which a source is learned.
 
     Attributes
     ----------
     model
-        Of `rtsep.learned.source.MODELS`.
+        One of `rtsep.learned.source.MODELS`.
     rank
         Activations per frame.
     updates
-        Of the fit; as many as the model is known to need if 0.
+        Number of updates; 0 selects the model's default.
     sparsity
-        Penalty of the activations; the model's own if negative.
+        Penalty of the activations; a negative value selects the model's default.
     smallness
         Penalty of the decoder's weights, of auto-encoders only.
     seed
-        Of the random start.
+        Seed of the random initialisation.
     """
 
     model: str = "nmf"
@@ -51,7 +51,7 @@ class Plan:
     seed: int = 0
 
     def count(self) -> int:
-        """Updates that will be done."""
+        """Return the number of updates."""
         return self.updates or _UPDATES[self.model]
 
 
@@ -60,38 +60,38 @@ _SPARSITY = {"nmf": 0.0, "cnmf": 0.0, "nae": 0.05, "nae-deep": 0.0, "ccae": 0.05
 
 
 def check(magnitudes: Float32, samples: int, spec: Spec, rank: int) -> None:
-    """Refuse what nothing can be learned from.
+    """Check that a source can be learned from these magnitudes.
 
     Parameters
     ----------
     magnitudes
         (frames, bins).
     samples
-        Of the recording, at the rate of ``spec``.
+        Length of the recording, at the rate of ``spec``.
     spec
         Rate and windows.
     rank
-        Of the model.
+        Activations per frame.
 
     Raises
     ------
     LearnedError
-        Less than one window, silence, or more entries than frames.
+        The recording is shorter than one window or silent, or it has fewer frames than ``rank``.
     """
     if samples < spec.window_length:
         raise LearnedError(
-            f"{samples} samples are less than one window of {spec.window_length}: record more, 20 "
-            "seconds are good"
+            f"{samples} samples are less than one window of {spec.window_length}: record about 20 "
+            "seconds"
         )
     if not 1 <= rank <= MAX_RANK:
         raise LearnedError(f"rank must be 1 to {MAX_RANK}, not {rank}")
     if rank > len(magnitudes):
         raise LearnedError(
-            f"rank {rank} is more than the {len(magnitudes)} frames there are: record more, or "
+            f"rank {rank} exceeds the {len(magnitudes)} frames of the recording: record more, or "
             "use a smaller --rank"
         )
     if not magnitudes.mean() > SILENCE:
-        raise LearnedError("there is nothing but silence to learn from: is the microphone on?")
+        raise LearnedError("the recording is silent: is the microphone on?")
 
 
 def learn(
@@ -99,14 +99,14 @@ def learn(
     plan: Plan,
     done: Callable[[], object] = lambda: None,
 ) -> tuple[Decoder, Float32]:
-    """Learn a decoder; auto-encoders need torch.
+    """Learn a decoder from one source; auto-encoders need torch.
 
     Parameters
     ----------
     magnitudes
         (frames, bins) of one source.
     plan
-        How.
+        Model and options.
     done
         Called after each of ``plan.count()`` updates.
 
@@ -117,7 +117,7 @@ def learn(
     Raises
     ------
     LearnedError
-        Torch is missing, or what was learned is not finite.
+        Torch is missing, or the learned weights are not finite.
     """
     model = plan.model
     if model not in MODELS:

@@ -1,4 +1,4 @@
-"""Learned sources as an ordinary bundle: activations are state, improved a little in every call."""
+"""Build a bundle from learned sources; its state is activations, updated in every call."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from rtsep.spec import Float32, Spec
 from rtsep.version import __version__
 
 STEPS = 5
-"""Updates per frame unless another number is asked for; the dial between quality and load."""
+"""Default number of updates per frame; more improve quality and raise the load."""
 MEMORY = 0.5
-"""Weight of the last frame's activations in the first guess of the next ones."""
+"""Weight of the last frame's activations in the initial values of the next frame."""
 REMOVAL = {"sparsity": 0.1, "power": 2.0, "memory": 0.9}
-"""Options of `bundle` that suit a noise learned live: what both could explain is the noise's."""
+"""Options of `bundle` for noise learned live; they favour the noise where both sources fit."""
 REMOVAL_STEPS = 2
-"""`STEPS` for them: more would let the voice explain the noise's chance."""
+"""`STEPS` for noise learned live; with more, the voice would fit fluctuations of the noise."""
 
 
 @dataclass(frozen=True)
 class Rest:
-    """A source nothing was learned of: it takes, and slowly learns, what the others leave.
+    """A source for the remainder of the mixture; it adapts slowly while it separates.
 
     Attributes
     ----------
     name
-        Of the source.
+        Name of the source.
     first
-        (rank, bins): where its dictionary begins.
+        (rank, bins): initial dictionary.
     trust
-        Frames that this beginning counts as, for each entry.
+        Weight of the initial dictionary, in frames, for each entry.
     memory_s
-        How long what it learns counts, in seconds.
+        Time constant with which it forgets, in seconds.
     """
 
     name: str
@@ -53,22 +53,22 @@ class Rest:
 
 @dataclass(frozen=True)
 class Noise:
-    """A source that is alone for the first seconds of the stream, and is learned from them.
+    """A noise that is learned from the first seconds of the stream, where it is alone.
 
     Attributes
     ----------
     name
-        Of the source.
+        Name of the source.
     seconds
-        So long the mixture passes through, in the place of the first source.
+        Time to learn; meanwhile the first source is the mixture.
     rank
-        Of its dictionary.
+        Entries of its dictionary.
     memory_s
-        How long what it learns counts, in seconds: the first guesses shall be forgotten.
+        Time constant with which it forgets, in seconds, so that the initial values do not persist.
     anchor
-        How much its activations keep to their mean over these seconds afterwards.
+        Strength of the prior that keeps its activations near their mean over these seconds.
     weight
-        Of its magnitudes where masks are made of them.
+        Factor of its magnitudes in the masks.
     """
 
     name: str
@@ -80,9 +80,9 @@ class Noise:
 
 
 def rest(name: str, spec: Spec, voice: Source) -> Rest:
-    """Give the rest a beginning: any voice where rate and windows are those of ``voice``.
+    """Make a `Rest` that starts as ``voice`` if rate and windows agree.
 
-    Elsewhere it is a random one, which has to be learned first.
+    Otherwise its initial dictionary is random, and it has to adapt first.
     """
     linear = voice.decoder.linear and voice.decoder.taps == 1
     if linear and replace(voice.spec, sources=spec.sources) == spec:
@@ -101,38 +101,38 @@ def bundle(
     memory: float = MEMORY,
     power: float = 1.0,
 ) -> Bundle:
-    """Combine learned sources into a bundle for the ordinary engine.
+    """Combine learned sources into a bundle.
 
     Parameters
     ----------
     sources
-        Learned at one rate with the same windows.
+        Sources learned at the same rate with the same windows.
     steps
-        Updates of the activations per frame.
+        Number of updates of the activations per frame.
     rest, noise
-        Further sources, which learn from the stream.
+        Further sources that adapt to the stream.
     sparsity
         Penalty of the learned sources' activations.
     memory
-        Weight of the last frame's activations in the first guess.
+        Weight of the last frame's activations in the initial values.
     power
-        Of the magnitudes whose shares are the masks: 1 in the papers, 2 for Wiener filters.
+        Exponent of the magnitudes in the masks: 1 in the papers, 2 for Wiener filters.
 
     Raises
     ------
     LearnedError
-        Too few sources, or they do not fit each other.
+        There are fewer than two sources, or they differ in rate or windows.
     """
     others = [part.name for part in (rest, noise) if part is not None]
     if not sources or len(sources) + len(others) < 2:
         raise LearnedError(
-            f"{''.join(s.name for s in sources) or 'nothing'} alone separates nothing: name "
-            "another source, or --rest NAME for what is left"
+            f"{''.join(s.name for s in sources) or 'nothing'} alone can't be separated: name "
+            "another source, or use --rest NAME for the remainder"
         )
     spec = alike(sources)
     names = (*spec.sources, *others)
     if len(set(names)) < len(names):
-        raise LearnedError(f"two sources have one name: {', '.join(names)}")
+        raise LearnedError(f"two sources share a name: {', '.join(names)}")
     spec = replace(spec, sources=names)
     graph = _graph(sources, spec, steps, rest, noise, Penalty(sparsity), memory, power)
     kinds = sorted({MODELS[source.model] for source in sources})
@@ -221,7 +221,7 @@ def _graph(
 
 
 def _parts(g: Writer, sources: Sequence[Source], penalty: Penalty) -> list[Part]:
-    """Put neighbours that are linear and of the same taps together."""
+    """Make the parts of the graph; adjacent linear sources with equal taps share one."""
 
     def kind(pair: tuple[int, Source]) -> tuple[int, int]:
         index, source = pair
@@ -243,7 +243,7 @@ def _ratio(g: Writer, x: str, parts: Sequence[Part]) -> str:
 
 
 def _masks(g: Writer, explained: str, dry: str, count: int, least: float) -> str:
-    """(streams, sources, bins): each source's share; all is the first one's while ``dry``."""
+    """Masks (streams, sources, bins); the first source gets everything while ``dry`` is 1."""
     parts = g("Add", explained, g.number(least / count))
     masks = g("Div", parts, g("ReduceSum", parts, g.integers(1)))
     if dry:
@@ -255,7 +255,7 @@ def _masks(g: Writer, explained: str, dry: str, count: int, least: float) -> str
 
 
 def _phases(g: Writer, noise: Noise, spec: Spec) -> tuple[str, str]:
-    """Gates (streams, 1, 1) that are 1 while the noise is learned, and after; frames are state."""
+    """Gates (streams, 1, 1): 1 while learning, 1 afterwards; the frame counter is state."""
     frames = noise.seconds * spec.sample_rate / spec.hop_length
     heard = g.input("state.frames", (1, 1))
     g.output(

@@ -1,8 +1,8 @@
-"""Non-negative matrix factorisation of one source, convolutive too, by multiplicative updates.
+"""Non-negative matrix factorisation of one source, plain or convolutive.
 
-D. Lee, H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, under the
-Kullback-Leibler divergence; with several taps P. Smaragdis, "Convolutive speech bases and their
-application to supervised speech separation", IEEE TASLP 2007.
+Multiplicative updates of D. Lee, H. S. Seung, "Algorithms for non-negative matrix factorization",
+NIPS 2000, under the Kullback-Leibler divergence; with several taps those of P. Smaragdis,
+"Convolutive speech bases and their application to supervised speech separation", IEEE TASLP 2007.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ def learn(
     x
         (frames, bins) magnitudes.
     rank
-        Spectra in the dictionary, or spectrograms of ``taps`` frames.
+        Number of entries: spectra, or spectrograms of ``taps`` frames.
     taps
         Frames per entry.
     updates
-        Of activations and dictionary.
+        Number of updates of activations and dictionary.
     sparsity
-        Penalty of the activations, as a share of the sound.
+        Penalty of the activations, relative to the level of the sound.
     seed
-        Of the random start.
+        Seed of the random initialisation.
     done
         Called after each update.
 
     Returns
     -------
-    The decoder, its entries adding up to 1 each, and the activations (frames, rank).
+    The decoder, whose entries sum to 1 each, and the activations (frames, rank).
     """
     rng = np.random.default_rng(seed)
     level = x.sum(axis=1, keepdims=True)
@@ -58,7 +58,7 @@ def learn(
         ratio = x / (unfold(h, taps) @ w + np.float32(EPSILON))
         loss = fold(np.broadcast_to(w.sum(axis=1), (len(x), len(w))), taps)
         h *= fold(ratio @ w.T, taps) / (loss + np.float32(sparsity + EPSILON))
-        h[: taps - 1] = 0.0  # nothing sounds before the beginning
+        h[: taps - 1] = 0.0  # silence before the first frame
         u = unfold(h, taps)
         ratio = x / (u @ w + np.float32(EPSILON))
         w *= (u.T @ ratio) / (u.sum(axis=0)[:, None] + np.float32(EPSILON))
@@ -72,6 +72,6 @@ def learn(
 
 
 def _sums(w: Float32, rank: int, taps: int) -> Float32:
-    """(taps * rank, 1) sums of each entry over bins and taps."""
+    """Return the sum of each entry over bins and taps, (taps * rank, 1)."""
     sums = w.reshape(taps, rank, -1).sum(axis=(0, 2))
     return np.tile(sums + np.float32(1e-12), taps)[:, None]

@@ -1,4 +1,4 @@
-"""A dictionary that learns live: part of a graph whose entries are state."""
+"""A dictionary that adapts live: a part of the graph whose entries are state."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from rtsep.spec import Float32
 
 
 class Learning:
-    """A source whose dictionary is state and follows what it explains (semi-supervised).
+    """A source whose dictionary is state and adapts to the mixture (semi-supervised).
 
     A. Lefevre, F. Bach, C. Fevotte, "Online algorithms for nonnegative matrix factorization with
-    the Itakura-Saito divergence", WASPAA 2011, here under the Kullback-Leibler divergence: what
-    each entry explained of the frames so far, forgotten exponentially, is the entry.
+    the Itakura-Saito divergence", WASPAA 2011, here under the Kullback-Leibler divergence: an
+    entry is the exponentially forgotten sum of its shares of all frames so far.
 
     Parameters
     ----------
     g
-        The graph.
+        Graph to write to.
     name
-        Of its states.
+        Prefix of its states.
     first
-        (rank, bins): the dictionary at birth.
+        (rank, bins): initial dictionary.
     trust
-        Frames that ``first`` counts as, for each entry.
+        Weight of ``first``, in frames, for each entry.
     memory_frames
-        After so many frames, what was learned counts 1/e.
+        Time constant with which it forgets, in frames.
     gate
-        (streams, 1, 1): how much is learned from the newest frame, 0 to 1; all if empty.
+        Name of a value (streams, 1, 1) from 0 to 1: weight of the newest frame in learning; 1 if
+        empty.
     anchor
-        How much the activations keep to their mean over the frames learned from, once the
-        separation has begun: a Gamma prior of that mean, as heavy as so many frames.
+        Strength, in frames, of a Gamma prior that keeps the activations near their mean over the
+        learned frames once separation has begun.
     learned_frames
-        How many frames that are; with an anchor, what is learned explains them alone.
+        Number of frames to learn from; with an anchor, this source alone explains them.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Learning:
         self._trust, self._keep = trust, float(np.exp(-1 / memory_frames))
 
     def begin(self, frame: Frame) -> None:
-        """Take the state in, make the dictionary of it, and guess the activations."""
+        """Read the state, compute the dictionary, and initialise the activations."""
         g, (rank, bins) = self._g, self._first.shape
         usual = np.full(rank, 1 / rank, np.float32)
         own = replace(frame, gate="") if self._frames else frame
@@ -75,18 +76,18 @@ class Learning:
         self._frame = frame
 
     def explain(self) -> str:
-        """Magnitudes of all frames of the window."""
+        """Return the magnitudes of all frames of the window."""
         return self._g("MatMul", self._h.live, self._w)
 
     def improve(self, ratio: str) -> None:
-        """Do one update of the activations; the entries add up to 1."""
+        """Update the activations once; the entries sum to 1."""
         g, h = self._g, self._h
         h.multiply(g("MatMul", ratio, self._wt))
         if self._frames:
             h.live = g("Mul", g("Add", h.live, self._kept), self._share)
 
     def newest(self) -> list[str]:
-        """Explain the newest frame."""
+        """Return the magnitudes of the newest frame."""
         return [self._g("MatMul", self._last(self._h.live), self._w)]
 
     def _last(self, rows: str) -> str:
@@ -96,7 +97,7 @@ class Learning:
         return g("Slice", rows, g.integers(-1), g.integers(1 << 30), g.integers(1))
 
     def end(self, ratio: str) -> None:
-        """Learn from the newest frame, and hand the states out."""
+        """Learn from the newest frame and write the state."""
         g, (rank, bins) = self._g, self._first.shape
         level = g("Add", self._frame.level, g.number(EPSILON))
         part = g("Div", self._last(self._h.live), level)
@@ -105,7 +106,7 @@ class Learning:
         part = g("Reshape", part, g.integers(0, rank, 1))
         told = g("Mul", g("MatMul", part, self._last(ratio)), self._w)
         keep = g.number(self._keep)
-        if self._gate:  # what is not learning does not forget either
+        if self._gate:  # without learning there is no forgetting
             forgotten = g("Mul", self._gate, g.number(1 - self._keep))
             keep = g("Sub", g.number(1.0), forgotten)
         seen = g("Add", g("Mul", self._seen, keep), told)

@@ -1,4 +1,4 @@
-"""A few lines to write an ONNX graph by hand."""
+"""Write an ONNX graph node by node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IR_VERSION = 10
 
 
 class Writer:
-    """Collects nodes, weights, inputs and outputs; every value is known by its name."""
+    """Collects nodes, weights, inputs and outputs; values are referred to by name."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -30,15 +30,15 @@ class Writer:
         return output
 
     def number(self, value: ArrayLike) -> str:
-        """Add a weight, float32; equal ones are one."""
+        """Add a float32 weight, or reuse an equal one; return its name."""
         return self._weight(np.ascontiguousarray(value, np.float32))
 
     def integers(self, *values: int) -> str:
-        """Add a list of whole numbers, for shapes and axes."""
+        """Add a list of integers, for shapes and axes; return its name."""
         return self._weight(np.array(values, np.int64))
 
     def indices(self, values: ArrayLike) -> str:
-        """Add an array of whole numbers."""
+        """Add an array of integers; return its name."""
         return self._weight(np.ascontiguousarray(values, np.int64))
 
     def _weight(self, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
@@ -48,17 +48,17 @@ class Writer:
         return self._weights[key].name
 
     def input(self, name: str, shape: Sequence[int]) -> str:
-        """Add an input of one stream's ``shape``."""
+        """Add an input of ``shape`` per stream; return its name."""
         self._inputs.append(_value(name, shape))
         return name
 
     def output(self, value: str, name: str, shape: Sequence[int]) -> None:
-        """Make a value an output of one stream's ``shape``."""
+        """Declare a value as output ``name`` of ``shape`` per stream."""
         self("Identity", value, name=name)
         self._outputs.append(_value(name, shape))
 
     def model(self, name: str) -> onnx.ModelProto:
-        """Everything as a model."""
+        """Return the graph as an ONNX model."""
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, [*self._weights.values()]
         )

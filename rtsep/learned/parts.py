@@ -1,4 +1,4 @@
-"""What explains a mixture in the graph: learned decoders, and what all parts have in common."""
+"""Parts of the graph of learned sources: fixed decoders, and the protocol of all parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rtsep.spec import Float32
 
 @dataclass(frozen=True)
 class Frame:
-    """Names of what the parts of a graph share.
+    """Names of the values that the parts of a graph share.
 
     Attributes
     ----------
@@ -24,13 +24,13 @@ class Frame:
     level
         (streams, 1, 1): sum over the newest frame's bins.
     window
-        How many frames are explained together.
+        Number of frames that are fitted together.
     sources
-        How many there are.
+        Number of sources.
     memory
-        Weight of the last frame's activations in the first guess.
+        Weight of the last frame's activations in the initial values.
     gate
-        (streams, 1, 1): 1 once separating has begun, 0 before; always, if empty.
+        (streams, 1, 1): 1 once separation has begun, 0 before; 1 if empty.
     """
 
     x: str
@@ -45,23 +45,23 @@ class Part(Protocol):
     """One or more sources of a graph."""
 
     def begin(self, frame: Frame) -> None:
-        """Take the state in and guess the newest activations."""
+        """Read the state and initialise the newest activations."""
 
     def explain(self) -> str:
-        """(streams, window, bins): magnitudes, all sources of the part together."""
+        """Return the magnitudes, summed over the part's sources, (streams, window, bins)."""
 
     def improve(self, ratio: str) -> None:
-        """Update the activations; ``ratio`` is what is there over what is explained."""
+        """Update the activations; ``ratio`` is mixture over decoded magnitudes."""
 
     def newest(self) -> list[str]:
-        """(streams, sources, bins) of the newest frame, in pieces along the sources."""
+        """Return the newest frame, (streams, sources, bins), as pieces along the sources."""
 
     def end(self, ratio: str) -> None:
-        """Hand the state out."""
+        """Write the state."""
 
 
 def stacked(decoders: Sequence[Decoder]) -> Decoder:
-    """Several linear decoders of one number of taps as one: a product costs less than two."""
+    """Join linear decoders of equal taps: one matrix product costs less than several."""
     taps, bins = decoders[0].taps, decoders[0].bins
     cubes = [d.matrices[0].reshape(taps, d.rank, bins) for d in decoders]
     matrix = np.concatenate(cubes, axis=1).reshape(-1, bins)
@@ -70,12 +70,12 @@ def stacked(decoders: Sequence[Decoder]) -> Decoder:
 
 
 class Activations:
-    """Activations of a window of frames: the older ones are state, the newest is guessed."""
+    """Activations of a window of frames; the older frames are state."""
 
     def __init__(self, g: Writer, name: str, usual: Float32, taps: int, frame: Frame) -> None:
         self.g, self.name, self.rank = g, name, len(usual)
         self.window, self.old = frame.window, taps - 1
-        self._rows = frame.window + taps - 2  # kept from call to call, one at least
+        self._rows = frame.window + taps - 2  # frames that are state; at least one
         past = g.input(f"state.{name}", (max(self._rows, 1), self.rank))
         last = past
         if self._rows > 1:
@@ -96,15 +96,15 @@ class Activations:
             self.live = g("Slice", whole, g.integers(self.old), end, axis)
 
     def whole(self) -> str:
-        """(streams, window + taps - 1, rank)."""
+        """Return all activations, (streams, window + taps - 1, rank)."""
         return self.g("Concat", self.frozen, self.live, axis=1) if self.old else self.live
 
     def multiply(self, factor: str) -> None:
-        """Update the activations of the window."""
+        """Multiply the activations of the window by a factor."""
         self.live = self.g("Mul", self.live, factor)
 
     def hand_out(self) -> None:
-        """Keep what the next call begins with."""
+        """Write the state for the next call."""
         g, rows = self.g, max(self._rows, 1)
         last = self.whole()
         if self._rows:
@@ -113,18 +113,18 @@ class Activations:
 
 
 class Learned:
-    """Decoders that stay as they were learned: linear ones stacked, or a single other.
+    """Fixed decoders: several linear ones, stacked, or a single nonlinear one.
 
     Parameters
     ----------
     g
-        The graph.
+        Graph to write to.
     name
-        Of the state.
+        Name of the state.
     decoders
-        Of the sources, in order.
+        Decoders of the sources, in order.
     penalty
-        Sparsity only.
+        Penalty of the activations; only its sparsity is used.
     """
 
     def __init__(self, g: Writer, name: str, decoders: Sequence[Decoder], penalty: Penalty) -> None:
@@ -134,13 +134,13 @@ class Learned:
         self._slopes: list[str] = []
 
     def begin(self, frame: Frame) -> None:
-        """Take the state in and guess the newest activations."""
+        """Read the state and initialise the newest activations."""
         d = self._decoder
         self._h = Activations(self._g, self._name, d.usual, d.taps, frame)
         self._window = frame.window
 
     def explain(self) -> str:
-        """Magnitudes of all frames of the window."""
+        """Return the magnitudes of all frames of the window."""
         return self._decode(self._unfold(self._h.whole(), self._window))
 
     def _unfold(self, h: str, frames: int) -> str:
@@ -162,12 +162,12 @@ class Learned:
         return x if decoder.linear else g("Mul", x, g.number(decoder.scale))
 
     def improve(self, ratio: str) -> None:
-        """Do one update, as `rtsep.learned.decoder.improve` does."""
+        """Update the activations once, as `rtsep.learned.decoder.improve`."""
         g, decoder = self._g, self._decoder
         least = self._penalty.sparsity + EPSILON
         if decoder.linear:
             sums = decoder.matrices[0].sum(axis=1).reshape(decoder.taps, -1)
-            # A frame near the end of the window has not yet sounded with all its taps.
+            # The entries of the last frames of the window are not complete yet.
             ahead = np.minimum(np.arange(self._window)[::-1] + 1, decoder.taps)
             loss = np.cumsum(sums, axis=0)[ahead - 1] + np.float32(least)
             matrix = decoder.matrices[0].T
@@ -192,7 +192,7 @@ class Learned:
         self._h.multiply(g("Min", factor, g.number(LIMIT)))
 
     def _fold(self, u: str) -> str:
-        """Add up what belongs to one activation: each frame's row moved by one, then their sum."""
+        """Sum the gradients of each activation: shift each frame's row by one and add."""
         taps, window, g, rank = self._decoder.taps, self._window, self._g, self._h.rank
         if taps == 1:
             return u
@@ -208,7 +208,7 @@ class Learned:
         return g("Slice", u, g.integers(taps - 1), g.integers(wide), g.integers(1))
 
     def newest(self) -> list[str]:
-        """Explain the newest frame, source by source."""
+        """Return the newest frame, source by source."""
         g, taps, rank = self._g, self._decoder.taps, self._h.rank
         h = self._h.whole()
         if self._window > 1:

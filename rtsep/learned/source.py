@@ -1,6 +1,6 @@
 """A learned source on disk: ``.rtsep``, weights as safetensors with a description in the header.
 
-Nothing in it is ever executed, and nothing is believed: sizes, shapes and values are checked.
+Nothing in a file is executed; sizes, shapes and values are checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rtsep.spec import Spec
 
 FORMAT = "rtsep.source.1"
 MAX_BYTES = 1 << 26
-"""Larger files are refused unread."""
+"""Larger files are rejected before reading."""
 MODELS = {
     "nmf": "non-negative matrix factorisation",
     "cnmf": "convolutive non-negative matrix factorisation",
@@ -34,7 +34,7 @@ MODELS = {
     "ccae": "convolutional auto-encoder, Venkataramani, Subakan and Smaragdis 2017",
     "rcae": "recurrent encoder, convolutional decoder, Venkataramani, Subakan and Smaragdis 2017",
 }
-"""How a source can be learned."""
+"""Models of learned sources, with a description."""
 
 MAX_RANK, MAX_TAPS, MAX_LAYERS = 1024, 64, 8
 _NAME = re.compile(r"\w[\w .+-]{0,63}")
@@ -44,20 +44,20 @@ _STREAM = ("sample_rate", "window", "window_length", "hop_length", "synthesis_le
 
 @dataclass(frozen=True)
 class Source:
-    """One source as it was learned.
+    """A learned source.
 
     Attributes
     ----------
     name
-        Of the source and its stem.
+        Name of the source and its stem.
     model
-        Of `MODELS`.
+        One of `MODELS`.
     decoder
-        What was learned.
+        The learned decoder.
     spec
-        Rate and windows it holds for; its only source is this.
+        Rate and windows; this source is its only one.
     training
-        From what, in words.
+        Description of the training sound.
     """
 
     name: str
@@ -68,19 +68,19 @@ class Source:
 
 
 def check_name(name: str) -> str:
-    """Give ``name`` back if a source can have it."""
+    """Return ``name`` if it is valid for a source."""
     if not _NAME.fullmatch(name) or name == "mixture":
-        raise LearnedError(f"{name!r} is not a name for a source: it names files")
+        raise LearnedError(f"{name!r} is not valid as the name of a source and of its files")
     return name
 
 
 def stream(name: str, rate_hz: int, window_length: int, hop_length: int) -> Spec:
-    """Describe the stream of a source: spectra of square-root Hann windows, a frame per call.
+    """Return the spec of a source: spectra of square-root Hann windows, one frame per call.
 
     Raises
     ------
     LearnedError, SpecError
-        No engine could run it.
+        The figures are invalid.
     """
     spec = Spec(rate_hz, 1, "stft", "hann", window_length, hop_length, 1, 0, (name,))
     try:
@@ -96,7 +96,7 @@ def _check_windows(spec: Spec) -> None:
 
 
 def write(source: Source, path: Path) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     decoder = source.decoder
     told = {
         "format": FORMAT,
@@ -123,7 +123,7 @@ def read(path: Path | str) -> Source:
     Raises
     ------
     LearnedError
-        Missing, too large, cut off, not one of ours, or with impossible contents.
+        The file is missing, too large, truncated, of another format, or has invalid contents.
     """
     path = Path(path)
     try:
@@ -131,28 +131,28 @@ def read(path: Path | str) -> Source:
             raise LearnedError(f"{path} is a folder, not a learned source")
         if path.stat().st_size > MAX_BYTES:
             raise LearnedError(
-                f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit of a learned source"
+                f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit for learned sources"
             )
         with safe_open(path, "np") as file:
             header = (file.metadata() or {}).get("rtsep")
             names = file.keys()
             if len(names) > MAX_LAYERS + 1:
-                raise LearnedError(f"{path} holds {len(names)} tensors, more than a decoder has")
+                raise LearnedError(f"{path} has {len(names)} tensors, more than a decoder has")
             tensors = {name: file.get_tensor(name) for name in names}
     except OSError as error:
         raise LearnedError(f"{path} can't be read: {error.strerror or error}") from None
     except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, LearnedError):
             raise
-        raise LearnedError(f"{path} is not a learned source, or it is cut off") from None
+        raise LearnedError(f"{path} is not a learned source, or it is truncated") from None
     if header is None:
-        raise LearnedError(f"{path} is not a learned source: its header does not say it is one")
+        raise LearnedError(f"{path} is not a learned source: its header names no format")
     try:
         return _parse(json.loads(header), tensors)
     except (KeyError, TypeError, RecursionError, ValueError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         reason = "".join(c if c.isprintable() else "?" for c in reason)[:200]
-        raise LearnedError(f"{path} is no learned source that can be used: {reason}") from None
+        raise LearnedError(f"{path} is not a valid learned source: {reason}") from None
 
 
 def _parse(told: Any, tensors: dict[str, Any]) -> Source:
@@ -161,7 +161,7 @@ def _parse(told: Any, tensors: dict[str, Any]) -> Source:
     name, model, training = (told[key] for key in ("name", "model", "training"))
     for text in (name, model, training):
         if not isinstance(text, str) or _CONTROL.search(text) or len(text) > 4000:
-            raise LearnedError("its texts are not plain")
+            raise LearnedError("its texts are not plain text")
     if model not in MODELS:
         raise LearnedError(f"its model is {model!r}; there are: {', '.join(MODELS)}")
     rate, window, length, hop, synthesis = (told[key] for key in _STREAM)
@@ -183,26 +183,26 @@ def _decoder(told: dict[str, Any], tensors: dict[str, Any], bins: int) -> Decode
         if array.dtype != np.float32 or not np.all(np.abs(array) <= 1e9):  # NaN too
             raise LearnedError("its weights are not finite numbers of single precision")
     if usual.ndim != 1 or not 1 <= len(usual) <= MAX_RANK or not np.all(usual >= 0):
-        raise LearnedError(f"its rank must be 1 to {MAX_RANK}, and nothing in it negative")
+        raise LearnedError(f"its rank must be 1 to {MAX_RANK}, and its values non-negative")
     width = taps * len(usual)
     for matrix in matrices:
         if matrix.ndim != 2 or matrix.shape[0] != width or not 1 <= matrix.shape[1] <= 1 << 16:
             raise LearnedError(f"a matrix of shape {matrix.shape} does not follow {width} inputs")
         width = matrix.shape[1]
     if not matrices or width != bins:
-        raise LearnedError(f"it gives {width} magnitudes where its windows have {bins}")
+        raise LearnedError(f"it decodes {width} magnitudes, but its windows have {bins}")
     if linear and (len(matrices) > 1 or not np.all(matrices[0] >= 0)):
-        raise LearnedError("a linear decoder has one matrix without negative weights")
+        raise LearnedError("a linear decoder must have one matrix without negative weights")
     return Decoder(matrices, taps, linear, scale, usual)
 
 
 def alike(sources: Sequence[Source]) -> Spec:
-    """Describe the stream of several sources together.
+    """Return the common spec of several sources.
 
     Raises
     ------
     LearnedError
-        They were learned at different rates or windows, or two have one name.
+        They were learned at different rates or windows, or two have the same name.
     """
     first = sources[0]
     for other in sources[1:]:
@@ -211,11 +211,11 @@ def alike(sources: Sequence[Source]) -> Spec:
             if mine != its:
                 raise LearnedError(
                     f"{first.name} was learned with {key} {mine}, {other.name} with {its}: learn "
-                    "both with the same"
+                    "both with the same value"
                 )
     names = tuple(source.name for source in sources)
     if len(set(names)) < len(names):
-        raise LearnedError(f"two sources have one name: {', '.join(names)}; learn one with --name")
+        raise LearnedError(f"two sources share a name: {', '.join(names)}; learn one with --name")
     s = first.spec
     return Spec(
         *(s.sample_rate, 1, "stft", s.window, s.window_length, s.hop_length, 1, 0, names),

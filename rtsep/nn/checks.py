@@ -1,4 +1,4 @@
-"""What every model must prove before it becomes a bundle: the contract, causality, good health."""
+"""Checks of a model before it becomes a bundle: chunking, state, causality, finite output."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from rtsep.nn.streaming import State, Streaming, flatten
 
 
 def check_state(model: Streaming, streams: int = 2) -> None:
-    """State is a nested dict of float32 tensors, streams first, all zero at birth."""
+    """Check that the initial state is a nested dict of float32 zeros, streams first."""
     for name, leaf in flatten(model.initial_state(streams)).items():
         if leaf.shape[0] != streams or leaf.dtype != torch.float32:
             raise ContractError(f"{name} has shape {tuple(leaf.shape)} and {leaf.dtype}")
         if torch.count_nonzero(leaf):
-            raise ContractError(f"{name} is not zero at birth")
+            raise ContractError(f"the initial value of {name} is not zero")
 
 
 @torch.no_grad()
 def check_chunking(
     model: Streaming, x: Tensor, chunks: Sequence[int], tolerance: float = 1e-5
 ) -> float:
-    """Cutting the input into ``chunks`` (repeated until it ends) changes nothing.
+    """Check that cutting the input into ``chunks`` (repeated) does not change the output.
 
     Parameters
     ----------
     model, x
-        ``x`` is (streams, frames, ...).
+        The model and its input (streams, frames, ...).
     chunks
         Sizes in frames.
     tolerance
@@ -38,7 +38,7 @@ def check_chunking(
     Returns
     -------
     float
-        Largest difference seen, relative to the largest output.
+        Largest difference found, relative to the largest output.
 
     Raises
     ------
@@ -67,10 +67,10 @@ def check_chunking(
 
 
 def check_causality(model: Streaming, x: Tensor, frame: int, lookahead: int) -> None:
-    """The gradient of output ``frame`` with regard to future mixture frames is exactly zero.
+    """Check that the gradient of output ``frame`` for future mixture frames is zero.
 
-    Output ``frame`` belongs to mixture frame ``frame - lookahead``, so nothing after mixture frame
-    ``frame`` itself may matter, and the mixture frame that is rebuilt must.
+    Output ``frame`` belongs to mixture frame ``frame - lookahead``: it must depend on that frame
+    and must not depend on mixture frames after ``frame``.
     """
     x = x.clone().requires_grad_()
     y, _ = model(x, model.initial_state(x.shape[0]))
@@ -85,16 +85,16 @@ def check_causality(model: Streaming, x: Tensor, frame: int, lookahead: int) -> 
 
 @torch.no_grad()
 def check_health(model: Streaming, shape: tuple[int, ...], frames: int = 400) -> None:
-    """Silence gives silence-like finite frames; noise, full scale and what follows stay finite.
+    """Check that outputs and states are finite for silence, noise, full scale and combinations.
 
     Parameters
     ----------
     model
         The model.
     shape
-        Of one frame, channels included: (channels, *frame_shape).
+        Shape of one frame with channels: (channels, *frame_shape).
     frames
-        Of each kind of input.
+        Number of frames of each kind of input.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, frames, *shape, generator=generator)
@@ -110,7 +110,7 @@ def check_health(model: Streaming, shape: tuple[int, ...], frames: int = 400) ->
         leaves = {"the output": y, **flatten(state)}
         for leaf, value in leaves.items():
             if not torch.isfinite(value).all():
-                raise ContractError(f"{name} makes {leaf} NaN or Inf")
+                raise ContractError(f"{leaf} becomes NaN or Inf for {name}")
 
 
 def check_contract(model: Streaming, shape: tuple[int, ...], lookahead: int, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The two front ends in torch, offline: what the engine does with rings, over whole signals."""
+"""The two front ends in torch: the engine's analysis and synthesis over whole signals."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rtsep.spec import Spec
 
 
 class Frontend(nn.Module):
-    """Framing, window and transform of ``spec``, and back by overlap-add.
+    """Frames, windows and transforms signals by ``spec``, and inverts by overlap-add.
 
-    Frame ``m`` ends with sample ``(m + 1) * hop_length``, so analysis followed by synthesis gives
-    the input back ``synthesis_length - hop_length`` samples late, exactly like the engine.
+    Frame ``m`` ends with sample ``(m + 1) * hop_length``. Analysis followed by synthesis delays the
+    input by ``synthesis_length - hop_length`` samples, exactly like the engine.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -30,7 +30,7 @@ class Frontend(nn.Module):
         self.synthesis: Tensor
 
     def analyse(self, x: Tensor) -> Tensor:
-        """Samples (streams, n, channels) to frames (streams, n / hop, channels, *frame_shape).
+        """Map samples (streams, n, channels) to (streams, n / hop, channels, *frame_shape).
 
         ``n`` is a multiple of the hop.
         """
@@ -43,7 +43,7 @@ class Frontend(nn.Module):
         return torch.stack([spectra.real, spectra.imag], dim=-2)
 
     def synthesise(self, frames: Tensor) -> Tensor:
-        """Frames (streams, m, sources, channels, ...) to (streams, m * hop, sources, channels)."""
+        """Map (streams, m, sources, channels, ...) to (streams, m * hop, sources, channels)."""
         spec = self.spec
         if spec.frontend == "stft":
             frames = torch.fft.irfft(torch.complex(frames[..., 0, :], frames[..., 1, :]))
@@ -83,9 +83,9 @@ def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:
     Parameters
     ----------
     model
-        Its frames are those of ``frontend``.
+        Model that works on the frames of ``frontend``.
     frontend
-        Of the model's spec.
+        Front end of the model's spec.
     x
         Mixtures (streams, samples, channels).
 
@@ -101,5 +101,5 @@ def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:
     with x.device:
         state = model.initial_state(x.shape[0])
     frames, _ = model(frontend.analyse(x), state)
-    # Transforms and sums are no place for the half precision of an autocast model.
+    # Autocast is off here: transforms and overlap-add need single precision.
     return frontend.synthesise(frames.float())[:, late : late + samples]

@@ -12,9 +12,9 @@ from rtsep.nn.streaming import State, Streaming, extend, recall
 class CausalConv(Streaming):
     """Convolution over time that reads the newest frame and ``kernel - 1`` past ones.
 
-    Shapes: (streams, frames, inputs) -> (streams, frames, outputs). A single frame may leave its
-    time axis out, (streams, inputs) -> (streams, outputs): in ONNX that is one matrix product and
-    nothing around it.
+    Shapes: (streams, frames, inputs) -> (streams, frames, outputs). The time axis
+    may be omitted for a single frame, (streams, inputs) -> (streams, outputs): in ONNX that is one
+    matrix product.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
@@ -23,11 +23,11 @@ class CausalConv(Streaming):
         self.conv = nn.Conv1d(inputs, outputs, kernel)
 
     def initial_state(self, streams: int) -> State:
-        """The last ``kernel - 1`` input frames, one after the other."""
+        """Return zeros for the last ``kernel - 1`` input frames."""
         return {"past": torch.zeros(streams, (self.kernel - 1) * self.conv.in_channels)}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Convolve; frame ``t`` of the output reads input frames ``t - kernel + 1 ... t``."""
+        """Convolve; output frame ``t`` depends on input frames ``t - kernel + 1 ... t``."""
         if x.dim() == 2:
             frames = torch.cat([state["past"], x], dim=1)
             weight = self.conv.weight.transpose(1, 2).flatten(1)
@@ -39,9 +39,9 @@ class CausalConv(Streaming):
 
 
 class Delay(Streaming):
-    """Gives back what came in ``frames`` frames ago; zeros before that.
+    """Delays its input by ``frames`` frames; the first outputs are zeros.
 
-    The only place where a model waits: the mixture is delayed here while features run ahead of it.
+    A model with lookahead delays the mixture here; its features use the undelayed mixture.
     """
 
     def __init__(self, frames: int, shape: tuple[int, ...]) -> None:
@@ -50,7 +50,7 @@ class Delay(Streaming):
         self.shape = shape
 
     def initial_state(self, streams: int) -> State:
-        """The last ``frames`` inputs; nothing to remember for a delay of 0."""
+        """Return zeros for the last ``frames`` inputs; an empty state for a delay of 0."""
         return {"past": torch.zeros(streams, self.frames, *self.shape)} if self.frames else {}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -64,15 +64,15 @@ class Delay(Streaming):
 class ForgettingMean(Streaming):
     """Exponentially forgotten mean of a level, (streams, frames) -> (streams, frames).
 
-    ``mean[t] = sum_k a^(t-k) x[k] / sum_k a^(t-k)``, so it is right from the first frame on and
-    never loses precision: both sums stay bounded however long the stream runs.
+    ``mean[t] = sum_k a^(t-k) x[k] / sum_k a^(t-k)``. It is unbiased from the first frame on, and
+    both sums stay bounded however long the stream runs.
     """
 
     BLOCK = 64
-    """Frames per matrix product when many frames come at once."""
+    """Largest number of frames per matrix product."""
 
     def __init__(self, frames: float) -> None:
-        """Forget with a time constant of ``frames`` frames."""
+        """Set the time constant, in frames."""
         super().__init__()
         self.keep = float(torch.exp(torch.tensor(-1.0 / frames)))
         t = torch.arange(self.BLOCK)
@@ -83,11 +83,11 @@ class ForgettingMean(Streaming):
         self.carry: Tensor
 
     def initial_state(self, streams: int) -> State:
-        """The two sums: of the values and of their weights."""
+        """Return zeros for the two sums, of the values and of their weights."""
         return {"sums": torch.zeros(streams, 2)}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Mean of all frames so far, the newest included."""
+        """Return the mean of all frames so far, the newest included."""
         sums = state["sums"]
         means = []
         for start in range(0, x.shape[1], self.BLOCK):

@@ -1,18 +1,18 @@
-"""The contract every model and layer obeys.
+"""The streaming contract, which every model and layer obeys.
 
 A streaming module maps frames and a state to frames and the next state::
 
     y, next_state = module(x, state)
 
-for any number of frames along axis 1, so that cutting the input changes nothing::
+for any number of frames along axis 1. Cutting the input does not change the output::
 
     y1, s1 = module(x[:, :t], s0)
     y2, s2 = module(x[:, t:], s1)
     cat([y1, y2], 1) == module(x, s0)[0]          for every t
 
-Offline is all frames with the zero state, live is one chunk at a time; the same lines run both.
-State is a value: a nested dict of tensors of fixed shape with the streams along axis 0, all zero
-at birth, passed in, returned, never changed in place. Time is axis 1 of every ``x`` and ``y``.
+Offline processing passes all frames with the zero state, live processing one chunk at a time. The
+state is a nested dict of tensors of fixed shape with the streams along axis 0. It starts as zeros,
+is passed in and returned, and is never changed in place. Time is axis 1 of every ``x`` and ``y``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ State = dict[str, Any]
 
 
 class Streaming(nn.Module):
-    """A module with explicit state; see the module docstring for the equation it obeys."""
+    """A module with explicit state that obeys the equation in the docstring of this file."""
 
     def initial_state(self, streams: int) -> State:
-        """Zero state for ``streams`` independent streams."""
+        """Return the zero state for ``streams`` independent streams."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -56,7 +56,7 @@ def flatten(state: Mapping[str, Any], prefix: str = "state") -> dict[str, Tensor
 
 
 def unflatten(leaves: Mapping[str, Any], prefix: str = "state") -> State:
-    """Undo :func:`flatten`."""
+    """Invert :func:`flatten`."""
     state: State = {}
     for name, value in leaves.items():
         *path, last = name.removeprefix(prefix + ".").split(".")
@@ -73,7 +73,7 @@ def extend(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     (Tensor, Tensor)
-        The lag + frames long input of a causal operation, and the next past (its last lag frames).
+        The input of a causal operation, lag + frames long, and the next past, its last lag frames.
     """
     window = torch.cat([past, x], dim=1)
     return window, window[:, x.shape[1] :]
@@ -81,29 +81,29 @@ def extend(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Line:
-    """Stands in an exported graph where a module has a past that it only reads at some delays.
+    """Replaces, in an exported graph, a past that a module reads at a few delays only.
 
-    What was computed ``k`` calls ago is an input of the graph of its own, so nothing is ever
-    shifted or copied; the runtime keeps the calls in a ring.
+    The frames of ``k`` calls ago are a separate input of the graph, so nothing is shifted or
+    copied; the runtime keeps the calls in a ring.
 
     Attributes
     ----------
     calls
-        What the module put in 1, 2, ... calls ago, each (streams, chunk, ...).
+        The module's input 1, 2, ... calls ago, each (streams, chunk, ...).
     """
 
     calls: Mapping[int, Tensor]
 
     @staticmethod
     def needs(delay: int, chunk: int) -> set[int]:
-        """Which calls hold what is ``delay`` frames old: those of its first and last frame."""
+        """Return the calls that contain the frames of ``delay`` frames ago."""
         return {-(-delay // chunk), delay // chunk} - {0}
 
     def read(self, x: Tensor, delays: Sequence[int]) -> list[Tensor]:
-        """``x`` as it was some numbers of frames before, each (streams, chunk, ...)."""
+        """Return ``x`` delayed by each of ``delays`` frames, each (streams, chunk, ...)."""
         chunk = x.shape[1]
         calls = {0: x, **self.calls}
-        pairs: dict[int, Tensor] = {}  # two calls in a row, for what began in one of them
+        pairs: dict[int, Tensor] = {}  # two successive calls, for delays that are not whole calls
         late = []
         for delay in delays:
             whole, rest = divmod(delay, chunk)
@@ -117,7 +117,7 @@ _reads: ContextVar[dict[int, tuple[int, ...]] | None] = ContextVar("reads", defa
 
 
 def recall(past: Tensor | Line, x: Tensor, delays: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-    """Give ``x`` (streams, frames, ...) back as it was some numbers of frames before.
+    """Delay ``x`` (streams, frames, ...) by several numbers of frames.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def recall(past: Tensor | Line, x: Tensor, delays: Sequence[int]) -> tuple[list[
     x
         The newest frames.
     delays
-        In frames, each 1 or more.
+        Delays in frames, each 1 or more.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def recall(past: Tensor | Line, x: Tensor, delays: Sequence[int]) -> tuple[list[
     """
     if isinstance(past, Line):
         return past.read(x, delays), x
-    seen = None if torch.compiler.is_compiling() else _reads.get()  # opaque to the compiler
+    seen = None if torch.compiler.is_compiling() else _reads.get()  # not traceable
     if seen is not None:
         seen[id(past)] = tuple(delays)
     window, following = extend(past, x)
@@ -145,7 +145,7 @@ def recall(past: Tensor | Line, x: Tensor, delays: Sequence[int]) -> tuple[list[
 
 @torch.no_grad()
 def reads(model: Streaming, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """Run ``model`` once on ``x``; name the states read by :func:`recall`, with their delays."""
+    """Run ``model`` once on ``x``; return the states read by :func:`recall`, and their delays."""
     state = model.initial_state(x.shape[0])
     seen: dict[int, tuple[int, ...]] = {}
     token = _reads.set(seen)

@@ -1,4 +1,4 @@
-"""Audio in memory, from a table of files."""
+"""A corpus: decoded audio in memory, loaded from a table of files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rtsep.spec import Float32
 Int16 = NDArray[np.int16]
 
 STEMS = ("vocals", "drums", "bass", "other")
-"""Roles of the parts of a song; the key is the song, and all parts of it start together."""
+"""Roles of the stems of a song; the key is the song, and all its stems start together."""
 SILENT = 1e-4
-"""Peak of what counts as silence, re full scale."""
+"""Files with a peak below this, re full scale, count as silent."""
 LEAD = 16
 """Samples of a room response that are kept before its peak."""
 
@@ -32,20 +32,20 @@ class Row:
     Attributes
     ----------
     path
-        Of the file.
+        Path of the file.
     split
         ``train``, ``val`` or ``test``.
     role
-        What it is: ``speech``, ``noise``, ``room`` (an impulse response), one of `STEMS`, or a
-        stem's name and ``" piece"``, a note, stroke or loop to compose that stem from.
+        ``speech``, ``noise``, ``room`` (an impulse response), one of `STEMS`, or a stem's name and
+        ``" piece"``: a note, stroke or loop to compose that stem from.
     key
         Speaker, category of noise, song, or kind of piece.
     labelled
-        Whether the speaker is known for sure: of two who are not, each could be the other.
+        Whether the speaker's identity is certain. Two unlabelled speakers may be the same person.
     track
-        Which of a video container's audio tracks.
+        Index of the audio track in a video container.
     minus
-        File to subtract, sample by sample: noise is what is noisy less what is clean.
+        File to subtract sample by sample: noise is the noisy file minus the clean one.
     """
 
     path: Path
@@ -64,13 +64,13 @@ class Corpus:
     Attributes
     ----------
     sample_rate
-        Of every clip, in Hz; files of another rate are resampled.
+        Rate of all clips in Hz; files of another rate are resampled.
     clips
-        By role and key.
+        Clips by role and key.
     responses
-        Room impulse responses, peak 1.
+        Room impulse responses with peak 1.
     unlabelled
-        Speakers whose identity is a guess.
+        Speakers whose identity is uncertain, see `Row.labelled`.
     skipped
         Files that could not be used, each with the reason.
     """
@@ -83,7 +83,7 @@ class Corpus:
 
     @classmethod
     def load(cls, rows: Iterable[Row], sample_rate: int) -> Corpus:
-        """Decode what can be decoded; say on standard error how much could not, and name it."""
+        """Decode all readable files; report the number and the first of the others on stderr."""
         corpus = cls(sample_rate)
         for row in rows:
             try:
@@ -96,7 +96,7 @@ class Corpus:
         return corpus
 
     def pool(self, role: str) -> dict[str, list[Int16]]:
-        """Clips of a role by key, empty if there are none."""
+        """Return the clips of a role by key; empty if there are none."""
         return self.clips.get(role, {})
 
     def _add(self, row: Row) -> None:
@@ -104,13 +104,13 @@ class Corpus:
         if row.minus is not None:
             less, other_rate = _mono(row.minus)
             if (len(less), other_rate) != (len(mono), rate):
-                raise CorpusError(f"not as long as {row.minus.name}, or of another rate")
+                raise CorpusError(f"its length or rate differs from {row.minus.name}")
             mono = mono - less
         peak = float(np.max(np.abs(mono), initial=0.0))
         if not np.isfinite(peak):
-            raise CorpusError("has samples that are NaN or Inf")
+            raise CorpusError("contains NaN or Inf samples")
         if peak < SILENT:
-            if row.role in STEMS:  # an instrument that does not play in this song
+            if row.role in STEMS:  # this instrument does not play in this song
                 return
             raise CorpusError(f"silent, peak {peak:.1e}")
         if rate != self.sample_rate:
@@ -128,7 +128,7 @@ class Corpus:
 
 
 def direct(response: Float32) -> Float32:
-    """Let a room response begin with the direct sound, and that have peak 1."""
+    """Cut a room response to start at the direct sound, and scale it to peak 1."""
     loudest = int(np.argmax(np.abs(response)))
     trimmed = response[max(loudest - LEAD, 0) :] / np.abs(response[loudest])
     return np.asarray(trimmed, np.float32)
@@ -143,11 +143,11 @@ def _mono(path: Path, track: int = 0) -> tuple[Float32, int]:
 
 
 def _track(path: Path, track: int) -> tuple[Float32, int]:
-    """Decode one audio track, (samples, channels), which libsndfile can't."""
+    """Decode one track of a container that libsndfile cannot read; (samples, channels)."""
     try:
         import av
     except ImportError:
-        raise CorpusError("to read .mp4, pip install av") from None
+        raise CorpusError("reading .mp4 needs the package av: pip install av") from None
     try:
         with av.open(path) as container:
             if track >= len(container.streams.audio):

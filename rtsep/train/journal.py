@@ -1,4 +1,4 @@
-"""What a training run shows and writes down: a bar, ``curve.csv``, ``curve.png``, TensorBoard."""
+"""Log of a training run: progress bar, ``curve.csv``, ``curve.png`` and TensorBoard."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ COLUMNS = ("step", "improvement_db", "loss")
 
 
 class Journal:
-    """Progress of one sitting of a run.
+    """Log of a run, from its start or resumption until it stops.
 
     Parameters
     ----------
     folder
-        Gets the files; None shows and writes nothing (a second process of a group).
+        Folder for the files; None shows and writes nothing (further processes of a group).
     name
-        Before the bar.
+        Name of the run, shown before the bar.
     done
-        The share of the run that is done, 0 to 1.
+        Completed share of the run, 0 to 1.
     measure
-        What a validation tells, in dB.
+        Name of the validation score, in dB.
     """
 
     def __init__(self, folder: Path | None, name: str, done: float, measure: str) -> None:
@@ -64,13 +64,13 @@ class Journal:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Leave the terminal as it was."""
+        """Close the bar and the log."""
         self._progress.stop()
         if self._board is not None:
             self._board.close()
 
     def step(self, step: int, done: float, loss: float, heard_s: float, rate: float) -> None:
-        """Note a step: share done, loss, seconds of audio in the batch, learning rate."""
+        """Log a step: completed share, loss, seconds of audio in the batch, learning rate."""
         self._steps += 1
         self._loss += (loss - self._loss) / min(self._steps, 100)
         self._heard_s += heard_s
@@ -80,7 +80,7 @@ class Journal:
             self._board.add_scalar("learning rate", rate, step)
 
     def validation(self, step: int, score_db: float) -> None:
-        """Note a validation."""
+        """Log a validation score."""
         if self._folder is None:
             return
         self._score = f", {self._measure} {score_db:.2f} dB"
@@ -98,13 +98,13 @@ class Journal:
             self._board.add_scalar(f"{self._measure} in dB", score_db, step)
 
     def _note(self, step: int) -> str:
-        """Say how far, how fast (seconds of audio per second), how well."""
+        """Format step, speed (seconds of audio per second), loss and score."""
         speed = self._heard_s / max(time.monotonic() - self._started, 1e-9)
         return f"step {step}, {speed:.0f}x, loss {self._loss:.2f}{self._score}"
 
 
 def _board(folder: Path) -> Any:
-    """Open a TensorBoard log, if that is installed."""
+    """Open a TensorBoard log if the package is installed, else return None."""
     try:
         return importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
     except ImportError:
@@ -112,7 +112,7 @@ def _board(folder: Path) -> Any:
 
 
 def draw(path_csv: Path, measure: str) -> None:
-    """Draw a ``curve.csv`` of some measure as PNG beside it."""
+    """Draw a ``curve.csv`` as PNG beside it; ``measure`` labels the axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

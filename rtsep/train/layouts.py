@@ -1,7 +1,7 @@
-"""Which audio lies where: the table of files of every data set that is known by its layout.
+"""Recognise the layout of a data set and list its files.
 
-:func:`table` looks at a folder and returns its rows. A data set without a validation split gets one
-out of its training split, one voice or song in eight, so that nobody is heard in both.
+:func:`table` returns the rows of a folder. If a data set has no validation split, one speaker or
+song in eight of its training split is held out for validation, so none is in both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rtsep.errors import CorpusError
 from rtsep.train.corpus import STEMS, Row
 
 HELD_OUT = 8
-"""Of so many keys one is for validation, where a data set has no such split."""
+"""One key in this many is held out if a data set has no validation split."""
 
 VOICES_HIDE_IN = (
     "amb_cafe",
@@ -26,17 +26,17 @@ VOICES_HIDE_IN = (
     "sc_miaowing",
     "esc10_baby_cry",
 )
-"""Noise categories with audible speech: no training target for "noise"."""
+"""Noise categories with audible speech; they are not used as noise."""
 
 SPLITS = {
     **dict.fromkeys(("train", "tr", "Dev", "trainset"), "train"),
     **dict.fromkeys(("val", "valid", "dev", "cv"), "val"),
     **dict.fromkeys(("test", "tt", "Test", "testset"), "test"),
 }
-"""What the data sets call their splits."""
+"""Split by the name that a data set gives it."""
 
 NATIVE_STEMS = ("drums", "bass", "other", "vocals")
-"""The tracks of a ``.stem.mp4`` after the first one, the mixture."""
+"""Tracks of a ``.stem.mp4`` in order, after the first one, which is the mixture."""
 
 
 def table(folder: Path) -> list[Row]:
@@ -45,7 +45,7 @@ def table(folder: Path) -> list[Row]:
     Raises
     ------
     CorpusError
-        There is no such folder, it has no layout that is known, or its table is wrong.
+        The folder does not exist, its layout is unknown, or its manifest is invalid.
     """
     if not folder.is_dir():
         raise CorpusError(f"{folder}: there is no such folder")
@@ -53,7 +53,7 @@ def table(folder: Path) -> list[Row]:
         rows = list(read(folder))
         if rows:
             return [*_with_validation(rows)]
-    raise CorpusError(f"{folder} has no layout that is known: {'; '.join(LAYOUTS)}")
+    raise CorpusError(f"{folder} has no known layout; known are: {'; '.join(LAYOUTS)}")
 
 
 def _manifest(folder: Path) -> Iterator[Row]:
@@ -75,7 +75,7 @@ def _manifest(folder: Path) -> Iterator[Row]:
 
 
 def _role(path: Path, key: str) -> tuple[str, str]:
-    """Role and key by the folders of a file; no role for what is of no use."""
+    """Return role and key of a file by its folders; an empty role if it is not used."""
     for prefix, role in (("speech", "speech"), ("noise", "noise"), ("rir", "room")):
         if path.parts[0].startswith(prefix):
             return role, key
@@ -117,7 +117,7 @@ def _mixed(folder: Path) -> Iterator[Row]:
         for source in sorted(first.parent.glob("s[123]")):
             for path in sorted(source.glob("*.*")):
                 said = _utterance(path.stem, int(source.name[1:]) - 1)
-                if said is None or (split, said) in seen:  # most are in many mixtures: once is all
+                if said is None or (split, said) in seen:  # the same utterance is in many mixtures
                     continue
                 seen.add((split, said))
                 speaker = said.split("-")[0] if "-" in said else said[:3]
@@ -127,7 +127,7 @@ def _mixed(folder: Path) -> Iterator[Row]:
 
 
 def _utterance(name: str, index: int) -> str | None:
-    """Which utterance source ``index`` of a mixture is, by the mixture's name.
+    """Return the utterance of source ``index`` of a mixture, from the mixture's name.
 
     LibriMix joins utterances, ``103-1240-0003_1235-135887-0017``, WSJ0-mix utterances and levels
     in dB, ``011a0101_0.4_20ga010m_-0.4``.
@@ -155,7 +155,7 @@ def _lists(folder: Path) -> Iterator[Row]:
 
 
 def _sources(path: Path) -> Iterator[str]:
-    """Files of single speakers that a list names."""
+    """Yield the files of single speakers that a list names."""
     with path.open(newline="", encoding="utf-8") as file:
         if path.suffix == ".txt":
             for line in file:
@@ -169,13 +169,13 @@ def _sources(path: Path) -> Iterator[str]:
 
 
 def _found(folder: Path, listed: Path, name: Path) -> Path:
-    """Where a listed file is: below the data folder or below one between it and the list."""
+    """Find a listed file below the data folder or a folder between it and the list."""
     for root in (folder, *listed.parents):
         if (root / name).is_file():
             return root / name
         if root == folder.parent:
             break
-    return folder / name  # it is named among the files that can't be read
+    return folder / name  # missing: it will be reported as unreadable
 
 
 def _voicebank(folder: Path) -> Iterator[Row]:
@@ -206,14 +206,14 @@ def _with_validation(rows: list[Row]) -> Iterator[Row]:
 
 
 def _held_out(parts: dict[str, set[str]]) -> set[str]:
-    """One in `HELD_OUT` of the keys with most parts, and one at least if there are several keys."""
+    """Return one in `HELD_OUT` of the keys with most parts, at least one of several keys."""
     most = max(map(len, parts.values()))
     complete = sorted(key for key, roles in parts.items() if len(roles) == most)
     return set(complete[HELD_OUT - 1 :: HELD_OUT] or complete[-1:]) if len(parts) > 1 else set()
 
 
 def _whole(key: str) -> str:
-    """Name the song of an excerpt: ``SONG_a`` and ``SONG_b`` are of one."""
+    """Return the song of an excerpt: ``SONG`` for ``SONG_a`` and ``SONG_b``."""
     return re.sub("_[a-z]$", "", key)
 
 
@@ -225,4 +225,4 @@ LAYOUTS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "LibriMix or WSJ0-mix (train-100/s1/, s2/)": _mixed,
     "their lists (a CSV with source_1_path, or mix_2_spk_tr.txt)": _lists,
 }
-"""How each layout is read, by what to call it."""
+"""Reader of each layout, by its description."""

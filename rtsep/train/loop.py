@@ -1,4 +1,4 @@
-"""The training loop: mixtures in, the best checkpoint out."""
+"""The training loop: trains on mixtures, validates, and keeps the best checkpoint."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ from rtsep.train.state import Run
 
 VALIDATION_BATCHES = 8
 LIMIT_DB = 20.0
-"""Largest improvement, or worsening, that a validation believes."""
+"""Validation scores are clipped to plus or minus this, in dB."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train.
+    """Length, learning rate and loss of a training run.
 
     Attributes
     ----------
     steps
-        Batches in all; the learning rate falls to zero over them (warm-up, then cosine).
+        Number of batches; the learning rate falls to zero over them (warm-up, then cosine).
     learning_rate, warmup
-        Peak rate of AdamW and the steps to reach it.
+        Peak learning rate of AdamW, and the number of steps to reach it.
     average
-        Decay of the exponential moving average of the weights, which is what is kept.
+        Decay of the exponential moving average of the weights; checkpoints contain the average.
     validate_every
         Steps between validations and checkpoints.
     loss, compressed
-        One of :data:`rtsep.train.losses.LOSSES`, by name, and the weight of the distance of
-        compressed spectra beside the SNR: more is for the ear, less for the SNR.
+        Name in :data:`rtsep.train.losses.LOSSES`, and the weight of the distance of compressed
+        spectra beside the SNR: a higher weight improves PESQ, a lower one SNR.
     minutes
-        If given, the learning rate falls over this time instead, and training ends with it.
+        If given, replaces ``steps``: the learning rate falls over this time, then training ends.
     half
         Multiply in bfloat16 on the CPU too.
     compiled
-        Compile the network, and multiply in bfloat16 on the CPU too: twice as fast on processors
-        that can. It needs a C++ compiler; without one all goes on as before.
+        Compile the network and multiply in bfloat16, on the CPU too: twice as fast on processors
+        with bfloat16. It needs a C++ compiler; without one the network is not compiled.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class Schedule:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what can't be."""
+        """Check loss and duration."""
         named(self.loss)
         for name in ("steps", "validate_every", "minutes"):
             value = getattr(self, name)
@@ -84,12 +84,12 @@ class Schedule:
                 raise ValueError(f"{name} must be more than 0, not {value}")
 
     def done(self, step: int, seconds: float) -> float:
-        """Share of the training that is over, 0 to 1."""
+        """Return the completed share of the training, 0 to 1."""
         share = step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
         return min(share, 1.0)
 
     def rate(self, step: int, seconds: float) -> float:
-        """Learning rate of ``step``."""
+        """Return the learning rate at ``step``."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         done = self.done(step, seconds)
@@ -107,35 +107,35 @@ def train(
     group: Group,
     workers: int = 1,
 ) -> Path:
-    """Train until the schedule's end, from where ``folder`` left off.
+    """Train until the end of the schedule; resume the run in ``folder`` if there is one.
 
     Parameters
     ----------
     description
         The model; its ``training`` text goes into the checkpoints.
     training, validation
-        Mixtures; validation uses batches 0 ... 7.
+        Mixers; validation uses batches 0 to 7.
     folder
         Gets ``best.safetensors`` (averaged weights), ``resume.safetensors``, ``curve.csv`` and
         ``curve.png``.
     group
-        The processes that train together; `training` mixes this one's part.
+        The processes that train together; `training` mixes this process's share of a batch.
     workers
-        Processes that mix.
+        Number of processes that mix.
 
     Returns
     -------
     Path
-        The best checkpoint by validation.
+        Path of the checkpoint with the best validation score.
 
     Raises
     ------
     NotFiniteError
         Training diverged.
     StoppedError
-        Ctrl-C; a second one stops at once.
+        Ctrl-C was pressed; the run is saved first. A second Ctrl-C stops at once.
     CheckpointError
-        ``folder`` holds the run of another model.
+        ``folder`` contains a run of another model.
     """
     _keep_freed_memory()
     torch.manual_seed(training.seed)
@@ -171,7 +171,7 @@ def train(
             loss = group.average(loss, model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             if not torch.isfinite(loss + norm):
-                kept = f"last good: {resume}" if resume.exists() else "no checkpoint was kept yet"
+                kept = f"last good: {resume}" if resume.exists() else "no checkpoint was saved yet"
                 raise NotFiniteError(f"the loss is not finite at step {run.step}; {kept}")
             optimizer.step()
             run.follow(schedule.average)
@@ -183,7 +183,7 @@ def train(
             if group.rank == 0 and (run.step % schedule.validate_every == 0 or over >= 1.0):
                 score = validate(run, frontend, validation, checks)
                 journal.validation(run.step, score)
-                if not score <= run.best_db:  # NaN is better than nothing
+                if not score <= run.best_db:  # keeps a first score of NaN, too
                     run.best_db = score
                     of = f" of {schedule.steps}" if schedule.minutes is None else ""
                     trained = {
@@ -198,12 +198,12 @@ def train(
             if stop:
                 if group.rank == 0:
                     run.store(resume)
-                raise StoppedError(f"stopped at step {run.step}, kept in {resume}")
+                raise StoppedError(f"stopped at step {run.step}, saved in {resume}")
     return best
 
 
 def _compiler() -> bool:
-    """Whether there is what torch compiles networks with."""
+    """Return whether a C++ compiler is there, which torch.compile needs."""
     found = shutil.which(os.environ.get("CXX", "g++")) is not None
     if not found:
         print("no C++ compiler (g++) found: the network is not compiled", file=sys.stderr)
@@ -215,7 +215,7 @@ def _loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     last = schedule.steps if schedule.minutes is None else len(training)
     return DataLoader(
-        training,  # type: ignore[arg-type]  # anything with __getitem__ and __len__ is a data set
+        training,  # type: ignore[arg-type]  # has __getitem__ and __len__
         sampler=range(step, last),
         batch_size=None,
         num_workers=workers,
@@ -230,7 +230,7 @@ def _ignore_interrupts(_: int) -> None:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C, for a step must not be cut in two; the next one stops at once."""
+    """Record the first Ctrl-C instead of raising, so a step completes; the next one raises."""
     seen: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -245,7 +245,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse large blocks; giving each back to the kernel costs 40 % of a step here."""
+    """Let glibc keep freed large blocks; returning them to the kernel costs 40 % of a step."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
@@ -254,14 +254,14 @@ def _keep_freed_memory() -> None:
 
 
 def improvement(estimate: Tensor, target: Tensor, mixture: Tensor, measure: str) -> Tensor:
-    """Improvement over the mixture in the first channel, in dB, (streams, sources).
+    """Return the improvement over the mixture in the first channel, dB, (streams, sources).
 
     Parameters
     ----------
     estimate, target, mixture
-        (streams, samples, sources, channels), the mixture without the sources.
+        (streams, samples, sources, channels); the mixture (streams, samples, channels).
     measure
-        ``"SI-SDRi"`` of Le Roux et al. 2019, or ``"SNRi"``, which minds the level.
+        ``"SI-SDRi"`` of Le Roux et al. 2019, or ``"SNRi"``, which depends on the level.
     """
 
     def score(x: Tensor, s: Tensor) -> Tensor:
@@ -277,7 +277,7 @@ def improvement(estimate: Tensor, target: Tensor, mixture: Tensor, measure: str)
 def validate(
     run: Run, frontend: Frontend, mixer: Mixer, checks: list[tuple[Float32, Float32]]
 ) -> float:
-    """Mean improvement of the averaged weights, over all judged sources that are to be heard."""
+    """Return the mean improvement with averaged weights, over the judged audible sources."""
     device = frontend.analysis.device
     model = run.description.build().to(device).eval()
     model.load_state_dict(run.average)
@@ -289,7 +289,7 @@ def validate(
             y = matched(y, s)
         power = s.square().mean(dim=(1, 3))
         heard = (power > 1e-10) & (power.sum(dim=1, keepdim=True) - power > 1e-10)
-        # A source that is not found at all counts, but does not outweigh all others.
+        # The limit keeps a source that is not found at all from outweighing all others.
         better = improvement(y, s, x, mixer.measure)[:, : mixer.judged].clamp(-LIMIT_DB, LIMIT_DB)
         scores.append(better[heard[:, : mixer.judged]])
     return float(torch.cat(scores).mean())

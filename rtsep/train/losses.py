@@ -1,6 +1,6 @@
 """Training losses over estimates and targets, both (streams, samples, sources, channels).
 
-A recipe names one of `LOSSES`. Those take the model itself and run it, as some look inside it.
+A recipe names one of `LOSSES`. They run the model themselves, because some use its inner results.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.streaming import Streaming
 
 TINY = 1e-8
-"""Added to powers, for the sake of logarithms and gradients."""
+"""Added to powers, to keep logarithms and gradients finite."""
 
 
 def negative_snr(estimate: Tensor, target: Tensor, floor: float = 1e-3) -> Tensor:
     """Mean negative SNR in dB, softly limited where the error is below ``floor`` x mixture power.
 
     The limit (Wisdom et al., "Unsupervised Sound Separation Using Mixture Invariant Training",
-    2020) keeps easy and silent examples from taking over the gradient.
+    2020) keeps easy and silent examples from dominating the gradient.
     """
     return _negative_snr(estimate, target, floor).mean()
 
 
 def _negative_snr(estimate: Tensor, target: Tensor, floor: float = 1e-3) -> Tensor:
-    """In dB, (streams, sources, channels)."""
+    """Return the negative SNR in dB, (streams, sources, channels)."""
     mixture = target.sum(dim=2, keepdim=True).square().sum(dim=1)
     error = (estimate - target).square().sum(dim=1)
     power = target.square().sum(dim=1)
@@ -50,8 +50,8 @@ def _best_order(estimate: Tensor, target: Tensor) -> Tensor:
 def matched(estimate: Tensor, target: Tensor) -> Tensor:
     """Put the estimates of each stream into the order that fits the targets best.
 
-    The order is that of the least negative SNR. A loss of what this returns is utterance-level
-    permutation invariant training: Kolbaek et al., IEEE/ACM TASLP 2017.
+    The best order has the lowest negative SNR. A loss of the result is utterance-level permutation
+    invariant training: Kolbaek et al., IEEE/ACM TASLP 2017.
     """
     order = _best_order(estimate, target)
     return estimate.gather(2, order[:, None, :, None].expand_as(estimate))
@@ -87,8 +87,8 @@ def multi_resolution(
     """Spectral convergence and distance of log magnitudes, means over several STFTs.
 
     After Yamamoto, Song and Kim, "Parallel WaveGAN", ICASSP 2020, equations 4 to 6, with hops of a
-    quarter window. Levels are normalised by the mixture's, and the convergence is that of all
-    sources of a stream together, so that a silent source has no infinite one.
+    quarter window. Levels are normalised by the mixture's. The convergence is computed over all
+    sources of a stream together, so a silent source does not make it infinite.
     """
     level = _level(target)
     loss = estimate.new_zeros(())
@@ -109,12 +109,12 @@ def dissimilarity(
     beta: float = 0.01,
     beta_voc: float = 0.03,
 ) -> Tensor:
-    """Be near to one's own target and, a little, far from those of the others.
+    """Squared distance of each estimate to its target, minus a little of that to the others.
 
     Squared distances of magnitude spectra ``|Y_i|`` of the estimates to ``|T_j|`` of the targets,
     weighted as by Chandna, Miron, Janer, Gomez, LVA/ICA 2017: 1 to their own target, ``-alpha`` to
     every other one, but ``-beta`` to that of "other", and ``-beta_voc`` from "vocals" to "other".
-    As theirs, an estimate of "other" is judged by what the rest leave for it alone. Levels are
+    As in the paper, the estimate of "other" has no term of its own. Levels are
     normalised by the mixture's, and distances are means over bins, frames, channels and streams.
 
     Parameters
@@ -122,9 +122,9 @@ def dissimilarity(
     estimate, target
         (streams, samples, sources, channels).
     sources
-        Their names. Without an "other", every estimate has its own target, and ``beta`` no effect.
+        Names of the sources. Without "other", ``beta`` and ``beta_voc`` have no effect.
     window
-        Of the spectra, in samples; a quarter of it is the hop.
+        Window length of the spectra, in samples; the hop is a quarter of it.
     """
     level = _level(target)
     estimates, targets = (_magnitudes(x / level, window) for x in (estimate, target))
@@ -144,14 +144,14 @@ def dissimilarity(
 
 
 def _level(target: Tensor) -> Tensor:
-    """RMS of the mixture, (streams, 1, 1, channels)."""
+    """Return the RMS of the mixture, (streams, 1, 1, channels)."""
     return target.sum(dim=2, keepdim=True).square().mean(dim=1, keepdim=True).sqrt() + 1e-5
 
 
 def _spectra(x: Tensor, window: int, hop: int) -> Tensor:
-    """Of samples (streams, samples, sources, channels), (streams, sources, channels, m, bins, 2).
+    """STFT of (streams, samples, sources, channels): (streams, sources, channels, m, bins, 2).
 
-    The last axis is real and imaginary part: complex arithmetic is slow backwards.
+    The last axis is real and imaginary part: gradients of complex arithmetic are slow.
     """
     flat = x.permute(0, 2, 3, 1).flatten(1, 2)
     frames = F.pad(flat, (window // 2, window // 2), "reflect").unfold(-1, window, hop)
@@ -162,7 +162,7 @@ def _spectra(x: Tensor, window: int, hop: int) -> Tensor:
 
 
 def _magnitudes(x: Tensor, window: int) -> Tensor:
-    """Absolute spectra with a finite gradient at zero, hops of a quarter window."""
+    """Return magnitude spectra with a finite gradient at zero; the hop is a quarter window."""
     return (_spectra(x, window, window // 4).square().sum(dim=-1) + TINY).sqrt()
 
 
@@ -170,9 +170,7 @@ COMPRESSED_MS = 32
 """Window of the loss "compressed"."""
 
 Loss = Callable[[Streaming, Frontend, Tensor, Tensor], Tensor]
-"""Of a model, its front end, mixtures (streams, samples, channels) and targets: what to make small.
-
-A single number; the model is run in there.
+"""Runs a model with its front end on mixtures (streams, samples, channels); returns the loss, ().
 """
 
 
@@ -223,11 +221,11 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "chandna": _chandna,
     "attractors": _attractors,
 }
-"""What a recipe can name; "snr" and "pit" take a weight for the compressed spectrum besides."""
+"""Losses by the name in a recipe; "snr" and "pit" also use `Schedule.compressed`."""
 
 
 def named(name: str, compressed: float = 0.0) -> Loss:
-    """Look a loss up.
+    """Return a loss by its name.
 
     Parameters
     ----------
@@ -239,7 +237,7 @@ def named(name: str, compressed: float = 0.0) -> Loss:
     Raises
     ------
     ValueError
-        There is none of that name.
+        There is no loss of that name.
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; there are: {', '.join(LOSSES)}")

@@ -1,8 +1,8 @@
 """Mixtures made on the fly: speech in noise, several speakers, stems of music.
 
-A mixer is a table of batches. Example ``j`` of batch ``i`` is a function of the seed, ``i`` and
-``j`` alone, so a resumed run sees the data a run in one piece would have seen, and several
-processes that share a batch see together what one would.
+A mixer is a table of batches. Example ``j`` of batch ``i`` depends only on the seed, ``i`` and
+``j``. So a resumed run uses the same data as an uninterrupted one, and several processes that share
+a batch use the same data as one process.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ class Mixer:
     Attributes
     ----------
     corpus
-        Where the clips come from.
+        Source of the clips.
     sources
-        Names of what is mixed, in the order of the targets.
+        Names of the mixed sources, in the order of the targets.
     seed
-        With the numbers of batch and example, the only source of chance.
+        Seed of the random generator, together with the numbers of batch and example.
     batch_size, samples
-        Of one batch.
+        Examples per batch, and samples per example.
     level_db
         Range of the mixture's RMS level in dB re full scale, uniform.
     part
-        This process and how many share each batch: every so manieth example is made.
+        (k, n): this process makes every n-th example of a batch, from the k-th.
     roles
-        What of a corpus is mixed.
+        Roles of the corpus that are mixed.
     judged
-        By how many sources, from the first, a validation is scored; all if None.
+        Number of sources, from the first, that a validation scores; all if None.
     exchangeable
-        Whether the order of the targets means nothing.
+        Whether the order of the targets is arbitrary (speakers).
     measure
-        What a validation tells: ``"SI-SDRi"``, or ``"SNRi"`` where levels matter.
+        Validation score: ``"SI-SDRi"``, or ``"SNRi"`` if levels matter.
 
     Raises
     ------
     CorpusError
-        The corpus does not hold what is to be mixed, or the sources are not what is mixed.
+        The corpus lacks a source, or the names of the sources do not fit this mixer.
     """
 
     corpus: Corpus
@@ -83,15 +83,15 @@ class Mixer:
     measure: ClassVar[str] = "SI-SDRi"
 
     def __post_init__(self) -> None:
-        """Look whether there is enough to mix, and fix its order."""
+        """Check that the corpus has enough to mix, and fix the order of its keys."""
         raise NotImplementedError
 
     def __len__(self) -> int:
-        """Batches without end, for the loader's sake."""
+        """Return a length that training never reaches; the data loader needs one."""
         return 1 << 31
 
     def __getitem__(self, index: int) -> tuple[Float32, Float32]:
-        """Batch ``index``: mixtures (batch, samples, 1), targets (batch, samples, sources, 1)."""
+        """Make a batch: mixtures (batch, samples, 1), targets (batch, samples, sources, 1)."""
         made = []
         for example in range(self.batch_size)[self.part[0] :: self.part[1]]:
             rng = np.random.default_rng((self.seed, index, example))
@@ -101,11 +101,11 @@ class Mixer:
         return mixtures.astype(np.float32), targets.astype(np.float32)
 
     def example(self, rng: Generator) -> Float32:
-        """One set of sources, (samples, sources), at their levels to each other."""
+        """Make one set of sources, (samples, sources), at their relative levels."""
         raise NotImplementedError
 
     def heard(self, mixture: Float32, _: Generator) -> Float32:
-        """What a microphone makes of a mixture (samples,): nothing else, as a rule."""
+        """Simulate the microphone's faults on a mixture (samples,); the default has none."""
         return mixture
 
     def _levelled(self, sources: Float32, rng: Generator) -> Float32:
@@ -114,12 +114,12 @@ class Mixer:
         return sources * min(gain, 0.99 / (float(np.max(np.abs(mixture))) + 1e-6))
 
     def _voice(self, speaker: str, rng: Generator, semitones: float) -> Float32:
-        """Sentences of one speaker, (samples,), by up to so much higher and faster or lower."""
+        """Sentences of one speaker, (samples,), resampled by up to ``semitones`` up or down."""
         ratio = 2 ** (rng.uniform(-1, 1) * semitones / 12)
         return faster(self._said(speaker, rng, self._needed(ratio)), ratio)[: self.samples]
 
     def _needed(self, ratio: float) -> int:
-        """Samples that are enough, played ``ratio`` times as fast."""
+        """Return how many samples are needed when played ``ratio`` times as fast."""
         return int(self.samples * max(ratio, 1.0)) + 2
 
     def _said(self, speaker: str, rng: Generator, samples: int) -> Float32:
@@ -154,34 +154,34 @@ class Mixer:
 
 
 def _weights(pool: dict[str, list[Int16]], keys: list[str]) -> np.ndarray:
-    """Chances of keys: more often who says more, but less so than in proportion."""
+    """Probabilities of keys; they grow with the length of a key's audio, below proportion."""
     weights = np.sqrt([float(sum(map(len, pool[key]))) for key in keys])
     return np.asarray(weights / weights.sum())
 
 
 @dataclass
 class SpeechInNoise(Mixer):
-    """Speech in noise at random levels, rooms and colours; the sources are speech, noise.
+    """Speech in noise at random levels, rooms and spectral slopes; sources speech, noise.
 
     Attributes
     ----------
     snr_db
         Range of the speech-to-noise ratio, uniform.
     babble, clipped
-        Chances that a noise is a crowd of voices, and that the mixture is clipped.
+        Probabilities that a noise is a crowd of voices, and that the mixture is clipped.
     semitones, noise_semitones
-        Pitch, and with it tempo, of speech and of noise is changed by at most this.
+        Largest change of pitch, and with it tempo, of speech and of noise.
     machines, music, grains, events
-        Chances that a noise is a synthetic machine, music (of categories that begin with
+        Probabilities that a noise is a synthetic machine, music (of categories that begin with
         ``music``), a mosaic of short pieces of several recordings, or a few single loud sounds.
     several
-        Chance that another noise is added, up to three in all.
+        Probability that another noise is added, up to three in all.
     wet
-        Chance that the noise is heard in a room.
+        Probability that a noise is convolved with a room response.
     steps
-        Chance that the level of everything changes at once, by up to 20 dB.
+        Probability that the level of the mixture changes abruptly, by up to 20 dB.
     silent, clean
-        Chances of noise alone and of speech alone.
+        Probabilities of noise alone and of speech alone.
     """
 
     snr_db: tuple[float, float] = (-6.0, 16.0)
@@ -208,7 +208,7 @@ class SpeechInNoise(Mixer):
             raise CorpusError(f"speech in noise is 2 sources, not {len(self.sources)}")
         speech, noise = self.corpus.pool("speech"), self.corpus.pool("noise")
         if not speech or not noise:
-            raise CorpusError("there is no usable speech or no noise to mix")
+            raise CorpusError("the corpus has no usable speech or no usable noise")
         self._speakers = sorted(speech)
         self._songs = sorted(key for key in noise if key.startswith("music"))
         self._categories = sorted(noise.keys() - self._songs) or self._songs
@@ -224,7 +224,7 @@ class SpeechInNoise(Mixer):
         )
 
     def example(self, rng: Generator) -> Float32:
-        """One pair of sources (samples, 2): speech, noise."""
+        """Make one pair of sources (samples, 2): speech, noise."""
         speaker = self._speakers[rng.choice(len(self._speakers), p=self._weights)]
         voice = self._voice(speaker, rng, self.semitones)
         speech = coloured(self._in_a_room(voice, rng), rng, 4.0)
@@ -244,7 +244,7 @@ class SpeechInNoise(Mixer):
         return sources
 
     def heard(self, mixture: Float32, rng: Generator) -> Float32:
-        """Now and then it is overloaded."""
+        """Clip some mixtures, as an overloaded input does."""
         return clipped(mixture, rng) if rng.random() < self.clipped else mixture
 
     def _noise(self, rng: Generator) -> Float32:
@@ -257,7 +257,7 @@ class SpeechInNoise(Mixer):
                 part = convolve(part, self._room(rng))
             level = max(rms(part), 0.3 * active_rms(part)) + 1e-6
             out += part * np.float32(10 ** (rng.uniform(-6, 6) / 20) / level)
-        if rng.random() < 0.1:  # the noise comes or goes
+        if rng.random() < 0.1:  # the noise rises or falls
             ramp = np.linspace(rng.uniform(-20, 6), rng.uniform(-20, 6), self.samples)
             out *= (10 ** (ramp / 20)).astype(np.float32)
         return coloured(out, rng, 6.0)
@@ -295,7 +295,7 @@ class SpeechInNoise(Mixer):
         return modulated(x, rng, self.corpus.sample_rate) if rng.random() < 0.5 else x
 
     def _piece(self, rng: Generator, seconds: tuple[float, float], loudest: bool) -> Float32:
-        """A short piece of any recording, from anywhere or from its loudest place on."""
+        """Cut a short piece from any recording, at random or from its loudest point on."""
         clips = self.corpus.clips["noise"][self._category(rng)]
         clip = clips[rng.integers(len(clips))]
         rate = self.corpus.sample_rate
@@ -309,7 +309,7 @@ class SpeechInNoise(Mixer):
         return x * np.float32(10 ** (rng.uniform(-8, 8) / 20) / (rms(x) + 1e-4))
 
     def _mosaic(self, rng: Generator) -> Float32:
-        """Short pieces of a few recordings one after the other, each several times."""
+        """Join short pieces of a few recordings, each used several times."""
         pieces = [self._piece(rng, (0.04, 0.8), False) for _ in range(rng.integers(2, 7))]
         out, at = np.zeros(self.samples, np.float32), 0
         overlap = self.corpus.sample_rate // 250
@@ -329,7 +329,7 @@ class SpeechInNoise(Mixer):
         return out
 
     def _crowd(self, rng: Generator) -> Float32:
-        """Babble: many people at once, in a room."""
+        """Make babble: many voices at once, in a room."""
         out = np.zeros(self.samples, np.float32)
         for _ in range(rng.integers(3, 12)):
             voice = self._said(self._speakers[rng.integers(len(self._speakers))], rng, self.samples)
@@ -339,16 +339,16 @@ class SpeechInNoise(Mixer):
 
 @dataclass
 class Speakers(Mixer):
-    """As many speakers as there are sources, never one with themselves, in random rooms.
+    """One speaker per source, all of them different, in random rooms.
 
-    Of speakers whose identity is a guess, at most one is in a mixture.
+    A mixture contains at most one speaker whose identity is uncertain.
 
     Attributes
     ----------
     range_db
-        Each speaker's level differs from the first one's by at most this, uniform.
+        Largest difference of a speaker's level from the first speaker's, uniform.
     semitones
-        Pitch, and with it tempo, of each voice is changed by at most this.
+        Largest change of pitch, and with it tempo, of each voice.
     """
 
     range_db: float = 5.0
@@ -371,7 +371,7 @@ class Speakers(Mixer):
         self._all_weights = _weights(pool, self._all)
 
     def speakers(self, rng: Generator) -> list[str]:
-        """Who speaks, all of them different people."""
+        """Draw different speakers, one per source."""
         count = len(self.sources)
         sure = rng.choice(self._labelled, count - 1, replace=False, p=self._labelled_weights)
         weights = np.where(np.isin(self._all, sure), 0.0, self._all_weights)
@@ -379,7 +379,7 @@ class Speakers(Mixer):
         return [str(who[i]) for i in rng.permutation(count)]
 
     def example(self, rng: Generator) -> Float32:
-        """One set of speakers (samples, sources)."""
+        """Make one set of speakers (samples, sources)."""
         voices = []
         for index, speaker in enumerate(self.speakers(rng)):
             voice = self._in_a_room(self._voice(speaker, rng, self.semitones), rng)
@@ -391,19 +391,19 @@ class Speakers(Mixer):
 
 @dataclass
 class Music(Mixer):
-    """Stems of songs, often of different ones, and stems composed of single notes and strokes.
+    """Stems of the same or of different songs, and stems composed of single notes and strokes.
 
-    Every stem is brought to one level first, as raw ones differ by 12 dB, then varied.
+    Stems are first scaled to the same level, since raw levels differ by 12 dB, then varied.
 
     Attributes
     ----------
     gain_db
         Range of each stem's level, uniform.
     together, composed, silent
-        Chances that all stems are of one song at one time, that a stem is composed of pieces
-        where there are any, and that it does not play.
+        Probabilities that all stems come from the same passage of one song, that a stem is composed
+        of pieces (if there are any), and that a stem is silent.
     semitones
-        Pitch, and with it tempo, is changed by at most this; alike for all stems of one song.
+        Largest change of pitch, and with it tempo; the same for all stems of one song.
     """
 
     gain_db: tuple[float, float] = (-10.0, 4.0)
@@ -413,7 +413,7 @@ class Music(Mixer):
     semitones: float = 2.0
 
     roles: ClassVar[tuple[str, ...]] = (*STEMS, *(f"{stem} piece" for stem in STEMS))
-    measure: ClassVar[str] = "SNRi"  # a stem that hardly plays is to be hardly heard
+    measure: ClassVar[str] = "SNRi"  # the level of a quiet stem matters
 
     def __post_init__(self) -> None:
         """Fix the order of the songs."""
@@ -425,18 +425,18 @@ class Music(Mixer):
             stem for stem, songs in self._songs.items() if not songs and not self._kinds(stem)
         ]
         if missing:
-            raise CorpusError(f"there is no usable audio of {', '.join(missing)} to mix")
+            raise CorpusError(f"the corpus has no usable audio of {', '.join(missing)}")
         self._any_song = sorted(set().union(*self._songs.values()))
 
     def example(self, rng: Generator) -> Float32:
-        """One set of stems (samples, sources)."""
+        """Make one set of stems (samples, sources)."""
         ratio, place = 2 ** (rng.uniform(-1, 1) * self.semitones / 12), rng.random()
         song = None
         if self._any_song and rng.random() < self.together:
             song = self._any_song[rng.integers(len(self._any_song))]
         stems = [self._stem(stem, song, ratio, place, rng) for stem in self.sources]
         quiet = rng.random(len(stems)) < self.silent
-        quiet[rng.integers(len(stems))] = False  # not all
+        quiet[rng.integers(len(stems))] = False  # at least one plays
         for sound, off in zip(stems, quiet, strict=True):
             level = 0.1 * 10 ** (rng.uniform(*self.gain_db) / 20)
             sound *= 0.0 if off else level / max(active_rms(sound), 1e-3)
@@ -448,7 +448,7 @@ class Music(Mixer):
     def _stem(
         self, stem: str, song: str | None, ratio: float, place: float, rng: Generator
     ) -> Float32:
-        """One stem (samples,): of ``song`` at ``place`` (0 to 1), of any song, or composed."""
+        """Make one stem (samples,): from ``song`` at ``place`` (0 to 1), any song, or pieces."""
         if song is not None:
             clips = self.corpus.pool(stem).get(song)
             return self._cut(clips[0], ratio, place) if clips else np.zeros(self.samples, "f4")
@@ -467,7 +467,7 @@ class Music(Mixer):
         return np.pad(out, (0, self.samples - len(out))).astype(np.float32) / np.float32(32768)
 
     def _compose(self, clips: list[Int16], rng: Generator) -> Float32:
-        """Pieces on a beat of 80 to 160 a minute, a bar of eight that repeats, transposed."""
+        """Repeat a bar of eight beats of transposed pieces, at 80 to 160 beats per minute."""
         out = np.zeros(self.samples, np.float32)
         eighth = round(30 / rng.uniform(80, 160) * self.corpus.sample_rate)
         few = [clips[i] for i in rng.integers(len(clips), size=4)]
@@ -487,4 +487,4 @@ MIXERS: dict[str, type[Mixer]] = {
     "speakers": Speakers,
     "music": Music,
 }
-"""What a recipe can name as ``kind`` of its mixtures."""
+"""Mixers by the ``kind`` in a recipe's mixtures."""

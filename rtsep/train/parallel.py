@@ -1,7 +1,7 @@
-"""Several processes, one model: what ``torchrun`` starts, and a single process as a special case.
+"""Train one model in several processes started by ``torchrun``, or in a single process.
 
-Each process makes its share of every batch; gradients and loss are averaged in one message. Losses
-call models as they like, which a wrapper around the model's ``forward`` would not allow.
+Each process makes its share of every batch; gradients and loss are averaged in one message.
+DistributedDataParallel is not used: it wraps ``forward``, and some losses call other methods.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Group:
     Attributes
     ----------
     rank, size
-        Which process this is, and how many there are.
+        Index of this process, and the number of processes.
     device
-        Where this one computes.
+        Device of this process.
     """
 
     rank: int
@@ -32,12 +32,12 @@ class Group:
     device: torch.device
 
     def average(self, loss: Tensor, model: nn.Module) -> Tensor:
-        """Make gradients and floating-point buffers the means over all processes.
+        """Average gradients and floating-point buffers over all processes.
 
         Returns
         -------
         Tensor
-            The mean loss, (); NaN if it is NaN anywhere, so that all stop together.
+            The mean loss, (); NaN if it is NaN in any process, so that all stop together.
         """
         mean = loss.detach().clone()
         if self.size > 1:
@@ -52,7 +52,7 @@ class Group:
         return mean
 
     def agreed(self, wish: bool, share: float) -> tuple[bool, float]:
-        """Whether any process wishes something, and the greatest share: the same for all."""
+        """Return whether any process wishes to stop, and the largest share; the same in all."""
         both = torch.tensor([float(wish), share], dtype=torch.float64, device=self.device)
         if self.size > 1:
             distributed.all_reduce(both, distributed.ReduceOp.MAX)
@@ -61,12 +61,12 @@ class Group:
 
 @contextmanager
 def group(device: str | None = None) -> Iterator[Group]:
-    """Join the processes of ``torchrun``, or train alone.
+    """Join the process group of ``torchrun``, or form a group of one.
 
     Parameters
     ----------
     device
-        As torch names it; a CUDA GPU if there is one, else the CPU.
+        Name of a torch device; a CUDA GPU if there is one, else the CPU.
     """
     rank, size = (
         int(os.environ.get(name, value)) for name, value in (("RANK", 0), ("WORLD_SIZE", 1))
@@ -87,5 +87,5 @@ def group(device: str | None = None) -> Iterator[Group]:
 
 
 def limit_threads(count: int) -> None:
-    """Let this process compute with ``count`` threads."""
+    """Set the number of torch threads of this process."""
     torch.set_num_threads(count)

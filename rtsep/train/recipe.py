@@ -1,10 +1,10 @@
-"""A recipe says in TOML what is trained on what, and for how long.
+"""Read recipes: TOML files with a model, its mixtures and its schedule.
 
-Beside the description of the model (``name``, ``model``, ``[spec]``, ``[options]``,
-``[training]``) it has a ``[schedule]``, whose fields are those of `rtsep.train.loop.Schedule`, and
+A recipe contains the description of the model (``name``, ``model``, ``[spec]``, ``[options]``,
+``[training]``), a ``[schedule]`` with the fields of `rtsep.train.loop.Schedule`, and
 ``[mixtures]``: ``kind`` is one of `rtsep.train.mixers.MIXERS`, ``seconds`` the length of an
-example, ``leave_out`` patterns of speakers, categories or songs that are not used, the rest are
-the fields of that mixer.
+example, ``leave_out`` patterns of speakers, categories or songs that are not used, and the others
+are fields of that mixer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises
     ------
     RecipeError
-        It can't be read, or is not TOML.
+        The file can't be read or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
@@ -47,12 +47,12 @@ def read(path: Path) -> dict[str, Any]:
 def parse(
     recipe: dict[str, Any], minutes: float | None = None
 ) -> tuple[Description, Schedule, dict[str, Any]]:
-    """Take a recipe apart: the model, the schedule, and the fields of the mixtures.
+    """Split a recipe into the model, the schedule and the fields of the mixtures.
 
     Raises
     ------
     RecipeError
-        A field is missing, unknown, or cannot be.
+        A field is missing, unknown or invalid.
     """
     try:
         description = Description.parse(recipe)
@@ -72,7 +72,7 @@ def parse(
     except KeyError as error:
         raise RecipeError(f"the recipe has no {error.args[0]}") from None
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"the recipe cannot be: {error}") from None
+        raise RecipeError(f"the recipe is invalid: {error}") from None
     return description, schedule, mixtures
 
 
@@ -84,7 +84,7 @@ def mixer(
     Raises
     ------
     CorpusError
-        The data can't be read, or not be mixed as the recipe wants.
+        The data can't be read, or do not contain what the recipe mixes.
     RecipeError
         The mixer has no such field.
     """
@@ -103,7 +103,7 @@ def mixer(
     try:
         return kind(corpus, description.spec.sources, samples=samples, **fields)
     except TypeError as error:
-        raise RecipeError(f"the recipe's mixtures cannot be: {error}") from None
+        raise RecipeError(f"the recipe's mixtures are invalid: {error}") from None
 
 
 def fit(
@@ -114,27 +114,27 @@ def fit(
     fresh: bool = False,
     workers: int = 1,
 ) -> Path:
-    """Train a recipe in ``folder``, together with the other processes of a ``torchrun``.
+    """Train a recipe; under ``torchrun``, together with its other processes.
 
     Parameters
     ----------
     recipe
-        As :func:`read` gives it.
+        As returned by :func:`read`.
     data
-        A folder whose layout :func:`rtsep.train.layouts.table` knows.
+        Folder with a layout that :func:`rtsep.train.layouts.table` recognises.
     folder
-        Where the run is kept, and from where it goes on.
+        Folder of the run; a run in it is resumed.
     minutes
-        Train so long, not the recipe's steps.
+        Duration of the training, in place of the recipe's number of steps.
     fresh
-        Start over: what is in ``folder`` of another run is removed.
+        Start over: remove the run in ``folder``.
     workers
-        Processes that mix.
+        Number of processes that mix.
 
     Returns
     -------
     Path
-        The best checkpoint.
+        Path of the best checkpoint.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def fit(
         if fresh and together.rank == 0:
             for name in ("best.safetensors", "resume.safetensors", "curve.csv", "curve.png"):
                 (folder / name).unlink(missing_ok=True)
-        together.agreed(False, 0.0)  # nobody looks into the folder before it is empty
+        together.agreed(False, 0.0)  # wait until the folder has been emptied
         training = mixer(description, mixtures, data, "train", part=(together.rank, together.size))
         checks = {"seed": VALIDATION_SEED, "batch_size": VALIDATION_SIZE, "seconds": VALIDATION_S}
         plain = {key: mixtures[key] for key in ("kind", "leave_out") if key in mixtures} | checks

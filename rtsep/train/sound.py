@@ -1,4 +1,4 @@
-"""What mixers do to sounds; all are mono, float32, and chance is a generator given."""
+"""Operations of the mixers on mono float32 sounds; random ones take a generator."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from rtsep.train.corpus import Int16, direct
 Sound = TypeVar("Sound", Int16, Float32)
 
 ORDER = 12
-"""Most reflections of a sound in a simulated room."""
+"""Highest order of reflections in a simulated room."""
 
 
 def rms(x: Float32) -> float:
-    """Root of the mean square."""
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(x))))
 
 
 def active_rms(x: Float32) -> float:
-    """Level of the speech itself, pauses left out (20 ms blocks above -35 dB re the loudest)."""
+    """Return the RMS of speech without pauses (20 ms blocks above -35 dB re the loudest)."""
     power = np.square(x[: len(x) // 320 * 320]).reshape(-1, 320).mean(axis=1)
     loud = power[power > 10**-3.5 * power.max(initial=0.0)]
     return float(np.sqrt(loud.mean())) if len(loud) else 1e-3
 
 
 def fill(clip: Int16, samples: int, rng: Generator) -> Float32:
-    """Cut ``samples`` from a random place of ``clip``, which starts over where it is too short."""
+    """Cut ``samples`` from a random position of ``clip``, repeated if it is too short."""
     start = rng.integers(len(clip))
     if len(clip) >= samples:
         start = rng.integers(len(clip) - samples + 1)
@@ -39,14 +39,14 @@ def fill(clip: Int16, samples: int, rng: Generator) -> Float32:
 
 
 def convolve(x: Float32, response: Float32) -> Float32:
-    """Put ``x`` (n,) into a room; what rings on after its end is cut off."""
+    """Convolve ``x`` (n,) with a room response; the result has n samples."""
     n = 1 << (len(x) + len(response) - 1).bit_length()
     y = np.fft.irfft(np.fft.rfft(x, n) * np.fft.rfft(response, n), n)[: len(x)]
     return y.astype(np.float32)
 
 
 def coloured(x: Float32, rng: Generator, range_db: float) -> Float32:
-    """Random smooth equaliser: gains within ``range_db`` at seven bands, linear between."""
+    """Apply a random smooth equaliser: seven gains within ``range_db``, linear between."""
     spectrum = np.fft.rfft(x)
     knots = np.array([0.0, 0.01, 0.03, 0.08, 0.2, 0.45, 1.0])
     gains_db = rng.uniform(-range_db, range_db, len(knots))
@@ -55,7 +55,7 @@ def coloured(x: Float32, rng: Generator, range_db: float) -> Float32:
 
 
 def synthetic_noise(rng: Generator, samples: int, rate: int) -> Float32:
-    """Fans and hiss: noise of a random spectral slope, at times with a hum."""
+    """Make noise with a random spectral slope, sometimes with hum, like fans and hiss."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     frequency = np.maximum(np.linspace(0, rate / 2, len(spectrum)), 40.0)
     spectrum *= (frequency / 1000) ** rng.uniform(-1.2, 0.3)
@@ -71,7 +71,7 @@ def synthetic_noise(rng: Generator, samples: int, rate: int) -> Float32:
 
 
 def machine(rng: Generator, samples: int, rate: int) -> Float32:
-    """A machine: up to 40 harmonics of a pitch of 25 to 500 Hz that drifts, and its hiss."""
+    """Synthesise a machine: up to 40 harmonics of a drifting pitch of 25 to 500 Hz, and hiss."""
     size = 4096
     harmonics = int(rng.integers(3, 41))
     spectrum = np.zeros(size // 2 + 1, complex)
@@ -91,7 +91,7 @@ def machine(rng: Generator, samples: int, rate: int) -> Float32:
 
 
 def modulated(x: Float32, rng: Generator, rate: int) -> Float32:
-    """Let a level rise and fall by up to 12 dB, 0.5 to 10 times a second."""
+    """Modulate the level by up to 12 dB, at 0.5 to 10 Hz."""
     count = max(2, int(len(x) / rate * 0.5 * 20 ** rng.random()))
     gains_db = rng.uniform(0, 12) * rng.uniform(-1, 1, count)
     at = np.linspace(0, len(x), count)
@@ -100,7 +100,7 @@ def modulated(x: Float32, rng: Generator, rate: int) -> Float32:
 
 
 def faded(x: Float32, rate: int) -> Float32:
-    """Let a short sound begin and end within 4 ms."""
+    """Fade a short sound in and out within 4 ms."""
     n = min(len(x) // 2, rate // 250)
     if n:
         ramp = np.linspace(0, 1, n, dtype=np.float32)
@@ -110,10 +110,10 @@ def faded(x: Float32, rate: int) -> Float32:
 
 
 def room(rng: Generator, rate: int) -> Float32:
-    """Response of a small room, by the image sources of pyroomacoustics; peak 1.
+    """Simulate the response of a small room with pyroomacoustics' image sources; peak 1.
 
-    From a cabin to a living room, ringing for 0.1 to 0.6 s by Sabine's formula; talker and
-    microphone are anywhere in it, a hand's breadth off the walls.
+    The size is random, from a cabin to a living room, with a reverberation time of 0.1 to 0.6 s by
+    Sabine's formula. Talker and microphone are at random positions, 20 cm or more from the walls.
     """
     import pyroomacoustics
 
@@ -130,13 +130,13 @@ def room(rng: Generator, rate: int) -> Float32:
 
 
 def clipped(x: Float32, rng: Generator) -> Float32:
-    """Cut the peaks off, 3 to 12 dB below the highest, as an overloaded input does."""
+    """Clip at a random level, 3 to 12 dB below the peak, as an overloaded input does."""
     limit = float(np.max(np.abs(x))) * 10 ** (-rng.uniform(3.0, 12.0) / 20)
     return np.clip(x, -limit, limit)
 
 
 def faster(x: Sound, ratio: float) -> Sound:
-    """Play ``x`` ``ratio`` times as fast, and so as high: by resampling."""
+    """Resample ``x`` so that it plays ``ratio`` times as fast and as high."""
     if abs(ratio - 1) < 1e-3:
         return x
     return np.asarray(soxr.resample(x, ratio, 1.0, "LQ"), x.dtype)

@@ -1,4 +1,4 @@
-"""Everything a training run goes on from, on disk as safetensors."""
+"""State of a training run, stored as safetensors, from which it resumes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Run:
     Attributes
     ----------
     description
-        What is trained.
+        The model's name, architecture and options.
     model, optimizer
-        Its weights and their moments.
+        The network and its optimizer.
     average
-        The exponential moving average of the weights.
+        Exponential moving average of the weights.
     step
-        Batches seen.
+        Number of batches so far.
     best_db
-        The best validation so far.
+        Best validation score so far.
     seconds
-        Time trained, over all sittings.
+        Training time, earlier runs included.
     """
 
     description: Description
@@ -42,11 +42,11 @@ class Run:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Start the average at the weights."""
+        """Initialise the average with the weights."""
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def follow(self, decay: float) -> None:
-        """Move the average on by one step."""
+        """Update the average by one step."""
         keep = min(decay, (self.step + 1) / (self.step + 10))
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
@@ -55,7 +55,7 @@ class Run:
                 self.average[name].copy_(value)
 
     def store(self, path: Path) -> None:
-        """Write atomically."""
+        """Write the state to a file, atomically."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -65,12 +65,12 @@ class Run:
         save(path, self.description, tensors)
 
     def restore(self, path: Path) -> None:
-        """Go on from what :meth:`store` wrote.
+        """Load a file written by :meth:`store`.
 
         Raises
         ------
         CheckpointError
-            No checkpoint, or that of another model.
+            The file is no checkpoint, or that of another model.
         """
         found, tensors = read(path)
         mine = self.description

@@ -174,7 +174,7 @@ def test_ctrl_c_keeps_the_run_and_the_same_command_ends_it(data: Path, tmp_path:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "the same command, without --fresh, goes on from there" in err
+    assert "the same command, without --fresh, resumes it" in err
     assert "Traceback" not in err
     kept = read(halves / "voices/resume.safetensors")[1]["progress"]
     assert 10 <= kept[0] < 30
@@ -260,7 +260,7 @@ def test_what_cannot_be_trained_is_one_sentence(data: Path, tmp_path: Path) -> N
         ("snr_db = [0.0, 0.0]\n", ""),
         ("noise_semitones = 0.0\n", ""),
     )
-    assert "no layout that is known" in sentence(where=tmp_path)
+    assert "no known layout" in sentence(where=tmp_path)
     assert "there is no such folder" in sentence(where=tmp_path / "none")
     minutes = refused(recipe(tmp_path), "--data", data, "--minutes", 0)
     assert "minutes must be more than 0, not 0.0" in minutes

@@ -196,9 +196,9 @@ def test_what_nothing_can_be_learned_from(desk: Path, tmp_path: Path) -> None:
     def said(name: str, *options: object) -> str:
         return refused("learn", out, "--from", tmp_path / f"{name}.wav", *options)
 
-    assert "nothing but silence" in said("silence")
+    assert "the recording is silent" in said("silence")
     assert "480 samples are less than one window of 512" in said("short")
-    assert "rank 40 is more than the 28 frames" in said("some")
+    assert "rank 40 exceeds the 28 frames" in said("some")
     assert "not reconstruct" in said("some", "--rank", 4, "--hop", 512)
     assert "even" in said("some", "--window", 333)
     assert "either --from FILE... or --device" in refused("learn", out)
@@ -222,14 +222,14 @@ def test_sources_that_do_not_fit(desk: Path, tmp_path: Path) -> None:
         assert not rtsep("learn", other, "--from", desk / "high.wav", *few, *option).exit_code
         for how in ([], ["--full-fit"]):
             assert sentence in said("--sources", f"{low},{other}", *how)
-    assert "low alone separates nothing" in said("--sources", low)
-    assert "two sources have one name" in said("--sources", f"{low},{low}")
+    assert "low alone can't be separated" in said("--sources", low)
+    assert "two sources share a name" in said("--sources", f"{low},{low}")
     assert "leave it out" in said("--sources", low, "--model", "speech")
     assert "name a learned source" in said("--rest", "voice")
     for options in ([], ["--sources", low], ["--sources", f"{low},{low}", "--rest", "voice"]):
         assert "for two or more --sources" in said("--full-fit", *options)
     other.write_bytes(low.read_bytes()[:-100])
-    assert f"{other} is not a learned source, or it is cut off" in said(
+    assert f"{other} is not a learned source, or it is truncated" in said(
         "--sources", f"{low},{other}"
     )
     assert not (tmp_path / "out").exists()
