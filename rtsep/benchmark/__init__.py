@@ -1,5 +1,6 @@
-"""What a model costs on this machine: measured, in one command, with everything beside it.
+"""Measure latency, time, memory and streams of models on this machine, for `rtsep bench`.
 
-`trials` times one model, `streams` finds how many live streams fit on a core, `machine` says what
-it was measured on, `result` gathers the figures, `page` and `plots` make the report.
+`trials` times one model, `streams` finds how many live streams one core carries, `roofline`
+measures the core's peak, `machine` describes it, `result` collects the figures, `page` and `plots`
+make the report.
 """

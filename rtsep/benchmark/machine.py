@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describe the machine that the figures were measured on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PACKAGES = ("numpy", "numba", "onnxruntime-gpu", "onnxruntime", "sounddevice")
 
 
 def machine() -> dict[str, Any]:
-    """Describe processor, system and versions, as the JSON holds them."""
+    """Return processor, system and versions, for the JSON."""
     found = {"rtsep": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
-        except ModuleNotFoundError:  # one of the two runtimes is there
+        except ModuleNotFoundError:  # one of the two onnxruntime packages is installed
             continue
     return {
         "processor": processor(),
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name of the processor, as the system knows it."""
+    """Return the name of the processor as the system reports it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("model name", "Model", "Hardware")):

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else."""
+"""The report: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ footer, .note { color: #777; font-size: .85rem; }
 
 
 def row(result: Mapping[str, Any]) -> dict[str, str]:
-    """What a table says of one model: heading to text."""
+    """Return the table row of one model: heading to text."""
     work, paced = result["hop_us"], result["paced"]
     late = result["latency"]
     agree = late["impulse_samples"] == late["correlation_samples"] == late["samples"]
@@ -51,18 +51,18 @@ def row(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 LEGEND = (
-    "latency: the algorithm's, declared, and found by impulse and cross-correlation in what comes "
-    "out. p50 to max: time of one block, one after the other. RTF: median over the duration of the "
-    "sound. paced: at real-time pace; misses: blocks not done when the next was due, and those of "
-    "an empty loop in turns with it. of peak: operations of the model over those a core could do. "
-    "start: process start to the first separated block, with the memory used until then. bytes "
-    "kept: allocated by 1000 blocks. streams: live on one core with p99.9 below the hop, in one "
-    "call, and in calls of their own."
+    "latency: algorithmic latency, declared, and measured in the output by impulse and "
+    "cross-correlation. p50 to max: time of a block, back to back. RTF: median time over the "
+    "duration of the block. paced: at real-time pace; misses: blocks not done when the next was "
+    "due, of the model and of an empty loop interleaved with it. of peak: operations of the model "
+    "over the peak of a core. start: process start to the first separated block, with the memory "
+    "used until then. bytes kept: allocated by 1000 blocks. streams: largest number on one core "
+    "with p99.9 below the hop, in one call, and in separate calls."
 )
 
 
 def html(document: Mapping[str, Any]) -> str:
-    """Lay a measurement out, see `rtsep.cli.bench` for what it holds."""
+    """Format the measurements of `rtsep.cli.bench` as HTML."""
     results: Sequence[Mapping[str, Any]] = document["results"]
     machine, roof = document["machine"], document["roof"]
     rows = [row(result) for result in results]

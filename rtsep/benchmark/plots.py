@@ -13,22 +13,22 @@ Result = Mapping[str, Any]
 
 TERMS = ("overlap", "reblocking", "lookahead")
 CELLS = np.geomspace(0.001, 10.0, 241)
-"""Edges of the histogram's cells, in times over the hop's duration; the JSON holds the counts."""
+"""Edges of the histogram's cells: time over the hop's duration. The JSON has the counts."""
 
 
 def histogram(done_s: Any, period_s: float) -> list[int]:
-    """Count times in `CELLS`; what is beyond is in the first or the last."""
+    """Count times in `CELLS`; times beyond them count in the first or last cell."""
     shares = np.clip(np.asarray(done_s) / period_s, CELLS[0], CELLS[-1] * (1 - 1e-9))
     return [int(n) for n in np.histogram(shares, CELLS)[0]]
 
 
 def thin(done_s: Any, columns: int = 400) -> list[float]:
-    """The largest of each of at most ``columns`` pieces: no late block is lost."""
+    """Return the maxima of at most ``columns`` pieces, so every late block stays visible."""
     return [float(piece.max()) for piece in np.array_split(done_s, min(columns, len(done_s)))]
 
 
 def all_plots(results: Sequence[Result], roof: Mapping[str, float]) -> dict[str, str]:
-    """Draw everything: heading to SVG, in the order of the report."""
+    """Draw all plots: heading to SVG, in the order of the report."""
     return {
         "Time of a hop, paced at real time": _svg(_distribution, results),
         "Hop time over time": _svg(_over_time, results),
@@ -38,7 +38,7 @@ def all_plots(results: Sequence[Result], roof: Mapping[str, float]) -> dict[str,
 
 
 def _svg(draw: Callable[..., None], *arguments: Any) -> str:
-    # Here, not above: the command must not wait for a drawing library.
+    # Imported here, because the import takes long and is needed for reports only.
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def _svg(draw: Callable[..., None], *arguments: Any) -> str:
 
     figure = Figure(figsize=(8.0, 3.6))
     figure.set_layout_engine(ConstrainedLayoutEngine())
-    FigureCanvasSVG(figure)  # becomes the figure's canvas: no window, no global state
+    FigureCanvasSVG(figure)  # attaches itself to the figure, without a window or global state
     with rc_context({"svg.hashsalt": "rtsep", "svg.fonttype": "none"}):
         draw(figure, *arguments)
         out = io.StringIO()
@@ -73,7 +73,7 @@ def _distribution(figure: Any, results: Sequence[Result]) -> None:
         total = max(1, counts.sum())
         left.stairs(counts / total, CELLS, color=f"C{k}", label=result["label"], fill=False)
         beyond = total - np.cumsum(counts)
-        # The curve ends where no hop takes longer.
+        # The curve ends at the longest time.
         right.step(CELLS[1:], np.where(beyond > 0, beyond / total, np.nan), color=f"C{k}")
     for axes in (left, right):
         axes.axvline(1.0, color="crimson", linewidth=1.2)

@@ -1,4 +1,4 @@
-"""All figures of one model at one setting, as the JSON of `rtsep bench` holds them."""
+"""Measure all figures of one model at one setting, for the JSON of `rtsep bench`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rtsep.benchmark.roofline import traffic
 from rtsep.runtime.bundle import Bundle
 
 BACK_TO_BACK_S = 2.0
-"""Longest run of blocks without pause, and of calls of the model alone, in turns."""
+"""Duration of the back-to-back runs: blocks, interleaved with calls of the model alone."""
 STREAMS_S = 1.0
-"""Of each trial of a number of streams, at least."""
+"""Shortest duration of a trial with a number of streams."""
 
 
 def measure(
@@ -27,18 +27,19 @@ def measure(
     bundle
         The model.
     block
-        Samples per call, 0 for one call of the model.
+        Samples per block; 0 for one call of the model.
     threads
-        Of the model.
+        Threads of the model.
     seconds
-        Of the paced run.
+        Duration of the paced run.
     roof
         ``gflops`` and ``memory_gb_per_s`` of one core.
 
     Returns
     -------
     dict
-        Names end in their units. ``hop_us`` is the whole engine, ``model_us`` the model alone.
+        Figures by name, ending in the unit. ``hop_us`` is the engine with the model, ``model_us``
+        the model alone.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def measure(
 
 
 def measure_streams(bundle: Bundle, limit: int) -> dict[str, Any]:
-    """Find how many streams, at most ``limit``, one core carries, in one call and in many."""
+    """Find how many streams up to ``limit`` one core carries, in one call and in separate calls."""
     side_by_side = streams.most(bundle, limit, STREAMS_S, streams.batched)
     one_by_one = streams.most(bundle, limit, STREAMS_S, streams.unbatched)
     return {

@@ -1,4 +1,4 @@
-"""How fast a model's calls are on this machine, beside what one of its cores can do at most."""
+"""Time a model's calls and compare them with the peak of one core."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rtsep.runtime.timing import TimedStep
 from rtsep.spec import Float32
 
 _SIDE = 512
-"""Of the square matrices multiplied: 1 MB each, so that the arithmetic is all that counts."""
+"""Side of the multiplied matrices: 1 MB each, so arithmetic dominates."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Calls of a model, one after the other, on one core.
+    """Speed of back-to-back calls of a model on one core.
 
     Attributes
     ----------
     tape
-        Whether it runs off a tape, not in ONNX Runtime.
+        Whether the model runs on the tape, not in ONNX Runtime.
     median_s, p99_s
         Time of a call.
     real_time_factor
@@ -46,7 +46,7 @@ class Speed:
 def core_peak(seconds: float = 0.3) -> float:
     """Measure the peak of one core in FLOP/s: the best of repeated matrix products.
 
-    ONNX Runtime multiplies, with one thread, as it does for the models.
+    ONNX Runtime computes them with one thread, as for the models.
     """
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((2, _SIDE, _SIDE), dtype=np.float32)
@@ -69,14 +69,14 @@ def core_peak(seconds: float = 0.3) -> float:
 
 
 def core_bandwidth(size_bytes: int = 1 << 28, seconds: float = 0.3) -> float:
-    """Measure what one core reads from memory in bytes/s: the best of repeated sums.
+    """Measure the read bandwidth of one core in bytes/s: the best of repeated sums.
 
     Parameters
     ----------
     size_bytes
-        Of what is read; less than a cache holds gives the bandwidth of that cache.
+        Size of the array; if it fits a cache, the result is the bandwidth of that cache.
     seconds
-        Spent on it.
+        Duration of the measurement.
     """
     values = np.ones(size_bytes // 4, np.float32)
     total(values)
@@ -90,21 +90,21 @@ def core_bandwidth(size_bytes: int = 1 << 28, seconds: float = 0.3) -> float:
 
 @kernel(fastmath=True)
 def total(values: Float32) -> float:
-    """Sum in any order: no arithmetic holds up the reading."""
+    """Sum in any order, so that reading dominates."""
     result = np.float32(0.0)
-    for i in range(values.size):  # this is vectorised, an iterator is not
+    for i in range(values.size):  # numba vectorises this loop, but not an iterator
         result += values[i]
     return float(result)
 
 
 def traffic(bundle: Bundle) -> int:
-    """Bytes that a call for one stream must at least read: every weight once, and its states."""
+    """Return the bytes that a call for one stream reads at least: all weights and its states."""
     weights, _ = bundle.cost()
     return 4 * (weights + sum(math.prod(s.shape) * len(s.inputs) for s in bundle.states.values()))
 
 
 def share(bundle: Bundle, call_s: float, peak: float) -> float:
-    """Floating-point operations of a call, over those the core could do in the same time.
+    """Return the floating-point operations of a call over the peak in the same time.
 
     Williams, Waterman, Patterson: Roofline, Communications of the ACM 2009; the roof is ``peak``
     in FLOP/s, see :func:`core_peak`. A multiply-accumulate is two operations.
@@ -114,7 +114,7 @@ def share(bundle: Bundle, call_s: float, peak: float) -> float:
 
 
 def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
-    """Time calls on noise for a while.
+    """Time calls on noise.
 
     Raises
     ------

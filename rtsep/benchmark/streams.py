@@ -1,4 +1,4 @@
-"""How many live streams one core carries: side by side in one call, or each in calls of its own."""
+"""Find how many live streams one core carries, in one call or in separate calls."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rtsep.errors import BundleError
 from rtsep.runtime.bundle import Bundle
 
 MIN_CALLS = 1000
-"""Of the model for a trial: fewer say nothing of the slowest one in a thousand."""
+"""Calls of the model per trial, at least: p99.9 needs a thousand."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """So many streams on one core.
+    """Result of a trial with a number of streams on one core.
 
     Attributes
     ----------
     streams
-        Carried at once.
+        Number of streams.
     fits
-        Whether p99.9 of the time for all of them is below the hop's duration.
+        Whether p99.9 of the time for all streams is below the hop's duration.
     times_us
-        Time per hop for all of them: median, p95, p99, p99.9, max.
+        Time per hop for all streams: median, p95, p99, p99.9, max.
     """
 
     streams: int
@@ -35,13 +35,13 @@ class Load:
 
 
 def batched(bundle: Bundle, streams: int, seconds: float) -> Load:
-    """Try ``streams`` streams in one call of the model each hop."""
+    """Time ``streams`` streams with one call of the model per hop."""
     trial = Trial(bundle, streams=streams)
     return _load(streams, times(trial.call, _enough(trial, seconds)), trial.period_s)
 
 
 def unbatched(bundle: Bundle, streams: int, seconds: float) -> Load:
-    """Try ``streams`` streams one after the other each hop, each with a model of its own."""
+    """Time ``streams`` streams with one call each per hop, each with its own model."""
     trials = [Trial(bundle) for _ in range(streams)]
     first = trials[0]
 
@@ -64,14 +64,14 @@ def most(
     Returns
     -------
     list of Load
-        All that was tried, fewest streams first; empty where memory does not hold a single one.
+        All trials, fewest streams first; empty if one stream exceeds the memory limit.
     """
     tried: dict[int, Load] = {}
 
     def fits(streams: int) -> bool:
         try:
             tried[streams] = load = carry(bundle, streams, seconds)
-        except BundleError:  # more than the memory limit of a model's states
+        except BundleError:  # the states exceed the memory limit
             return False
         progress(load)
         return load.fits
@@ -87,12 +87,12 @@ def most(
 
 
 def largest(loads: list[Load]) -> int:
-    """The largest number of streams that fit; 0 for none."""
+    """Return the largest number of streams that fit, or 0."""
     return max((load.streams for load in loads if load.fits), default=0)
 
 
 def _enough(trial: Trial, seconds: float, streams: int = 1) -> float:
-    """Seconds that `MIN_CALLS` take."""
+    """Return the duration of `MIN_CALLS` calls, at least ``seconds``."""
     once = float(np.median(times(trial.call, 0.05))) * streams
     return max(seconds, MIN_CALLS * once)
 

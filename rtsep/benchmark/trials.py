@@ -1,4 +1,4 @@
-"""One model on one thread of this machine: latency, time of a block, pace, start, memory."""
+"""Measure one model: latency, time of a block, back to back and paced, start and memory."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ T = TypeVar("T")
 
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 SEGMENT_S = 5.0
-"""A model and an empty loop take turns of this length: both see the same minutes."""
+"""A model and an empty loop alternate in segments of this length, under equal conditions."""
 TURN_S = 0.1
-"""Turns of what is compared without pauses."""
+"""Length of alternating back-to-back runs, in seconds."""
 ALLOCATION_CALLS, ALLOCATION_ROUNDS = 1000, 3
 MAX_BACKLOG_S = 2.0
-"""So far behind, a paced run ends."""
+"""A paced run ends when it is this far behind."""
 LEVEL = 0.1
-"""Of the noise that is separated, as a standard deviation."""
+"""Standard deviation of the noise that is separated."""
 
 
 def percentiles_us(seconds: Float64) -> dict[str, float]:
-    """Median, p95, p99, p99.9 and maximum, in microseconds."""
+    """Return median, p95, p99, p99.9 and maximum in microseconds."""
     found = np.percentile(seconds, list(PERCENTILES.values())) * 1e6
     return {name: round(float(us), 1) for name, us in zip(PERCENTILES, found, strict=True)}
 
 
 @dataclass(frozen=True)
 class Paced:
-    """Blocks that came at the pace of real time, or the same loop without work.
+    """Times of a paced run, of a model or of an empty loop.
 
     Attributes
     ----------
     late_s, done_s
-        (calls,) after a block was due: when its call began, and when it ended.
+        (calls,) start and end of each call, relative to when its block was due.
     cpu_s
-        Time the processor worked for all calls, this thread's only.
+        Processor time of this thread for all calls.
     """
 
     late_s: Float64
@@ -70,11 +70,11 @@ class Trial:
     bundle
         The model.
     block
-        Samples per call; those of one call of the model where 0.
+        Samples per block; 0 for one call of the model.
     threads
-        Of the ONNX call.
+        Threads of ONNX Runtime.
     streams
-        Streams carried by each call.
+        Streams per call.
 
     Raises
     ------
@@ -105,10 +105,10 @@ class Trial:
         self.engine.process(self._noise[self._turn], self._out)
 
     def latency(self) -> dict[str, Any]:
-        """Latency by its terms, declared; and in samples as found in what comes out.
+        """Return the declared latency by its terms, and the measured one in samples.
 
-        The stems of most models add up to the mixture, so their sum tells when a sample comes out:
-        by where an impulse in silence is, and by where the cross-correlation with noise is largest.
+        The stems of most models sum to the mixture. The latency is measured in their sum, as the
+        position of an impulse and as the maximum of the cross-correlation with noise.
         """
         spec, terms = self.bundle.spec, asdict(self.engine.latency)
         total = self.engine.latency_samples
@@ -139,17 +139,17 @@ class Trial:
         return total
 
     def real_time_factor(self, times: Float64) -> float:
-        """Median time over the duration of the audio, over blocks that make whole model calls."""
+        """Return the median of time over duration, over groups of blocks with whole model calls."""
         groups = times[: len(times) // self._group * self._group].reshape(-1, self._group)
         return float(np.median(groups.sum(axis=1))) / (self._group * self.period_s)
 
     def paced(self, seconds: float) -> tuple[Paced, Paced]:
-        """Call at the pace of real time, and alternate with an empty loop of the same period.
+        """Call at real-time pace, alternating with an empty loop of the same period.
 
         Returns
         -------
         (Paced, Paced)
-            Of the model, and of the empty loop; ``seconds`` each.
+            Times of the model and of the empty loop, ``seconds`` each.
         """
         rounds = max(1, round(seconds / SEGMENT_S))
         count = max(1, round(seconds / rounds / self.period_s))
@@ -164,9 +164,9 @@ class Trial:
         return model, floor
 
     def allocated_bytes(self) -> int:
-        """Bytes that `ALLOCATION_CALLS` calls leave allocated: the least of several rounds.
+        """Return the bytes that `ALLOCATION_CALLS` calls leave allocated, least of several rounds.
 
-        Other threads of the process allocate now and then, but the calls would in every round.
+        Other threads of the process allocate occasionally; a leak of the calls is in all rounds.
         """
         kept = []
         tracemalloc.start()
@@ -181,16 +181,16 @@ class Trial:
                 kept.append(after - before)
         finally:
             tracemalloc.stop()
-        return max(0, min(kept[1:]))  # in the first one, what is only made once
+        return max(0, min(kept[1:]))  # the first round includes one-time allocations
 
 
 def times(call: Callable[[], object], seconds: float) -> Float64:
-    """Time each call, one after the other without pause for so long, (calls,) in seconds."""
+    """Time back-to-back calls for a duration; (calls,) in seconds."""
     return _in_worker(partial(_times, call, seconds))
 
 
 def in_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[Float64]:
-    """Time each of several calls as `times` does, in turns: what slows one down slows all."""
+    """Time several calls as `times` does, alternating, so that disturbances affect all."""
     turns = max(1, round(seconds / TURN_S / len(calls)))
     turn_s = seconds / turns / len(calls)
 
@@ -218,16 +218,16 @@ spec = bundle.spec
 engine = Engine(ModelStep(bundle), spec, spec.channels, spec.step_length)
 engine.process(np.zeros((spec.step_length, spec.channels), np.float32))
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-if sys.platform == "linux":  # where that is the parent's, if it was larger
+if sys.platform == "linux":  # ru_maxrss includes the parent's
     status = Path("/proc/self/status").read_text()
     memory = int(status.partition("VmHWM:")[2].split()[0])
 print(json.dumps({"memory": memory * (1 if sys.platform == "darwin" else 1024)}), flush=True)
 """
-"""A program of a few lines that separates one block."""
+"""A program that separates one block."""
 
 
 def start(model: str) -> dict[str, float]:
-    """Start a program anew, the second time; time its first separated block and weigh it.
+    """Measure time and memory of a new process until its first separated block, warm caches.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def start(model: str) -> dict[str, float]:
     Returns
     -------
     dict
-        ``first_block_s`` from the program's start; ``memory_mb`` at most until then.
+        ``first_block_s`` from the start of the process; ``memory_mb``, its peak until then.
     """
     for _ in range(2):
         began = time.perf_counter()
@@ -254,7 +254,7 @@ def start(model: str) -> dict[str, float]:
 
 
 def _nothing() -> None:
-    """Do nothing: the loop alone shows what the machine itself holds up."""
+    """Do nothing; the empty loop shows the delays of the machine itself."""
 
 
 def _times(call: Callable[[], object], seconds: float) -> Float64:
@@ -284,7 +284,7 @@ def _paced(call: Callable[[], object], period_s: float, count: int) -> Paced:
         wait = due - clock()
         if wait > 0:
             sleep(wait)
-        elif wait < -MAX_BACKLOG_S:  # a model that this machine is too slow for
+        elif wait < -MAX_BACKLOG_S:  # this machine is too slow for the model
             late, done = late[:i], done[:i]
             break
         late[i] = clock() - due
@@ -302,9 +302,9 @@ def _join(parts: tuple[Paced, ...]) -> Paced:
 
 
 def _in_worker(work: Callable[[], T], first: bool = False) -> T:
-    """Run in a thread with the manners of the live worker, also its priority where ``first``.
+    """Run in a thread with the settings of the live worker; with real-time priority if ``first``.
 
-    Only for work that sleeps in between.
+    Real-time priority is only for work that sleeps in between.
     """
     results: list[T] = []
     errors: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""The command line: each command only wires the parts together."""
+"""The command line; each command is a module that connects the other packages."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _COMMANDS = {
     "doctor": "doctor",
     "completion": "completion",
 }
-"""Which module of this package holds which command; imported when it is called."""
+"""Module of this package for each command, imported when the command is called."""
 
 
 class _Lazy(click.Group):
-    """A group whose commands are imported only when needed: starting must be quick."""
+    """A group that imports a command when it is called, so the program starts quickly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -44,12 +44,12 @@ class _Lazy(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete commands by their names alone: importing all of them would take a second."""
+        """Complete the names of commands without importing them, which takes a second."""
         names = [CompletionItem(name) for name in _COMMANDS if name.startswith(incomplete)]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what was wrong with its input is one sentence and exit code 2."""
+        """Run the command; print an `RtsepError` as one sentence and exit with code 2."""
         try:
             return super().invoke(ctx)
         except RtsepError as error:
@@ -73,22 +73,22 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Show the version, and those of what it runs on.",
+    help="Show the versions of rtsep, Python and the main packages.",
 )
 def main() -> None:
-    """Separate the sources of a live stream, a few milliseconds late.
+    """Separate the sources of a live stream with a few milliseconds of latency.
 
     \b
     Examples:
       rtsep run                          the default microphone to the default output
       rtsep run --device demo            a built-in mixture, no sound card needed
-      rtsep ui                           in the browser, which is the microphone
-      rtsep separate talk.wav -o stems/  a file, through the same engine
+      rtsep ui                           in the browser, with the browser's microphone
+      rtsep separate talk.wav -o stems/  a file, with the same engine
     """  # noqa: D301
 
 
 def fail(error: object) -> None:
-    """Say what went wrong on standard error."""
+    """Print an error on standard error."""
     click.echo(f"rtsep: {error}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""``rtsep bench``: what the models cost on this machine."""
+"""``rtsep bench``: measure the models on this machine."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _CACHE_BYTES = 1 << 18
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("-s", "--seconds", type=click.FloatRange(0.1, 3600), default=10.0,
-              help="Of each paced run; 10.", show_default=False)  # fmt: skip
+              help="Duration of each paced run; 10.", show_default=False)  # fmt: skip
 @click.option("-b", "--block", multiple=True, type=click.IntRange(1, 65536), metavar="SAMPLES",
-              help="Samples per block at the model's rate; may be repeated. One call of the model "
-              "by default.")  # fmt: skip
+              help="Samples per block at the model's rate; may be repeated. By default one call of "
+              "the model.")  # fmt: skip
 @click.option("-t", "--threads", multiple=True, type=click.IntRange(1, 64), metavar="N",
               help="Threads of the model; may be repeated; 1.")  # fmt: skip
 @click.option("--streams", "limit", type=click.IntRange(1, 4096), metavar="N",
-              help="Find how many live streams, at most N, one core carries.")  # fmt: skip
+              help="Find how many live streams, up to N, one core carries.")  # fmt: skip
 @click.option("-d", "--device", metavar="IN",
-              help="Run each model live on this device, too; see `rtsep devices`.")  # fmt: skip
+              help="Also run each model live on this device, see `rtsep devices`.")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False),
-              metavar="FILE", help="Write all figures there.")  # fmt: skip
+              metavar="FILE", help="Write all figures to this file.")  # fmt: skip
 @click.option("--html", "html_path", type=click.Path(path_type=Path, dir_okay=False),
-              metavar="FILE", help="Write a report with plots there.")  # fmt: skip
+              metavar="FILE", help="Write a report with plots to this file.")  # fmt: skip
 def bench(
     models: tuple[str, ...],
     seconds: float,
@@ -54,17 +54,18 @@ def bench(
     json_path: Path | None,
     html_path: Path | None,
 ) -> None:
-    """Measure MODELs (shipped names, or bundles by path; all shipped ones if none is named).
+    """Measure MODELs: shipped names or paths of bundles; by default all shipped models.
 
-    Latency by its terms and as found in the output; the time of a block, back to back and at the
-    pace of real time, in turns with an empty loop; start, memory, share of the machine's peak.
+    Measures latency, declared by its terms and found in the output; the time of a block, back to
+    back and at real-time pace, the latter interleaved with an empty loop; start, memory, and the
+    share of the core's peak.
 
     \b
     Examples:
       rtsep bench speech
       rtsep bench --html report.html --json report.json
       rtsep bench speech --block 64 --block 128 --threads 1 --threads 2
-      rtsep bench speech --streams 64        how many fit on one core
+      rtsep bench speech --streams 64        number of streams on one core
       rtsep bench speech --device USB        live, with xruns and misses
     """  # noqa: D301
     names = models or tuple(weights.names())
@@ -83,7 +84,7 @@ def bench(
         "roof": roof,
         "results": [],
     }
-    # Without its thread, which would be measured, too.
+    # Without the progress thread, which would disturb the measurement.
     with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         task = progress.add_task("", total=len(settings))
         for name, samples, count in settings:
@@ -111,7 +112,7 @@ def bench(
 
 
 def _live(model: str, device: str, seconds: float) -> dict[str, Any]:
-    """The summary of `rtsep run`, as a user would start it."""
+    """Run `rtsep run` as a user would and return its summary."""
     with tempfile.TemporaryDirectory() as folder:
         summary = Path(folder) / "live.json"
         command = [sys.executable, "-m", "rtsep", "run", "--model", model, "--device", device]

@@ -1,4 +1,4 @@
-"""``rtsep completion``: what a shell needs to complete commands and options."""
+"""``rtsep completion``: scripts with which shells complete commands and options."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ FILES = {
     "zsh": 'eval "$(rtsep completion zsh)"         # in ~/.zshrc, after compinit',
     "fish": "rtsep completion fish | source        # in ~/.config/fish/config.fish",
 }
-"""What to write where, by shell."""
+"""Line of the start-up file, by shell."""
 
 
 @click.command()
 @click.argument("shell", type=click.Choice([*FILES]))
 def completion(shell: str) -> None:
-    """Print the script by which SHELL completes commands and options.
+    """Print the script with which SHELL completes commands and options.
 
     \b
     Examples:
@@ -28,6 +28,6 @@ def completion(shell: str) -> None:
     root = click.get_current_context().find_root().command
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(f"# Completion of rtsep for {shell}. For it to follow new versions, write instead:")
+    click.echo(f"# Completion of rtsep for {shell}. To follow new versions, use this line instead:")
     click.echo(f"#   {FILES[shell]}")
     click.echo(kind(root, {}, "rtsep", VARIABLE).source())

@@ -1,4 +1,4 @@
-"""``rtsep doctor``: is everything as it should be, and what to do if not."""
+"""``rtsep doctor``: check the installation and say how to fix it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from rtsep.diagnostics.doctor import Finding, examine
 
 @click.command()
 def doctor() -> None:
-    """Look at the installation and say what is wrong, and what mends it.
+    """Check the installation and say how to fix problems.
 
-    Versions, compiled kernels, ONNX Runtime, models, PortAudio with the default devices, real-time
-    priority, and three seconds of the demo at real-time pace: its latency is measured, its misses
-    are counted, its speech is compared with the true one. Lines begin with ok, with fix where
-    something has to be done, or with note where something is only better done. The exit code is 1
-    if any line says fix.
+    Checks versions, compiled kernels, ONNX Runtime, models, PortAudio with the default devices and
+    real-time priority. Then separates three seconds of the demo at real-time pace: measures the
+    latency, counts misses and compares the speech with the true one. Each line begins with ok, fix
+    (a problem) or note (an improvement). The exit code is 1 if any line says fix.
 
     \b
     Examples:
@@ -33,7 +32,7 @@ def doctor() -> None:
 
 
 def line(finding: Finding) -> str:
-    """Put a finding in words; what to do stands on a line of its own."""
+    """Format a finding; the fix is on a second line."""
     word, colour = ("ok", "green") if not finding.fix else ("note", "yellow")
     if not finding.ok:
         word, colour = "fix", "red"

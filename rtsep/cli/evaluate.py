@@ -1,4 +1,4 @@
-"""``rtsep eval``: how good a model is on mixtures whose sources are known."""
+"""``rtsep eval``: score a model on mixtures with known sources."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "-m", "--model", help="Shipped model's name, a bundle's path, or oracle:ibm, irm, wiener, psm."
 )
-@click.option("--json", "json_path", type=FILE, help="Write all scores into this file.")
-@click.option("--csv", "csv_path", type=FILE, help="Write a line per mixture and source.")
-@click.option("--plot", "plot_path", type=FILE, help="Draw box plots into this PNG file.")
+@click.option("--json", "json_path", type=FILE, help="Write all scores to this file.")
+@click.option(
+    "--csv", "csv_path", type=FILE, help="Write a line per mixture and source to this file."
+)
+@click.option("--plot", "plot_path", type=FILE, help="Draw box plots to this PNG file.")
 def eval(
     data: Path,
     model: str | None,
@@ -32,16 +34,16 @@ def eval(
     csv_path: Path | None,
     plot_path: Path | None,
 ) -> None:
-    """Score a model on the mixtures of a folder, through the live engine.
+    """Score a model on the mixtures of a folder, with the live engine.
 
-    DATA holds NNN_mixture.flac with NNN_<source>.flac (or other formats), or one folder per mixture
-    with mixture.flac and <source>.flac. A source of which there is no file is the mixture without
-    the others. Sources that differ in a number only, like speaker1 and speaker2, are scored in
-    their best order. PESQ and STOI are for sources named speech, speaker, voice, talker or s, with
-    a number or without.
+    DATA contains NNN_mixture.flac with NNN_<source>.flac (or other formats), or one folder per
+    mixture with mixture.flac and <source>.flac. One source may lack its files: it is the mixture
+    minus the others. Sources whose names differ only in a number, like speaker1 and speaker2, are
+    scored in their best order. PESQ and STOI are computed for sources named speech, speaker, voice,
+    talker or s, with or without a number.
 
-    An oracle mask, made from the sources themselves, says what a mask of its kind could reach at
-    most; oracle:irm:512 sets its window in samples, else it is the power of two up to 32 ms.
+    An oracle mask is computed from the true sources and gives an upper bound for its kind of mask;
+    oracle:irm:512 sets its window in samples, by default the largest power of two within 32 ms.
 
     A mixture that can't be read is named and left out; the exit code is then 2.
 

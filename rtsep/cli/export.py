@@ -1,4 +1,4 @@
-"""``rtsep export``: checkpoint to bundle."""
+"""``rtsep export``: turn a checkpoint into a bundle."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rtsep.errors import BundleError
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle.")
 def export(checkpoint: Path, output: Path) -> None:
-    """Turn a trained CHECKPOINT into a bundle that anyone can run.
+    """Turn a trained CHECKPOINT into a bundle.
 
-    Refuses, and writes nothing, unless the model keeps the streaming contract (any chunking gives
-    the same output, nothing beyond the declared lookahead is used, state is explicit, output stays
-    finite) and the ONNX graph equals it on silence, noise and full scale.
+    Writes the bundle only if the model keeps the streaming contract (any chunking gives the same
+    output, no frame beyond the declared lookahead is used, state is explicit, the output is finite)
+    and the ONNX graph gives the model's output on silence, noise and full scale.
 
     \b
     Example:

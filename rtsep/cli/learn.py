@@ -1,4 +1,4 @@
-"""``rtsep learn``: one source from seconds of its sound."""
+"""``rtsep learn``: learn one source from seconds of its sound."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from rtsep.runtime.pipeline import BLOCK
 from rtsep.spec import Float32, Spec
 
 MAX_S = 600.0
-"""Most seconds learned from: more teaches little and takes long."""
-_PATIENCE_S = 5.0  # without a block from the device
+"""Longest training sound in seconds; more improves little and takes long."""
+_PATIENCE_S = 5.0  # longest time without a block from the device
 
 
 @click.command()
@@ -36,20 +36,32 @@ _PATIENCE_S = 5.0  # without a block from the device
     help="Recordings of this source alone.",
 )
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
-@click.option("-d", "--device", metavar="IN", help="Record it instead: as of `rtsep run`.")
+@click.option(
+    "-d", "--device", metavar="IN", help="Record from this device, like --device of `rtsep run`."
+)
 @click.option(
     "-s",
     "--seconds",
     type=click.FloatRange(0.0, MAX_S, min_open=True),
     default=20.0,
-    help="How long to record; 20.",
+    help="Duration of the recording; 20.",
 )
-@click.option("--name", help="Of the source; that of OUT by default.")
+@click.option("--name", help="Name of the source; by default that of OUT.")
 @click.option(
-    "-m", "--model", type=click.Choice(list(MODELS)), default="nmf", help="How to learn; nmf."
+    "-m",
+    "--model",
+    type=click.Choice(list(MODELS)),
+    default="nmf",
+    help="Model of the source; nmf.",
 )
-@click.option("-k", "--rank", type=click.IntRange(min=1), default=40, help="Of the model; 40.")
-@click.option("--updates", type=click.IntRange(1, 100_000), help="Of the fit; by the model.")
+@click.option(
+    "-k", "--rank", type=click.IntRange(min=1), default=40, help="Activations per frame; 40."
+)
+@click.option(
+    "--updates",
+    type=click.IntRange(1, 100_000),
+    help="Number of updates; by default that of the model.",
+)
 @click.option("--sparsity", type=click.FloatRange(0.0, 100.0), help="Penalty of the activations.")
 @click.option(
     "--smallness",
@@ -57,10 +69,16 @@ _PATIENCE_S = 5.0  # without a block from the device
     default=0.0,
     help="Penalty of an auto-encoder's weights; 0.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**31), default=0, help="Of the random start; 0.")
-@click.option("--rate", type=click.IntRange(1000, 192_000), default=16000, help="In Hz; 16000.")
-@click.option("--window", type=click.IntRange(16, 16384), default=512, help="In samples; 512.")
-@click.option("--hop", type=click.IntRange(min=1), default=128, help="In samples; 128.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31), default=0, help="Seed of the random initialisation; 0."
+)
+@click.option(
+    "--rate", type=click.IntRange(1000, 192_000), default=16000, help="Sample rate in Hz; 16000."
+)
+@click.option(
+    "--window", type=click.IntRange(16, 16384), default=512, help="Window in samples; 512."
+)
+@click.option("--hop", type=click.IntRange(min=1), default=128, help="Hop in samples; 128.")
 def learn(
     out: Path,
     first: tuple[Path, ...],
@@ -78,11 +96,11 @@ def learn(
     window: int,
     hop: int,
 ) -> None:
-    """Learn a source from seconds of its sound alone, into a small file.
+    """Learn a source from seconds of its sound alone and write it to OUT.
 
-    Sources learned with one --rate, --window and --hop can be combined in any way, by `rtsep run
-    --sources` and `rtsep separate --sources`. nmf and cnmf need nothing more; the auto-encoders
-    (nae, nae-deep, ccae, rcae) need torch.
+    Sources learned with the same --rate, --window and --hop can be combined with `rtsep run
+    --sources` and `rtsep separate --sources`. The auto-encoders (nae, nae-deep, ccae, rcae) need
+    torch; nmf and cnmf do not.
 
     \b
     Examples:
@@ -92,7 +110,7 @@ def learn(
     """  # noqa: D301
     files = [*first, *more]
     if bool(files) == (device is not None):
-        raise LearnedError("say what to learn from: either --from FILE... or --device")
+        raise LearnedError("give the sound to learn from: either --from FILE... or --device")
     spec = stream(check_name(name or out.stem), rate, window, hop)
     own = -1.0 if sparsity is None else sparsity
     plan = Plan(model, rank, updates or 0, own, smallness, seed)
@@ -112,21 +130,21 @@ def learn(
 
 
 def _read(files: list[Path], spec: Spec) -> tuple[Float32, int]:
-    """Magnitudes of all channels of all files, one after the other, and their samples."""
+    """Return the magnitudes of all channels of all files, joined, and the number of samples."""
     found: list[Float32] = []
     samples = 0
     for path in files:
         audio = info(path)
         samples += round(audio.length * spec.sample_rate / audio.rate_hz)
         if samples > MAX_S * spec.sample_rate:
-            raise LearnedError(f"these are more than {MAX_S:.0f} s: fewer recordings are enough")
+            raise LearnedError(f"the recordings exceed {MAX_S:.0f} s: use fewer")
         x = magnitudes(blocks(path, BLOCK), spec, audio.channels, audio.rate_hz)
         found.extend(x)
     return np.concatenate(found), samples
 
 
 def _record(query: str, seconds: float, spec: Spec, progress: Progress) -> tuple[Float32, int]:
-    """Magnitudes of what a microphone hears, and how many samples that were."""
+    """Record from a device; return the magnitudes and the number of samples."""
     device = open_device(query)
     rate, block = device.sample_rate, device.block
     task = progress.add_task(f"recording {device.name}", total=seconds)

@@ -1,4 +1,4 @@
-"""``rtsep loopback``: how late the sound card really is."""
+"""``rtsep loopback``: measure the round trip of a sound card."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from rtsep.version import __version__
     "json_path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write the figures there.",
+    help="Write the figures to this file.",
 )
 def loopback(device: str, json_path: Path | None, **options: Any) -> None:
-    """Measure the round trip of a sound card, beside what it declares.
+    """Measure the round trip of a sound card and compare it with the declared one.
 
-    Connect an output to an input by a cable, or put a microphone beside the loudspeaker (a metre of
-    air adds 2.9 ms); sweeps are played at -20 dB for five seconds. `rtsep run` adds its model's
-    terms to what is measured here. The exit code is 1 if nothing came back.
+    Connect an output to an input with a cable, or put the microphone beside the loudspeaker (a
+    metre of air adds 2.9 ms). Sweeps are played at -20 dB for five seconds. In `rtsep run`, the
+    terms of the model are added to this round trip. The exit code is 1 if no sweep was received.
 
     \b
     Examples:

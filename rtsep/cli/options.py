@@ -1,4 +1,4 @@
-"""Options that several commands share: device, model, and all that is chosen of a live stream."""
+"""Options that several commands share: of the device, the model and the live stream."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ _DEVICE_OPTIONS = (
         type=click.FloatRange(0.0, 500.0),
         default=10.0,
         metavar="MS",
-        help="Time the worker may take for a block, part of the latency; 10.",
+        help="Time the worker has for a block, a term of the latency; 10.",
     ),
 )
 
 
 def device_options(command: Command) -> Command:
-    """Give a command the options that, with --device, say how a device is opened.
+    """Add the options with which, beside --device, a device is opened.
 
     They are the fields of `rtsep.devices.open.DeviceOptions`.
     """
@@ -61,7 +61,7 @@ def device_options(command: Command) -> Command:
 
 
 class Choice(TypedDict):
-    """The options of `model_options` as a command gets them."""
+    """Values of the options of `model_options`."""
 
     model: str | None
     sources: str | None
@@ -80,30 +80,30 @@ _MODEL_OPTIONS = (
     click.option(
         "--rest",
         metavar="NAME",
-        help="One more source, for what --sources leave; it starts as any voice and slowly learns.",
+        help="Add a source for the remainder; it starts as a general voice and adapts slowly.",
     ),
     click.option(
         "--learn-noise",
         type=click.FloatRange(0.5, 600.0),
         metavar="S",
-        help="Learn the noise from the first S seconds, in which nobody may speak, then remove it.",
+        help="Learn the noise from the first S seconds, without speech, then remove it.",
     ),
     click.option(
         "--steps",
         type=click.IntRange(1, 200),
-        help=f"Updates per frame of learned sources: quality against load; {live.STEPS}, or "
-        f"{live.REMOVAL_STEPS} with --learn-noise.",
+        help=f"Updates per frame of learned sources; more improve quality and raise the load. "
+        f"{live.STEPS}, or {live.REMOVAL_STEPS} with --learn-noise.",
     ),
 )
 
 
 def model_options(command: Command) -> Command:
-    """Give a command the options that say what separates, see `choose`."""
+    """Add the options that select the model, see `choose`."""
     return _give(command, _MODEL_OPTIONS)
 
 
 def _set_preset(context: click.Context, option: click.Parameter, name: str | None) -> None:
-    """Make a preset's options the defaults of those that are not given."""
+    """Use a preset's options as defaults of the options that are not given."""
     if name is not None:
         context.default_map = {**(context.default_map or {}), **presets.find(name).options()}
 
@@ -115,7 +115,7 @@ _STREAM_OPTIONS = (
         is_flag=False,
         flag_value=VIRTUAL_MIC,
         metavar="[NAME]",
-        help="Play into a microphone of this name, which other programs can choose; rtsep.",
+        help="Offer the output to other programs as a microphone of this name; rtsep.",
     ),
     click.option(
         "--scene",
@@ -123,88 +123,88 @@ _STREAM_OPTIONS = (
         expose_value=False,
         callback=_set_preset,
         metavar="NAME",
-        help="Take model, gains and the like from a scene: call, karaoke, practice-without-drums, "
-        "or one of yours; options beside it win.",
+        help="Use the model, gains and other settings of a scene: call, karaoke, "
+        "practice-without-drums, or one of yours. Options beside it override it.",
     ),
     *_MODEL_OPTIONS,
-    click.option("-l", "--listen", metavar="SOURCE", help="Source to hear; the first by default."),
+    click.option("-l", "--listen", metavar="SOURCE", help="Source to play; the first by default."),
     click.option(
         "-g",
         "--gain",
         multiple=True,
         metavar="SOURCE=dB",
-        help="Hear this source at this gain; may be repeated.",
+        help="Play this source at this gain; may be repeated.",
     ),
     click.option(
         "-r",
         "--record",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Write mixture.wav, one WAV per source and spectrograms.png there; with a number "
-        "where there are such files.",
+        help="Write mixture.wav, one WAV per source and spectrograms.png to this folder, with a "
+        "number if the files exist.",
     ),
     click.option(
-        "-s", "--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Then stop."
+        "-s", "--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Time to run."
     ),
     click.option(
         "--json",
         "json_path",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="Write the summary there.",
+        help="Write the summary to this file.",
     ),
     click.option(
         "--on-late",
         type=click.Choice(["dry", "mute"]),
         default="dry",
-        help="Hear the mixture (dry) or silence (mute) while the worker is late; dry.",
+        help="Play the mixture (dry) or silence (mute) while the worker is late; dry.",
     ),
     click.option(
         "--limit",
         "limit_db",
         type=click.FloatRange(-60.0, 0.0),
         metavar="dBFS",
-        help="Play nothing louder than this; off by default.",
+        help="Limit the output to this peak level; off by default.",
     ),
     click.option(
         "--reconnect/--no-reconnect",
         default=True,
-        help="Wait for a device that goes away, and go on with it; on.",
+        help="Wait for a lost device and reopen it; on.",
     ),
     click.option(
         "--give-up",
         "give_up_s",
         type=click.FloatRange(min=0.0),
         metavar="S",
-        help="End after so long without the device, with exit code 3; never by default.",
+        help="Stop with exit code 3 after this time without the device; never by default.",
     ),
     click.option(
         "--realtime",
         type=click.Choice(["on", "off"]),
         default="on",
         callback=lambda _context, _option, value: value == "on",
-        help="Ask the system for real-time scheduling and locked memory; on.",
+        help="Request real-time scheduling and locked memory; on.",
     ),
 )
-"""Those of a live stream. What has the name of a field of `StreamOptions` gets there by itself."""
+"""Options of a live stream; most are named like the field of `StreamOptions` they set."""
 
 
 def stream_options(command: Command) -> Command:
-    """Give a command all options of a live stream but --device."""
+    """Add all options of a live stream except --device."""
     return _give(command, _STREAM_OPTIONS)
 
 
 def of_stream(context: click.Context, options: Mapping[str, Any]) -> StreamOptions:
-    """Put the options of `stream_options` together for `rtsep.realtime.builder.Stream`.
+    """Convert the options of `stream_options` to those of `rtsep.realtime.builder.Stream`.
 
     Raises
     ------
     OptionError
-        A gain is no SOURCE=dB.
+        A --gain is not SOURCE=dB.
     """
     listen, gain = options["listen"], options["gain"]
     if listen is not None and context.get_parameter_source("gain") == ParameterSource.DEFAULT_MAP:
-        gain = ()  # it is not a scene's sources that are to be heard
+        gain = ()  # --listen overrides the gains of a scene
     gains = {} if listen is None else {listen: 0.0}
     for setting in gain:
         name, _, value = setting.partition("=")
@@ -221,17 +221,17 @@ def read_all(paths: str) -> list[Source]:
 
 
 def choose(choice: Choice) -> Bundle:
-    """Find the shipped model or file, or make a bundle of learned sources.
+    """Load the selected bundle, or build one from learned sources.
 
     Raises
     ------
     LearnedError, BundleError
-        It can't be read, or the options contradict each other.
+        A file can't be read, or the options contradict each other.
     """
     learned, noise = choice["sources"], choice["learn_noise"]
     if learned is None and noise is None:
         if choice["rest"] is not None:
-            raise LearnedError("--rest is what --sources leave: name a learned source, too")
+            raise LearnedError("--rest is the remainder of --sources: name a learned source, too")
         return weights.find(choice["model"])
     if choice["model"] is not None:
         raise LearnedError("--model is for trained bundles: leave it out with learned sources")

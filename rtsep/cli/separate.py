@@ -1,4 +1,4 @@
-"""``rtsep separate``: files through the live engine."""
+"""``rtsep separate``: separate files with the live engine."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ Reading = Callable[[], Iterator[Float32]]
     "--output",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the stems; made if missing.",
+    help="Folder for the stems; created if missing.",
 )
 @model_options
 @click.option(
     "--full-fit",
     is_flag=True,
-    help="Fit --sources to each whole file, as in the papers, not live: better, and slower.",
+    help="Fit --sources to each whole file, as in the papers: better and slower.",
 )
 @click.option(
     "--crossing",
     type=click.FloatRange(0.0, 100.0),
     default=0.0,
-    help="Penalty of a full fit where two sources sound at once; 0.",
+    help="Penalty of a full fit on two sources active at once; 0.",
 )
 def separate(
     files: tuple[Path, ...],
@@ -57,9 +57,9 @@ def separate(
 ) -> None:
     """Separate FILES into one file per source, OUTPUT/<name>_<source>.wav.
 
-    The same engine as live, as fast as it goes: stems have the input's length, rate and channels
-    and line up with it. A file that can't be read is named and left out; the others are done, and
-    the exit code is 2.
+    Runs the live engine as fast as the machine allows. Stems have the input's length, rate and
+    channels and are aligned with it. Files that can't be read are named and skipped; the exit code
+    is then 2.
 
     \b
     Examples:
@@ -76,7 +76,7 @@ def separate(
                 other = done.setdefault(path.stem, path)
                 if other is not path:
                     raise AudioFileError(
-                        f"{path} would get the same names as {other}: use another folder"
+                        f"{path} and {other} would have the same stems: use another folder"
                     )
                 _separate(path, output, separator, progress)
             except (AudioFileError, LearnedError, SpecError) as error:
@@ -91,31 +91,31 @@ def separate(
 
 
 class Streamed:
-    """A bundle through the live engine."""
+    """Separates with a bundle in the live engine."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle, self.sources, self.passes = bundle, bundle.spec.sources, 1
 
     def stems(self, read: Reading, audio: AudioInfo) -> Iterator[Float32]:
-        """Parts of all stems, (n, sources, channels)."""
+        """Yield the stems in parts, (n, sources, channels)."""
         spec = self._bundle.spec
         step = ModelStep(self._bundle, spec.streams(audio.channels))
         yield from aligned(engine_for(step, spec, audio.channels, audio.rate_hz), read())
 
 
 class FullFit:
-    """Learned sources fitted to whole recordings."""
+    """Separates by fitting learned sources to whole recordings."""
 
     def __init__(self, choice: Choice, crossing: float) -> None:
         others = choice["model"], choice["rest"], choice["learn_noise"]
         self._learned = read_all(choice["sources"] or "") if not any(others) else []
         if len(self._learned) < 2:
-            raise LearnedError("--full-fit is for two or more --sources, and nothing else")
+            raise LearnedError("--full-fit is for two or more --sources, and no other option")
         self._spec, self._penalty = alike(self._learned), Penalty(crossing=crossing)
         self.sources, self.passes = self._spec.sources, 2
 
     def stems(self, read: Reading, audio: AudioInfo) -> Iterator[Float32]:
-        """Parts of all stems, (n, sources, channels), after a first reading for the fit."""
+        """Read the file for the fit, then again to yield the stems, (n, sources, channels)."""
         shape = self._spec, audio.channels, audio.rate_hz
         decoders = [source.decoder for source in self._learned]
         masks = [fit(x, decoders, UPDATES, self._penalty) for x in magnitudes(read(), *shape)]

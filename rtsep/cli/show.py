@@ -1,4 +1,4 @@
-"""Commands that only look: devices, models, info."""
+"""``rtsep devices``, ``models`` and ``info``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rtsep.runtime.bundle import Bundle
 
 @click.command()
 def devices() -> None:
-    """List the audio devices; any index or part of a name works with --device.
+    """List the audio devices; --device takes an index or a part of a name.
 
     ``>`` marks the default input, ``<`` the default output, ``*`` both.
 
@@ -31,7 +31,7 @@ def devices() -> None:
 
 @click.command()
 def models() -> None:
-    """List the shipped models; the one marked * runs when none is named.
+    """List the shipped models; * marks the default.
 
     \b
     Example:
@@ -58,9 +58,9 @@ def models() -> None:
 @click.command()
 @click.argument("model", required=False)
 def info(model: str | None) -> None:
-    """Print everything a bundle knows of itself, and how fast it is here.
+    """Print the figures of a bundle and its speed on this machine.
 
-    MODEL is a shipped model's name or a file; the default model if left out.
+    MODEL is a shipped model's name or a file; by default the default model.
 
     \b
     Examples:
@@ -77,19 +77,19 @@ def info(model: str | None) -> None:
 
 
 def measured(bundle: Bundle) -> str:
-    """Time the model on one core of this machine, for about a second."""
+    """Time the model on one core for about a second; return the figures as text."""
     peak = core_peak()
     found = speed(bundle, peak)
-    how = "off a tape" if found.tape else "in ONNX Runtime"
+    how = "on the tape" if found.tape else "in ONNX Runtime"
     return (
-        f"{found.median_s * 1e6:.0f} µs per call {how}, on one core here (median; p99 "
+        f"{found.median_s * 1e6:.0f} µs per call {how}, on one core of this machine (median; p99 "
         f"{found.p99_s * 1e6:.0f} µs), real-time factor {found.real_time_factor:.4f}, "
         f"{found.roofline_share:.1%} of the core's peak of {peak / 1e9:.0f} GFLOP/s"
     )
 
 
 def facts(bundle: Bundle) -> dict[str, str]:
-    """Gather what `rtsep info` prints of the bundle itself, by name."""
+    """Return the lines of `rtsep info` about the bundle, by name."""
     spec = bundle.spec
     latency = Latency.of(spec, spec.step_length)
     weights_count, macs = bundle.cost()
@@ -107,7 +107,7 @@ def facts(bundle: Bundle) -> dict[str, str]:
         "model": bundle.metadata["model"],
         "sources": ", ".join(spec.sources),
         "rate": f"{spec.sample_rate} Hz",
-        "channels": "any number, each a stream of its own"
+        "channels": "any number, each a separate stream"
         if spec.channels == 1
         else f"{spec.channels}, jointly",
         "frames": f"{spec.frontend}, {frame} samples, {spec.chunk} per call",

@@ -1,4 +1,4 @@
-"""``rtsep train``: recipe and audio to checkpoint."""
+"""``rtsep train``: train a recipe on audio."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from rtsep.errors import BundleError, StoppedError
     envvar="RTSEP_DATA",
     type=click.Path(path_type=Path),
     help="Folder of audio: MUSDB18, DSD100, LibriMix, WSJ0-mix, VoiceBank-DEMAND, or your own with "
-    "a MANIFEST.csv. RTSEP_DATA if not given.",
+    "a MANIFEST.csv; by default RTSEP_DATA.",
 )
-@click.option("--minutes", type=float, help="Train so long, instead of the recipe's steps.")
+@click.option("--minutes", type=float, help="Duration, in place of the recipe's number of steps.")
+@click.option("--resume/--fresh", default=True, help="Resume the run (default), or start over.")
 @click.option(
-    "--resume/--fresh", default=True, help="Go on where the run left off (default), or start over."
-)
-@click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the network."
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads of the network.",
 )
 @click.option(
     "--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that mix."
@@ -36,7 +38,7 @@ from rtsep.errors import BundleError, StoppedError
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs"),
     show_default=True,
-    help="Folder of the runs; this one is kept in RUNS/NAME.",
+    help="Folder of the runs; this run is in RUNS/NAME.",
 )
 def train(
     recipe: Path,
@@ -47,11 +49,11 @@ def train(
     workers: int,
     runs: Path,
 ) -> None:
-    """Train what RECIPE, a TOML file, says on the audio in DATA.
+    """Train the model of RECIPE, a TOML file, on the audio in DATA.
 
-    The run is kept in RUNS/NAME: best.safetensors for `rtsep export`, resume.safetensors, the
-    curve as CSV and PNG, and TensorBoard logs if that is installed. Ctrl-C keeps what was learned;
-    the same command goes on with it. A CUDA GPU is used if there is one, several by
+    Writes to RUNS/NAME: best.safetensors for `rtsep export`, resume.safetensors, the curve as CSV
+    and PNG, and TensorBoard logs if the package is installed. Ctrl-C saves the run, and the same
+    command resumes it. A CUDA GPU is used if there is one; for several, run
     `torchrun --nproc-per-node N -m rtsep train ...`.
 
     \b
@@ -71,7 +73,7 @@ def train(
     try:
         best = fit(fields, data, folder, minutes, not resume, workers)
     except StoppedError as stopped:
-        fail(f"{stopped}; the same command, without --fresh, goes on from there")
+        fail(f"{stopped}; the same command, without --fresh, resumes it")
         click.get_current_context().exit(130)
     if int(os.environ.get("RANK", 0)) == 0:
-        click.echo(f"{best}: make it a bundle with rtsep export {best} -o {folder.name}.onnx")
+        click.echo(f"{best}: export it with rtsep export {best} -o {folder.name}.onnx")

@@ -1,1 +1,1 @@
-"""Scores of a separation on a folder of mixtures with known sources."""
+"""Score a model on a folder of mixtures with known sources."""

@@ -1,10 +1,10 @@
-"""BSS Eval version 4 for images, as in the separation campaigns; numpy alone.
+"""BSS Eval version 4 for images, as in the separation campaigns, in numpy.
 
 E. Vincent, R. Gribonval, C. Fevotte, "Performance measurement in blind audio source separation",
 IEEE TASLP 2006; for images E. Vincent et al., "The signal separation evaluation campaign
 (2007-2010)", Signal Processing 2012; version 4 F.-R. Stoter, A. Liutkus, N. Ito, "The 2018 signal
-separation evaluation campaign", LVA/ICA 2018: the distortion filters are found once for the whole
-track, the ratios frame by frame. The package ``museval`` cannot be imported without ffmpeg.
+separation evaluation campaign", LVA/ICA 2018: the distortion filters are estimated once for
+the whole track, the ratios frame by frame. The package ``museval`` needs ffmpeg to be imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TINY = 1e-20
 
 
 class BssEval(NamedTuple):
-    """Medians over the frames, in dB, each (sources,); NaN where every frame has silence."""
+    """Medians over the frames in dB, each (sources,); NaN if every frame has a silent signal."""
 
     sdr: Float64
     isr: Float64
@@ -38,17 +38,17 @@ def bss_eval(
     frame_length: int,
     filter_length: int = FILTER_LENGTH,
 ) -> BssEval:
-    """Signal-to-distortion, image-to-spatial-distortion, -interference and -artefacts ratios.
+    """Compute SDR, ISR (image to spatial distortion), SIR and SAR.
 
     Parameters
     ----------
     estimates, references
-        (sources, samples, channels); the estimate of each source. No reference may be silent.
+        (sources, samples, channels). No reference may be silent.
     frame_length
-        In samples, one second in the campaigns; frames don't overlap, an incomplete last one is
-        left out unless it is the only one, and so are frames in which some signal is silent.
+        Samples per frame, one second in the campaigns. Frames don't overlap. An incomplete last
+        frame is ignored unless it is the only one; frames with a silent signal are ignored.
     filter_length
-        In samples.
+        Taps of the distortion filters.
     """
     x, s = np.asarray(estimates, np.float64), np.asarray(references, np.float64)
     if x.shape != s.shape or s.ndim != 3:
@@ -72,13 +72,13 @@ def bss_eval(
 
 
 def _frame(x: Float64, s: Float64, every: Complex, own: Complex, tail: int) -> Float64 | None:
-    """(4, sources) ratios of one frame in dB, or None where something is silent."""
+    """Return the (4, sources) ratios of one frame in dB, or None if a signal is silent."""
     if not (x.any(axis=(1, 2)).all() and s.any(axis=(1, 2)).all()):
         return None
     estimate, target = (np.pad(signals, ((0, 0), (0, tail), (0, 0))) for signals in (x, s))
     fft_length = 2 * (own.shape[-1] - 1)
     spectra = np.fft.rfft(s, fft_length, axis=1)
-    # Sources j, channels c of the references; k and d of the estimates; bins f.
+    # References: sources j, channels c; estimates: sources k, channels d; bins f.
     products = np.stack(
         [
             np.einsum("jfc,jcdf->jfd", spectra, own),
@@ -103,7 +103,7 @@ def _frame(x: Float64, s: Float64, every: Complex, own: Complex, tail: int) -> F
 
 
 def _filters(x: Float64, s: Float64, taps: int) -> tuple[Float64, Float64]:
-    """Filters that bring the references closest to each estimate, in the least-squares sense.
+    """Estimate the filters that map the references to each estimate, by least squares.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def _filters(x: Float64, s: Float64, taps: int) -> tuple[Float64, Float64]:
 
 
 def _correlations(x: Float64, y: Float64, taps: int) -> Float64:
-    """(len(x), len(y), 2 taps - 1): sum over n of x[n] y[n + lag], lags from 1 - taps on."""
+    """Return sum over n of x[n] y[n + lag], lags from 1 - taps: (len(x), len(y), 2 taps - 1)."""
     fft_length = 1 << (_BLOCK + 2 * taps - 1).bit_length()
     padded = np.pad(y, ((0, 0), (taps - 1, taps - 1)))
     total = np.zeros((len(x), len(y), fft_length // 2 + 1), np.complex128)
@@ -145,7 +145,7 @@ def _correlations(x: Float64, y: Float64, taps: int) -> Float64:
 
 
 def _solve(gram: Float64, cross: Float64) -> Float64:
-    """Solve the normal equations; where they are singular, by the shortest solution."""
+    """Solve the normal equations; the minimum-norm solution if they are singular."""
     try:
         taps = np.linalg.solve(gram, cross)
     except np.linalg.LinAlgError:

@@ -1,4 +1,4 @@
-"""A model over a folder of mixtures: every estimate comes out of the streaming engine."""
+"""Evaluate a model on a folder of mixtures, with the streaming engine."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rtsep.spec import Float32
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of one source of one mixture, and those of the mixture taken as its estimate.
+    """Scores of one source of one mixture, and of the mixture as its estimate.
 
-    NaN stands for what is undefined.
+    Undefined scores are NaN.
     """
 
     item: str
@@ -35,10 +35,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over the ``count`` mixtures where it is defined.
+    """Statistics of a score over the ``count`` mixtures where it is defined.
 
-    ``mixture`` is the mean of the mixtures themselves and ``improvement`` that over them, NaN where
-    the score is `rtsep.evaluate.score.OF_ARTEFACTS`.
+    ``mixture`` is the mean score of the mixtures, ``improvement`` the mean improvement over them;
+    both are NaN for `rtsep.evaluate.score.OF_ARTEFACTS`.
     """
 
     mean: float
@@ -61,22 +61,22 @@ class Evaluation:
     Attributes
     ----------
     name
-        Of the model.
+        Name of the model.
     items
-        All mixtures found.
+        All mixtures of the folder.
     sources
-        What is scored.
+        Names of the scored sources.
     rows
-        What was scored so far.
+        Scores so far.
     unscored
-        Sources without scores so far: silent, or alone in their mixture.
+        Number of sources without scores so far: silent, or alone in their mixture.
 
     Raises
     ------
     EvaluationError
-        The folder has not the layout, or other sources than the model.
+        The folder has another layout, or its sources are not those of the model.
     BundleError
-        There is no such model, or it can't be run.
+        The model does not exist or can't be run.
     """
 
     def __init__(self, folder: Path, model: str | None = None) -> None:
@@ -103,13 +103,13 @@ class Evaluation:
         Raises
         ------
         AudioFileError, SpecError
-            It can't be read or separated; nothing was added.
+            The mixture can't be read or separated; no scores were added.
         """
         example = read(item, self._stems, self.sources)
         estimates = self._separate(example)
         estimates = estimates[best_order(estimates, example.references, self.sources)]
         heard = [index for index, sound in enumerate(example.references) if not silent(sound)]
-        if len(heard) < 2:  # nothing to separate: the mixture is perfect, or nothing
+        if len(heard) < 2:  # a single source is the mixture itself: there is nothing to separate
             heard = []
         self.unscored += len(self.sources) - len(heard)
         if not heard:
@@ -126,7 +126,7 @@ class Evaluation:
         self.rows += [Row(item.name, name, found[name], before[name]) for name in names]
 
     def summary(self) -> dict[str, dict[str, Summary]]:
-        """Sum up by source and metric; what was never defined is not in."""
+        """Return statistics by source and metric, without metrics that are never defined."""
         result: dict[str, dict[str, Summary]] = {}
         for source in self.sources:
             rows = [row for row in self.rows if row.source == source]
@@ -153,19 +153,19 @@ class Evaluation:
         return result
 
     def mean(self, metric: str, field: str = "mean") -> float:
-        """Mean over the sources that are speech, or over all if none is.
+        """Return the mean over the speech sources, or over all sources if none is speech.
 
         Parameters
         ----------
         metric
             One of `LABELS`.
         field
-            Of `Summary`.
+            Field of `Summary`.
 
         Returns
         -------
         float
-            NaN where the metric is undefined or its package missing.
+            NaN if the metric is undefined or its package missing.
         """
         summary = self.summary()
         chosen = [source for source in summary if is_speech(source)] or list(summary)
@@ -173,7 +173,7 @@ class Evaluation:
         return float(np.mean(found)) if found else float("nan")
 
     def headline(self) -> str:
-        """Say the figures the field compares: for speech its quality, else SDR over whole tracks.
+        """Format the usual figures: SI-SDRi, PESQ and STOI for speech, else SDR of whole tracks.
 
         All are means over sources and mixtures.
         """
@@ -194,7 +194,7 @@ def evaluate(folder: Path, model: str | None = None) -> Evaluation:
     Raises
     ------
     EvaluationError, BundleError, AudioFileError, SpecError
-        At the first thing that is wrong.
+        A mixture, or the model, is invalid.
     """
     evaluation = Evaluation(folder, model)
     for item in evaluation.items:
@@ -205,7 +205,7 @@ def evaluate(folder: Path, model: str | None = None) -> Evaluation:
 
 
 class _Bundled:
-    """Estimates of a bundle; (sources, n, channels), like the example's references."""
+    """Computes the estimates of a bundle, (sources, n, channels)."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
@@ -221,7 +221,7 @@ class _Bundled:
 
 
 def _oracle(example: Example, kind: str, window_length: int, sources: tuple[str, ...]) -> Float32:
-    """Estimates of an oracle mask; (sources, n, channels)."""
+    """Compute the estimates of an oracle mask, (sources, n, channels)."""
     channels = example.mixture.shape[1]
     step = oracle.Oracle(kind, sources, example.rate_hz, channels, window_length)
     engine = engine_for(step, step.spec, step.spec.channels, example.rate_hz)

@@ -1,4 +1,4 @@
-"""Folders of mixtures and their sources, in the two layouts that are common."""
+"""Folders of mixtures and their sources, in two layouts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rtsep.spec import Float32
 
 SUFFIXES = (".flac", ".wav", ".ogg", ".aiff", ".mp3")
 REST = "noise"
-"""What the rest of a mixture is called of which only one source is there."""
+"""Name of the remainder if a folder has the files of one source only."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A mixture and the files of its sources, by their names."""
+    """A mixture and the files of its sources by name."""
 
     name: str
     mixture: Path
@@ -27,7 +27,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Example:
-    """An item's sound: ``mixture`` (n, channels), ``references`` (sources, n, channels)."""
+    """Samples of an item: ``mixture`` (n, channels), ``references`` (sources, n, channels)."""
 
     rate_hz: int
     mixture: Float32
@@ -40,20 +40,20 @@ def items(folder: Path) -> list[Item]:
     Parameters
     ----------
     folder
-        Holds ``NNN_mixture.flac`` and ``NNN_<source>.flac``, or one folder per mixture with
-        ``mixture.flac`` and ``<source>.flac``; any format of `SUFFIXES`.
+        Contains ``NNN_mixture.flac`` and ``NNN_<source>.flac``, or one folder per mixture with
+        ``mixture.flac`` and ``<source>.flac``, in any format of `SUFFIXES`.
 
     Raises
     ------
     EvaluationError
-        There are none, or no source lies beside any.
+        There is no mixture, or no source beside any mixture.
     """
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not a folder")
     paths = sorted(p for p in [*folder.glob("*"), *folder.glob("*/*")] if p.suffix in SUFFIXES)
     found: dict[str, dict[str, Path]] = {}
     for path in paths:
-        # Names like 000_speaker1: what comes before the last underscore belongs to the mixture.
+        # In 000_speaker1, the part before the last underscore names the mixture.
         name, _, part = path.stem.rpartition("_")
         if path.parent != folder:
             name, part = path.parent.name, path.stem
@@ -66,25 +66,25 @@ def items(folder: Path) -> list[Item]:
     ]
     if not result:
         raise EvaluationError(
-            f"{folder} holds neither NNN_mixture.flac with NNN_<source>.flac nor folders with "
+            f"{folder} has neither NNN_mixture.flac with NNN_<source>.flac nor folders with "
             "mixture.flac and <source>.flac"
         )
     if not any(item.stems for item in result):
-        raise EvaluationError(f"{folder} holds mixtures, but none of their sources")
+        raise EvaluationError(f"{folder} has mixtures, but none of their sources")
     return result
 
 
 def stems_in(found: list[Item]) -> tuple[str, ...]:
-    """Names of all sources that lie beside the mixtures."""
+    """Return the names of all sources beside the mixtures."""
     return tuple(sorted({name for item in found for name in item.stems}))
 
 
 def matched(stems: tuple[str, ...], sources: tuple[str, ...], model: str, folder: Path) -> None:
-    """Refuse a model whose sources are not the folder's; one may be missing, it is the rest."""
+    """Check that a model has the folder's sources; it may have one more, the remainder."""
     missing = set(sources) - set(stems)
     if set(stems) - set(sources) or len(missing) > 1:
         raise EvaluationError(
-            f"{model} separates {', '.join(sources)}, but {folder} holds {', '.join(stems)}"
+            f"{model} separates {', '.join(sources)}, but {folder} has {', '.join(stems)}"
         )
 
 
@@ -94,17 +94,17 @@ def read(item: Item, stems: tuple[str, ...], sources: tuple[str, ...]) -> Exampl
     Parameters
     ----------
     item
-        What to read.
+        Mixture and files to read.
     stems
-        Which files there must be.
+        Sources that must have a file.
     sources
-        Which sources are wanted: ``stems`` in any order, and one more at most: the mixture without
-        the others.
+        Sources to return: ``stems`` in any order and at most one more, the mixture minus the
+        others.
 
     Raises
     ------
     AudioFileError
-        A file is missing, can't be read or does not fit the mixture; it is named.
+        A file is missing, unreadable, or differs from the mixture in length, rate or channels.
     """
     mixture, rate_hz = read_all(item.mixture)
     sounds: dict[str, Float32] = {}

@@ -1,6 +1,6 @@
-"""Oracle masks: what the best mask of a kind could reach, made from the sources themselves.
+"""Oracle masks, computed from the true sources: upper bounds for masks of a kind.
 
-They run in the engine like a model, so windows and overlap-add are the same.
+They run in the engine like a model, with the same windows and overlap-add.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rtsep.errors import EvaluationError
 from rtsep.spec import Float32, Spec
 
 WINDOW_S = 0.032
-"""The default window is the longest power of two within; the hop a quarter of it."""
+"""The default window is the longest power of two within this; the hop is a quarter of it."""
 _TINY = np.float32(1e-12)
 
 
@@ -28,7 +28,7 @@ def _share(weight: Float32) -> Float32:
 
 
 def _binary(mixture: Float32, sources: Float32) -> Float32:
-    """Each cell goes to the loudest (D. Wang, 2005)."""
+    """1 for the loudest source of each bin, 0 for the others (D. Wang, 2005)."""
     power = _power(sources)
     return _share(np.asarray(power == power.max(axis=0), np.float32))
 
@@ -44,7 +44,7 @@ def _wiener(mixture: Float32, sources: Float32) -> Float32:
 
 
 def _phase_sensitive(mixture: Float32, sources: Float32) -> Float32:
-    """Re(s / x) within 0 and 1 (H. Erdogan et al., ICASSP 2015)."""
+    """Re(s / x), clipped to 0 ... 1 (H. Erdogan et al., ICASSP 2015)."""
     along = (sources * mixture).sum(axis=-2)
     mask: Float32 = np.clip(along / (_power(mixture) + _TINY), 0.0, 1.0)
     return mask
@@ -56,28 +56,28 @@ MASKS: dict[str, Callable[[Float32, Float32], Float32]] = {
     "wiener": _wiener,
     "psm": _phase_sensitive,
 }
-"""Mixture (channels, 2, bins) and sources (sources, channels, 2, bins) to masks (sources,
-channels, bins), by name. Y. Luo, N. Mesgarani (2019), section III.E, compare them."""
+"""Masks by name: functions from mixture (channels, 2, bins) and sources (sources, channels, 2,
+bins) to (sources, channels, bins). Y. Luo, N. Mesgarani (2019), section III.E, compare them."""
 
 
 class Oracle:
-    """A step whose mixture carries, after its own channels, those of all sources.
+    """A step that masks the mixture; its input has the channels of mixture and sources.
 
     Parameters
     ----------
     kind
         One of `MASKS`.
     sources
-        Their names.
+        Names of the sources.
     rate_hz, channels
-        Of the mixture.
+        Rate and channels of the mixture.
     window_length
-        In samples; the default for the rate if 0.
+        In samples; 0 selects the default for the rate.
 
     Attributes
     ----------
     spec
-        What the engine needs.
+        The spec for the engine.
     mixture, sources
         See `rtsep.spec.Step`. In ``sources``, only the first ``channels`` channels are filled.
     """
@@ -106,20 +106,20 @@ class Oracle:
         self._estimates[:] = mask[:, :, None] * self._mixture
 
     def reset(self, stream: int | None = None) -> None:
-        """Do nothing: no frame knows of another."""
+        """Do nothing: there is no state."""
 
 
 def parse(name: str) -> tuple[str, int]:
-    """Take ``oracle:KIND`` or ``oracle:KIND:WINDOW`` apart, the window in samples, 0 if not given.
+    """Split ``oracle:KIND`` or ``oracle:KIND:WINDOW``; the window is in samples, 0 if not given.
 
     Raises
     ------
     EvaluationError
-        There is no such mask, or the window is no power of two from 16 to 65536.
+        The mask is unknown, or the window is not a power of two from 16 to 65536.
     """
     kind, _, window = name.removeprefix("oracle:").partition(":")
     if kind not in MASKS:
-        raise EvaluationError(f"there is no {name}: known are oracle:{', oracle:'.join(MASKS)}")
+        raise EvaluationError(f"unknown {name}; there are: oracle:{', oracle:'.join(MASKS)}")
     if not window:
         return kind, 0
     lengths = {str(1 << power): 1 << power for power in range(4, 17)}

@@ -1,4 +1,4 @@
-"""Scores as a table, as JSON, as CSV and as a picture."""
+"""Scores as a table, JSON, CSV and box plots."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def table(evaluation: Evaluation) -> Table:
 
 
 def as_json(evaluation: Evaluation, failures: list[str]) -> str:
-    """Put everything into JSON; what is undefined is null."""
+    """Return all scores as JSON; undefined ones are null."""
     summary = {
         source: {metric: _plain(asdict(found)) for metric, found in metrics.items()}
         for source, metrics in evaluation.summary().items()
@@ -75,7 +75,7 @@ def as_json(evaluation: Evaluation, failures: list[str]) -> str:
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """One line per mixture and source: each metric, and the same of the mixture."""
+    """Return a line per mixture and source: each metric, of the estimate and of the mixture."""
     metrics = [m for m in LABELS if any(m in row.estimate for row in evaluation.rows)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -88,7 +88,7 @@ def as_csv(evaluation: Evaluation) -> str:
 
 
 def draw(evaluation: Evaluation, file: BinaryIO) -> None:
-    """Draw a panel per metric with a box per source, grey for the mixture, into a PNG file."""
+    """Draw a PNG with a panel per metric and a box per source; grey is the mixture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -97,7 +97,7 @@ def draw(evaluation: Evaluation, file: BinaryIO) -> None:
     columns = 4
     rows = -(-len(metrics) // columns)
     figure = Figure(figsize=(12, 2.6 * rows), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)  # becomes the figure's canvas: no window, no global state
+    FigureCanvasAgg(figure)  # attaches itself to the figure, without a window or global state
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, metric in zip(panels, metrics, strict=False):
         sources = [source for source in summary if metric in summary[source]]
@@ -131,20 +131,20 @@ def draw(evaluation: Evaluation, file: BinaryIO) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Refuse, before the work, a file that could not be written after it."""
+    """Check, before the work, that a file can be written after it."""
     if path.is_dir():
         raise EvaluationError(f"{path} can't be written: it is a folder")
     if not os.access(path.parent, os.W_OK):
-        raise EvaluationError(f"{path} can't be written: {path.parent} is not there or closed")
+        raise EvaluationError(f"{path} can't be written: {path.parent} is missing or read-only")
 
 
 def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
-    """Let ``put`` write a file, which appears when it is complete.
+    """Write a file with ``put``, atomically.
 
     Raises
     ------
     EvaluationError
-        It can't be written.
+        The file can't be written.
     """
     try:
         with replacing(path) as part, part.open("wb") as file:
@@ -154,5 +154,5 @@ def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
 
 
 def _plain(scores: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores rounded, with None for what is undefined."""
+    """Return the scores, rounded, with None for undefined ones."""
     return {key: round(x, 6) if math.isfinite(x) else None for key, x in scores.items()}

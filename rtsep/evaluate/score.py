@@ -29,26 +29,26 @@ LABELS = {
     "stoi": "STOI",
     "estoi": "ESTOI",
 }
-"""What is scored, and how it is called in tables."""
+"""Scores and their labels in tables."""
 OF_ARTEFACTS = {"si_sar_db", "bss_sar_db"}
-"""A mixture has none: these are undefined for it."""
+"""Scores of artefacts, undefined for the mixture, which has none."""
 FRAME_S = 1.0
-"""Frame of BSS Eval, as in the campaigns."""
+"""Frame length of BSS Eval, as in the campaigns."""
 PESQ_RATE_HZ = 16000
-"""Sound of rates that PESQ does not know is brought to this one."""
+"""Rates that PESQ does not support are resampled to this one."""
 SILENT_DB = -80.0
-"""A source whose level is below, re full scale, is silent: no score of it is defined."""
+"""A source below this RMS level, re full scale, is silent and gets no scores."""
 
 _SPEECH = re.compile(r"(speech|speaker|voice|talker|s)\d*")
 
 
 def is_speech(source: str) -> bool:
-    """Whether PESQ and STOI are meant for it: speech, speaker1, voice2, s1 and the like."""
+    """Return whether a source is speech, for PESQ and STOI: speech, speaker1, voice2, s1, ..."""
     return _SPEECH.fullmatch(source) is not None
 
 
 def missing_packages() -> list[str]:
-    """Say which scores can't be had here, a sentence each."""
+    """Return a sentence for each package without which scores are left out."""
     needed = {"pesq": "PESQ is", "pystoi": "STOI and ESTOI are"}
     return [
         f"{what} left out: the package {name} is missing (pip install {name})"
@@ -58,7 +58,7 @@ def missing_packages() -> list[str]:
 
 
 def silent(sound: Float32) -> bool:
-    """Whether a source is too faint for its scores to mean anything."""
+    """Return whether the RMS level of a source is below `SILENT_DB`."""
     power = float(np.mean(np.square(sound, dtype=np.float64)))
     return power < 10 ** (SILENT_DB / 10)
 
@@ -66,21 +66,21 @@ def silent(sound: Float32) -> bool:
 def scores(
     estimates: Float32, references: Float32, rate_hz: int, names: tuple[str, ...]
 ) -> dict[str, dict[str, float]]:
-    """Score every estimate.
+    """Compute the scores of every estimate.
 
     Parameters
     ----------
     estimates, references
-        (sources, n, channels); no reference is silent.
+        (sources, n, channels); no reference may be silent.
     rate_hz
-        Of both.
+        Sample rate of both.
     names
-        Of the sources; for speech PESQ and STOI are added.
+        Names of the sources; speech gets PESQ and STOI too.
 
     Returns
     -------
     dict
-        By source, the scores by their names in `LABELS`; NaN where one is undefined.
+        Scores by source and name, as in `LABELS`; NaN if undefined.
     """
     bss = bss_eval(estimates, references, round(FRAME_S * rate_hz))
     found = {}
@@ -100,7 +100,7 @@ def scores(
 
 
 def _speech_scores(estimate: Float32, reference: Float32, rate_hz: int) -> dict[str, float]:
-    """Scores of speech, the mean over the channels; those whose package is missing are not in."""
+    """Return PESQ and STOI, means over the channels, as far as their packages are installed."""
 
     def mean(score: Callable[[Float32, Float32, int], float]) -> float:
         channels = zip(estimate.T, reference.T, strict=True)
@@ -117,7 +117,7 @@ def _speech_scores(estimate: Float32, reference: Float32, rate_hz: int) -> dict[
 
 
 def _pesq(x: Float32, s: Float32, rate_hz: int, band: metrics.Band) -> float:
-    """PESQ at any rate; NaN for the wide band of 8 kHz, which has none."""
+    """Compute PESQ at any rate, by resampling; NaN for the wide band at 8 kHz."""
     if rate_hz == 8000 and band == "wb":
         return float("nan")
     if rate_hz not in metrics.PESQ_RATES_HZ[band]:
@@ -127,17 +127,17 @@ def _pesq(x: Float32, s: Float32, rate_hz: int, band: metrics.Band) -> float:
 
 
 def best_order(estimates: Float32, references: Float32, names: tuple[str, ...]) -> list[int]:
-    """Which estimate belongs to which reference.
+    """Return the index of the estimate for each reference.
 
-    Sources whose names differ in a number only (speaker1, speaker2) are interchangeable: the order
-    with the best mean SI-SDR counts. All others stay.
+    Sources whose names differ only in a number (speaker1, speaker2) are put into the order with the
+    best mean SI-SDR. All others keep their index.
 
     Parameters
     ----------
     estimates, references
         (sources, n, channels).
     names
-        Of the sources.
+        Names of the sources.
     """
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what was written there takes the place of ``path`` at the end.
+    """Yield a temporary path to write to; it replaces ``path`` at the end of the ``with`` block.
 
-    After any exception it is removed, and ``path`` is what it was. Missing folders are made.
+    After an exception the temporary file is removed and ``path`` is unchanged. Missing folders are
+    created.
 
     Raises
     ------
     OSError
-        The folder can't be made, or ``path`` can't be replaced.
+        The folder can't be created, or ``path`` can't be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
@@ -30,8 +31,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def part_of(path: Path) -> Path:
-    """Where a file is written until it is complete.
+    """Return the temporary path for a file: hidden, in the folder of the target.
 
-    Hidden, and beside the target: renaming is atomic only within one file system.
+    Renaming is atomic only within one file system.
     """
     return path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -17,14 +17,14 @@ Float32 = NDArray[np.float32]
 
 MAX_CHANNELS = 64
 RATES_HZ = 1000, 768_000
-"""Lowest and highest sample rate; what is below is no sound, and would be stretched for hours."""
-_PIPED = 0x7FFFF000  # sizes from here on mean "unknown": written into a pipe, not cut off
+"""Lowest and highest sample rate that is accepted."""
+_PIPED = 0x7FFFF000  # larger sizes mean "unknown": the file was written to a pipe
 _PROMISE = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds, as its header says; ``length`` is in samples."""
+    """Figures of a file's header; ``length`` is in samples."""
 
     rate_hz: int
     channels: int
@@ -32,7 +32,7 @@ class AudioInfo:
 
 
 def info(path: str | Path) -> AudioInfo:
-    """Read the header of ``path``; raise `AudioFileError` for anything that cannot be separated."""
+    """Read the header of ``path``; raise `AudioFileError` if it can't be separated."""
     with _opened(Path(path)) as file:
         return AudioInfo(file.samplerate, file.channels, file.frames)
 
@@ -43,18 +43,18 @@ def blocks(path: str | Path, block_length: int) -> Iterator[Float32]:
     Parameters
     ----------
     path
-        Of any format that libsndfile knows.
+        A file in any format of libsndfile.
     block_length
-        Samples per block; the last one is shorter where the length is no multiple of it.
+        Samples per block; the last block may be shorter.
 
     Yields
     ------
-    (n, channels) float32. The array is used again for the next block.
+    (n, channels) float32. The array is reused for the next block.
 
     Raises
     ------
     AudioFileError
-        Also in the middle, at the first sample that is not finite or cannot be decoded.
+        The file can't be read, also at its first sample that is not finite or can't be decoded.
     """
     if block_length < 1:
         raise ValueError(f"block_length must be 1 or more, not {block_length}")
@@ -87,22 +87,22 @@ def blocks(path: str | Path, block_length: int) -> Iterator[Float32]:
 
 
 def read_all(path: str | Path) -> tuple[Float32, int]:
-    """Read a short file whole: (n, channels) float32 and its rate in Hz."""
+    """Read a whole file; return (n, channels) float32 and its rate in Hz."""
     parts = [block.copy() for block in blocks(path, 1 << 16)]
     return np.concatenate(parts), info(path).rate_hz
 
 
 def stem_path(folder: str | Path, input_path: str | Path, source: str) -> Path:
-    """Where the stem ``source`` of ``input_path`` goes: ``folder/<input stem>_<source>.wav``."""
+    """Return the path of a stem: ``folder/<input stem>_<source>.wav``."""
     if not source or set(source) & set("/\\:\0") or source.startswith("."):
         raise AudioFileError(f"{source!r} cannot be part of a file name")
     return Path(folder) / f"{Path(input_path).stem}_{source}.wav"
 
 
 def _opened(path: Path) -> soundfile.SoundFile:
-    """Open for reading whatever can be separated."""
+    """Open a file for reading and check its header."""
     try:
-        with path.open("rb") as raw:  # libsndfile would only say "System error"
+        with path.open("rb") as raw:  # for a better reason than libsndfile's "System error"
             first = raw.read(1)
     except OSError as error:
         raise AudioFileError(f"{path} cannot be read: {reason(error)}") from error
@@ -110,7 +110,7 @@ def _opened(path: Path) -> soundfile.SoundFile:
         raise AudioFileError(f"{path} is empty")
     try:
         file = soundfile.SoundFile(path)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: .raw
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: a .raw file
         raise AudioFileError(f"{path} is not audio that can be read: {reason(error)}") from error
     if flaw := _flaw(file):
         file.close()
@@ -119,16 +119,16 @@ def _opened(path: Path) -> soundfile.SoundFile:
 
 
 def _flaw(file: soundfile.SoundFile) -> str:
-    """Return what the header already shows to be wrong, or nothing."""
+    """Return the fault that the header shows, or an empty string."""
     log = file.extra_info
-    # Libsndfile corrects a size that the file does not reach, and only its log still knows.
+    # If the file is shorter than its header says, libsndfile corrects the size; its log has both.
     for promised, present in _PROMISE.findall(log):
         if int(present) < int(promised) < _PIPED:
             return f"is truncated: its header promises {promised} bytes of sound, not {present}"
     if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:
         return "is truncated: it ends in the middle of an Ogg page"
     if not file.frames:
-        return "holds no sound: 0 samples"
+        return "has no sound: 0 samples"
     if file.channels > MAX_CHANNELS:
         return f"has {file.channels} channels, more than {MAX_CHANNELS}"
     lowest, highest = RATES_HZ
@@ -138,7 +138,7 @@ def _flaw(file: soundfile.SoundFile) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Say why in bare words: no path, no number, no full stop."""
+    """Return the reason of an error without path, number and full stop."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, soundfile.LibsndfileError):
         text = error.error_string

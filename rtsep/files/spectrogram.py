@@ -1,4 +1,4 @@
-"""Spectrograms of a mixture and its stems, one above the other."""
+"""Draw spectrograms of a mixture and its stems, one above the other."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rtsep.files.atomic import replacing
 from rtsep.spec import Float32
 
 WINDOW_S = 0.04
-"""Length of the analysis window: harmonics of a voice and its syllables both show."""
+"""Length of the analysis window: it resolves harmonics and syllables of a voice."""
 RANGE_DB = 80.0
-"""Of the colour scale, below the loudest cell of all panels."""
-_COLUMNS, _ROWS = 1000, 160  # a little less than the pixels of a panel
-_WINDOWS = 2  # looked at per column, at most: an hour costs no more than a minute
+"""Range of the colour scale below the loudest cell of all panels."""
+_COLUMNS, _ROWS = 1000, 160  # slightly fewer than the pixels of a panel
+_WINDOWS = 2  # analysed per column at most, so an hour costs as much as a minute
 _TICKS_KHZ = (0.2, 0.5, 1, 2, 4, 8, 16, 32, 64)
 
 
@@ -28,16 +28,16 @@ def spectrograms(
     Parameters
     ----------
     path_png
-        Replaced at once when the picture is complete.
+        Path of the PNG file, replaced atomically.
     signals
-        Name to (n,) or (n, channels) float32; all of one length, shorter ones end early. The power
-        is averaged over the first two channels. Anything longer than a minute is sampled.
+        Name to (n,) or (n, channels) float32; shorter signals end with silence. The power is
+        averaged over the first two channels. Signals longer than a minute are subsampled.
     rate_hz
-        Of all signals.
+        Sample rate of all signals.
     title
-        Above the first panel.
+        Title above the first panel.
     """
-    # Here, not above: the live path must not wait for a drawing library.
+    # Imported here, because the import takes long and the live stream does not need it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -51,7 +51,7 @@ def spectrograms(
 
     figure = Figure(figsize=(11, 0.9 + 1.75 * len(levels)), dpi=120)
     figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.03, hspace=0.02))
-    FigureCanvasAgg(figure)  # becomes the figure's canvas: no window, no global state
+    FigureCanvasAgg(figure)  # attaches itself to the figure, without a window or global state
     panels = figure.subplots(len(levels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     ticks = [khz for khz in _TICKS_KHZ if khz * 1000 <= top_hz]
     for panel, (name, level) in zip(panels, levels.items(), strict=True):
@@ -92,21 +92,21 @@ def spectrograms(
 
 
 def _mel(hz: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Height on the picture: linear at low frequencies, logarithmic above (O'Shaughnessy 1987)."""
+    """Return the mel scale: linear at low frequencies, logarithmic above (O'Shaughnessy 1987)."""
     return 2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0)
 
 
 def _levels_db(signal: Float32, rate_hz: int, length: int) -> Float32:
-    """Power of each cell in dB, (rows, columns); a sine at full scale is 0 dB.
+    """Return the power of each cell in dB, (rows, columns); a full-scale sine is 0 dB.
 
     Parameters
     ----------
     signal
         (n,) or (n, channels).
     rate_hz
-        Of the signal.
+        Sample rate of the signal.
     length
-        Samples that all columns together stand for; silence after the signal's end.
+        Samples of all columns together; the signal is followed by silence.
     """
     sound = signal.reshape(len(signal), -1)[:, :2]
     size = 1 << max(5, round(np.log2(WINDOW_S * rate_hz)))
@@ -117,7 +117,7 @@ def _levels_db(signal: Float32, rate_hz: int, length: int) -> Float32:
     heard = max(1, min(_WINDOWS, round(width / (size // 4))))
     bins_hz = np.fft.rfftfreq(size, 1 / rate_hz)
     rows_hz = 700.0 * (10.0 ** (np.linspace(0.0, float(_mel(rate_hz / 2)), _ROWS) / 2595.0) - 1.0)
-    # A row that covers several bins shows the loudest, so that no harmonic falls between rows.
+    # A row of several bins shows the loudest one, so that every harmonic is visible.
     edges_hz = np.append((rows_hz[1:] + rows_hz[:-1]) / 2, rate_hz / 2)
     starts = np.searchsorted(bins_hz, np.append(0.0, edges_hz[:-1])).clip(0, len(bins_hz) - 1)
     spread = np.diff(np.append(starts, len(bins_hz))) > 1

@@ -1,4 +1,4 @@
-"""Write audio files in constant memory: all stems or none, or each of them valid at any moment."""
+"""Write audio files in constant memory: stems atomically, or recordings valid at any moment."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rtsep.errors import AudioFileError
 from rtsep.files.atomic import part_of
 from rtsep.files.readers import Float32, reason
 
-_DOWNGRADE = 0x1210  # SFC_RF64_AUTO_DOWNGRADE: a file below 4 GB is plain WAV, at any moment
-_UPDATE_HEADER = 0x1061  # SFC_SET_UPDATE_HEADER_AUTO: the header is right after every write
+_DOWNGRADE = 0x1210  # SFC_RF64_AUTO_DOWNGRADE: files below 4 GB are plain WAV
+_UPDATE_HEADER = 0x1061  # SFC_SET_UPDATE_HEADER_AUTO: update the header after every write
 
 
 class _Files:
@@ -25,23 +25,23 @@ class _Files:
     Parameters
     ----------
     paths
-        One per source, in order: their final names. The suffix picks the format (.wav, .flac, ...);
-        a .wav may grow over 4 GB and is then an RF64 file.
+        Final paths, one per source. The suffix selects the format (.wav, .flac, ...); a .wav over
+        4 GB becomes an RF64 file.
     places
-        Where they are written.
+        Paths that are written to.
     rate_hz
         Samples per second.
     channels
-        Of each file.
+        Channels of each file.
     subtype
         Sample format as soundfile names it: ``"FLOAT"``, ``"PCM_24"``, ``"PCM_16"``, ...
 
     Attributes
     ----------
     paths
-        As given.
+        The final paths.
     length
-        Samples that all files hold.
+        Samples written to all files.
     """
 
     def __init__(
@@ -71,20 +71,20 @@ class _Files:
         Raises
         ------
         AudioFileError
-            It can't be written, whole or in part; ``length`` does not count it.
+            The block can't be written completely; ``length`` does not include it.
         """
         for index, file in enumerate(self._files):
             try:
                 file.write(stems[:, index])
             except (soundfile.SoundFileError, OSError, AssertionError) as error:
-                # Soundfile asserts that everything was written; libsndfile says "System error".
+                # AssertionError: incomplete write; otherwise libsndfile only says "System error".
                 raise self._failed(index, error, stems[:, index].nbytes) from error
         self.length += len(stems)
 
     def _failed(self, index: int, error: Exception, needed: int) -> AudioFileError:
-        """Say why ``error`` came while ``needed`` bytes were written for source ``index``."""
+        """Return the reason of ``error``, raised while writing ``needed`` bytes of a source."""
         path = self.paths[index]
-        # Libsndfile keeps the error number to itself, so a full disk has to be looked for.
+        # Libsndfile does not report the error number, so check for a full disk.
         with suppress(OSError):
             if shutil.disk_usage(path.parent).free < needed + (1 << 16):
                 return AudioFileError(f"cannot write {path}: no space left on the disk")
@@ -100,17 +100,17 @@ class _Files:
 
 
 class StemWriter(_Files):
-    """Write one file per source; they appear together when all is written, or not at all.
+    """Write one file per source; all files appear at the end, or none.
 
     Parameters
     ----------
     paths
-        One per source, in order; missing folders are made. The suffix picks the format (.wav,
-        .flac, ...); a .wav may grow over 4 GB and is then an RF64 file.
+        One path per source; missing folders are created. The suffix selects the format (.wav,
+        .flac, ...); a .wav over 4 GB becomes an RF64 file.
     rate_hz
         Samples per second.
     channels
-        Of each file.
+        Channels of each file.
     subtype
         Sample format as soundfile names it: ``"FLOAT"``, ``"PCM_24"``, ``"PCM_16"``, ...
 
@@ -127,7 +127,7 @@ class StemWriter(_Files):
         super().__init__(finals, [part_of(path) for path in finals], rate_hz, channels, subtype)
 
     def commit(self) -> None:
-        """Finish all files and give them their names."""
+        """Close all files and rename them to their final paths."""
         try:
             for index, (file, part) in enumerate(zip(self._files, self._places, strict=True)):
                 try:
@@ -146,7 +146,7 @@ class StemWriter(_Files):
             raise
 
     def abort(self) -> None:
-        """Remove what was written so far; files under the final names stay as they were."""
+        """Remove the files written so far; files at the final paths are not changed."""
         self._remove()
 
     def __enter__(self) -> StemWriter:
@@ -167,21 +167,21 @@ class StemWriter(_Files):
 
 
 class Take(_Files):
-    """Write one WAV per name as the sound comes; each is valid, header included, after every block.
+    """Write one WAV per name; each file is valid, header included, after every block.
 
-    So whatever ends the program, all that was written can be read. Files that are there already are
-    left alone: the first take in a folder is ``<name>.wav``, later ones are ``<name>-2.wav``, ...
+    All written blocks can be read, however the program ends. Existing files are not changed: the
+    first take in a folder is ``<name>.wav``, later ones are ``<name>-2.wav``, ...
 
     Parameters
     ----------
     folder
-        Made if missing.
+        Folder of the files; created if missing.
     names
-        Of the files, without suffix.
+        Names of the files, without suffix.
     rate_hz
         Samples per second.
     channels
-        Of each file; samples are 32-bit floats.
+        Channels of each file; samples are 32-bit floats.
 
     Raises
     ------
@@ -196,7 +196,7 @@ class Take(_Files):
             _command(file, _UPDATE_HEADER)
 
     def close(self) -> None:
-        """End all files at ``length``: after a failure some may hold a part of the last block."""
+        """Truncate all files to ``length`` and close them; after a failure some may be longer."""
         for index, file in enumerate(self._files):
             try:
                 file.truncate(self.length)
@@ -206,7 +206,7 @@ class Take(_Files):
 
 
 def _free(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Names for a new take in ``folder``."""
+    """Return unused paths for a new take in ``folder``."""
     for number in itertools.count(1):
         tail = f"-{number}" if number > 1 else ""
         paths = [folder / f"{name}{tail}.wav" for name in names]
@@ -244,5 +244,5 @@ def _created(
 
 
 def _command(file: soundfile.SoundFile, command: int) -> None:
-    """Switch on what libsndfile can do and soundfile has no name for."""
+    """Set a libsndfile option that soundfile does not offer."""
     soundfile._snd.sf_command(file._file, command, soundfile._ffi.NULL, 1)

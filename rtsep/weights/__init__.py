@@ -1,4 +1,4 @@
-"""The shipped bundles and the learned voice, each beside its card."""
+"""The shipped bundles and the learned voice, each with its card."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from rtsep.learned.source import Source, read
 from rtsep.runtime.bundle import Bundle, load
 
 DEFAULT = "speech"
-"""What runs when no model is named."""
+"""Name of the default model."""
 
 _FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Names of the shipped bundles."""
+    """Return the names of the shipped bundles."""
     return sorted(path.stem for path in _FOLDER.glob("*.onnx"))
 
 
 def card(name: str) -> Path:
-    """Where the card of a shipped bundle lies."""
+    """Return the path of the card of a shipped bundle."""
     return _FOLDER / f"{name}.md"
 
 
 def find(name_or_path: str | Path | None = None) -> Bundle:
-    """Load a shipped bundle by name, or any by path; the default one for None.
+    """Load a shipped bundle by name, or a bundle by path; None loads the default.
 
     Raises
     ------
     BundleError
-        There is no such name or file, or the file can't be run.
+        There is no such model or file, or the file can't be run.
     """
     if name_or_path is None:
         name_or_path = DEFAULT
@@ -44,5 +44,5 @@ def find(name_or_path: str | Path | None = None) -> Bundle:
 
 
 def voice() -> Source:
-    """Load what was learned of many speakers: what `rtsep run --learn-noise` keeps."""
+    """Load the source learned from many speakers, which `rtsep run --learn-noise` keeps."""
     return read(_FOLDER / "voice.rtsep")

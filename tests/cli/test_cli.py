@@ -97,7 +97,7 @@ def test_models_and_info_of_every_shipped_bundle() -> None:
         told = rtsep("info", name).stdout
         for text in (name, str(bundle.spec.sample_rate), *bundle.spec.sources, *bundle.states):
             assert text in told
-        speed = r"speed [1-9]\d* µs per call off a tape, .* p99 \d+ µs\), "
+        speed = r"speed [1-9]\d* µs per call on the tape, .* p99 \d+ µs\), "
         share = r"real-time factor 0\.\d+, \d+\.\d%"
         assert re.search(speed + share, " ".join(told.split()))
     first, second = (rtsep("info", *name).stdout for name in ([], [weights.DEFAULT]))
@@ -210,7 +210,9 @@ def test_a_bad_file_alone_leaves_nothing(tmp_path: Path, index: int) -> None:
 def test_two_inputs_of_one_name(tmp_path: Path) -> None:
     first, second = (recording(tmp_path / folder / "a.wav", 4000) for folder in "xy")
     result = rtsep("separate", first, second, "-o", tmp_path / "out")
-    assert result.exit_code == 2 and f"{second} would get the same names" in result.stderr
+    assert (
+        result.exit_code == 2 and f"{second} and {first} would have the same stems" in result.stderr
+    )
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 

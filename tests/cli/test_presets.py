@@ -74,8 +74,8 @@ def test_ones_own_scene_goes_before_the_shipped(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("model = ", "is no TOML: "),
-        ("\udcff", "is no TOML: "),
+        ("model = ", "is not TOML: "),
+        ("\udcff", "is not TOML: "),
         ("volume = 3", "there is no 'volume'; there are: model, gains, limit"),
         ("model = 3", "model must be a text, not 3"),
         ("block = 1.5", "block must be a whole number of samples, not 1.5"),

@@ -157,7 +157,7 @@ def test_the_window_of_an_oracle(tmp_path: Path) -> None:
         for name in ("oracle:irm", "oracle:irm:512", "oracle:irm:64")
     ]
     assert figures[0] == figures[1] != figures[2]
-    assert "known are oracle:ibm" in refused(
+    assert "there are: oracle:ibm" in refused(
         "eval", "--data", tmp_path / "data", "-m", "oracle:all"
     )
     for window in ("0", "-16", "x", "4036", "131072", "512:3"):
@@ -254,7 +254,7 @@ def test_a_model_of_other_sources(tmp_path: Path, sources: tuple[str, ...]) -> N
 def test_one_source_at_most_may_be_the_rest() -> None:
     matched(("a", "b"), ("c", "b", "a"), "m", Path("x"))
     for stems in (("a",), ("a", "b", "d")):
-        with pytest.raises(EvaluationError, match="m separates c, b, a, but x holds a"):
+        with pytest.raises(EvaluationError, match="m separates c, b, a, but x has a"):
             matched(stems, ("c", "b", "a"), "m", Path("x"))
 
 

@@ -1,4 +1,4 @@
-"""Presets: options of `rtsep run` under one name, in TOML; the user's come before the shipped."""
+"""Presets: named options of `rtsep run` in TOML; the user's override the shipped ones."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from rtsep.files.atomic import replacing
 _SHIPPED = Path(__file__).parent
 _NAME = re.compile(r"[\w-]+")
 _PARAMETERS = {"limit": "limit_db", "buffer": "buffer_ms"}
-"""Parameters that are not called as their options."""
+"""Parameters whose names differ from their options."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset may hold; what it does not is as if it were not given.
+    """Options of a preset; those that it does not set have their defaults.
 
     Attributes
     ----------
     model
         A shipped model's name, or a bundle's path.
     gains
-        Of each source that is heard, in dB; -inf is silence.
+        Gain of each source in dB; -inf is silence, as are sources that are not named.
     limit
-        In dB re full scale.
+        Output limit in dB re full scale.
     on_late
-        As of `rtsep run`.
+        ``"dry"`` or ``"mute"``, as in `rtsep run`.
     buffer
-        In ms.
+        Headroom in ms.
     block
-        In samples.
+        Samples per device block.
     """
 
     model: str | None = None
@@ -48,24 +48,24 @@ class Preset:
     block: int | None = None
 
     def options(self) -> dict[str, Any]:
-        """Put it as options of `rtsep run`, by the names of their parameters."""
+        """Return the options of `rtsep run`, by the names of their parameters."""
         options = {_PARAMETERS.get(key, key): value for key, value in self._given().items()}
         if self.gains:
             options["gain"] = [f"{source}={level_db}" for source, level_db in self.gains.items()]
         return options
 
     def _given(self) -> dict[str, Any]:
-        """Values that are there, but for the gains."""
+        """Return the fields that are set, without the gains."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "gains"}
         return {key: value for key, value in values.items() if value is not None}
 
     def save(self, name: str) -> Path:
-        """Write it to the user's folder; return where.
+        """Write the preset to the user's folder; return its path.
 
         Raises
         ------
         PresetError
-            It can't be written.
+            The file can't be written.
         """
         path = folder() / f"{_checked(name)}.toml"
         lines = [f"{key} = {_toml(value)}" for key, value in self._given().items()]
@@ -81,12 +81,12 @@ class Preset:
 
 
 def folder() -> Path:
-    """Where the user's own presets are."""
+    """Return the folder of the user's presets."""
     return platformdirs.user_config_path("rtsep") / "scenes"
 
 
 def names() -> list[str]:
-    """Names of all presets."""
+    """Return the names of all presets."""
     return sorted({path.stem for place in (folder(), _SHIPPED) for path in place.glob("*.toml")})
 
 
@@ -96,7 +96,7 @@ def find(name: str) -> Preset:
     Raises
     ------
     PresetError
-        There is none, or it is no preset.
+        There is no preset of that name, or its file is invalid.
     """
     _checked(name)
     for path in (folder() / f"{name}.toml", _SHIPPED / f"{name}.toml"):
@@ -106,13 +106,13 @@ def find(name: str) -> Preset:
 
 
 def read(path: Path) -> Preset:
-    """Read a preset from a file; raise `PresetError` if it is none."""
+    """Read a preset from a file; raise `PresetError` if it is invalid."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PresetError(f"scene {path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # UnicodeDecodeError too
-        raise PresetError(f"scene {path} is no TOML: {_line(error)}") from None
+        raise PresetError(f"scene {path} is not TOML: {_line(error)}") from None
     kinds: dict[str, tuple[str, type | tuple[type, ...]]] = {
         "model": ("a text", str),
         "gains": ("a table of sources and dB", dict),
@@ -135,12 +135,12 @@ def read(path: Path) -> Preset:
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise PresetError(f"a scene's name is made of letters, digits and hyphens, not {name!r}")
+        raise PresetError(f"a scene's name has letters, digits and hyphens only, not {name!r}")
     return name
 
 
 def _toml(value: object) -> str:
-    """Write a value, or a key, as TOML does."""
+    """Format a value or a key as TOML."""
     if isinstance(value, str):
         escaped = "".join(
             f"\\U{ord(c):08x}" if c in '"\\' or not c.isprintable() else c for c in value

@@ -1,4 +1,4 @@
-"""Single keys from a terminal, without waiting; it is as it was afterwards, whatever happens."""
+"""Read single keys from a terminal without blocking, and restore it afterwards."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ESCAPES = {
     "OC": "right",
     "OD": "left",
 }
-"""What follows the escape character, and the key it stands for."""
+"""Escape sequences without the escape character, and their keys."""
 ESCAPE_S = 0.02
-"""Longest pause within such a sequence, in seconds."""
+"""Longest pause within an escape sequence, in seconds."""
 _NAMED = {"\r": "enter", "\n": "enter", "\x1b": "escape"}
 
 
 @contextmanager
 def keyboard() -> Iterator[Callable[[], list[str]]]:
-    """Give a function that returns the keys pressed since its last call: characters, or names.
+    """Yield a function that returns the keys pressed since its last call: characters or names.
 
-    Ctrl-C stays what it is. The end of the input is the key ``"q"``: nobody can press it any more.
+    Ctrl-C still interrupts. The end of the input returns the key ``"q"``.
     """
     if sys.platform == "win32":
         yield _windows_keys
@@ -40,7 +40,7 @@ def keyboard() -> Iterator[Callable[[], list[str]]]:
     try:
         tty.setcbreak(descriptor, termios.TCSANOW)
         mode = termios.tcgetattr(descriptor)
-        mode[6][termios.VSUSP] = b"\x00"  # a stream can't be suspended
+        mode[6][termios.VSUSP] = b"\x00"  # no suspension with Ctrl-Z: it would stop the sound
         termios.tcsetattr(descriptor, termios.TCSANOW, mode)
         yield lambda: _posix_keys(descriptor)
     finally:
@@ -48,7 +48,7 @@ def keyboard() -> Iterator[Callable[[], list[str]]]:
 
 
 def usable() -> bool:
-    """Whether there is a keyboard: standard input is a terminal, and this process may read it."""
+    """Return whether standard input is a terminal that this process may read."""
     if not sys.stdin or not sys.stdin.isatty():
         return False
     if sys.platform == "win32":
@@ -63,7 +63,7 @@ def _posix_keys(descriptor: int) -> list[str]:
     import select
 
     content = b""
-    # A sequence may come in pieces; the escape key alone is followed by nothing.
+    # A sequence may arrive in pieces; the escape key alone is a single character.
     while select.select([descriptor], [], [], ESCAPE_S if _cut_off(content) else 0.0)[0]:
         try:
             part = os.read(descriptor, 256)
@@ -76,7 +76,7 @@ def _posix_keys(descriptor: int) -> list[str]:
 
 
 def _cut_off(content: bytes) -> bool:
-    """Whether a sequence has begun that may still go on."""
+    """Return whether the text ends within an escape sequence."""
     last = content[content.rfind(b"\x1b") :] if b"\x1b" in content else b""
     return last in (b"\x1b", b"\x1b[", b"\x1bO")
 
@@ -96,7 +96,7 @@ def _windows_keys() -> list[str]:
 
 
 def parse(text: str) -> list[str]:
-    """Split what a terminal sent into keys; sequences that are not known are left out."""
+    """Split terminal input into keys; unknown sequences are ignored."""
     keys: list[str] = []
     place = 0
     while place < len(text):

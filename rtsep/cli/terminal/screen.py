@@ -1,6 +1,6 @@
-"""Lines of text on the whole screen of a terminal; only those that have changed are written.
+"""Draw lines of text on the whole screen of a terminal, writing only changed lines.
 
-Whoever draws holds the interpreter, which the worker needs: a picture must cost next to nothing.
+Drawing holds the interpreter lock, which a worker in Python needs, so it has to be quick.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 Line = list[tuple[str, str]]
-"""Pieces of text, each with its style in rich's words."""
+"""Pieces of text, each with its rich style."""
 
 Draw = Callable[[int, int], list[Line]]
-"""Draws lines for a width and a height."""
+"""Function that returns the lines for a width and a height."""
 
 _MARK = "x"
 
 
 def plain(line: Line) -> str:
-    """Return the text alone."""
+    """Return the text without styles."""
     return "".join(text for text, _ in line)
 
 
 def fitted(line: Line, width: int) -> Line:
-    """Cut a line off that is wider than so many cells."""
+    """Cut a line to at most ``width`` cells."""
     if cell_len(plain(line)) <= width:
         return line
     pieces: Line = []
@@ -40,7 +40,7 @@ def fitted(line: Line, width: int) -> Line:
 
 @contextmanager
 def painter(console: Console) -> Iterator[Callable[[Draw], None]]:
-    """Give what shows lines in place of those before; afterwards, the screen is as it was."""
+    """Yield a function that shows lines; restore the screen at the end."""
 
     @cache
     def codes(style: str) -> tuple[str, str]:
@@ -55,8 +55,8 @@ def painter(console: Console) -> Iterator[Callable[[Draw], None]]:
     def paint(draw: Draw) -> None:
         nonlocal shown, size
         changes: list[str] = []
-        size_now = console.size  # asked once: it may change at any time
-        if size_now != size:  # the terminal may have moved anything
+        size_now = console.size  # read once, because it may change at any time
+        if size_now != size:  # the terminal may have moved the text
             size, shown = size_now, []
             changes.append("\x1b[0m\x1b[2J")
         now = []
@@ -64,7 +64,7 @@ def painter(console: Console) -> Iterator[Callable[[Draw], None]]:
             pieces = [(*codes(style), text) for text, style in line]
             now.append("".join(f"{before}{text}{after}" for before, after, text in pieces))
             if number >= len(shown) or shown[number] != now[-1]:
-                # Erased first: behind a line as wide as the terminal, that would hit its last cell.
+                # Erase first: after a line of full width, erasing would clear its last cell.
                 changes.append(f"\x1b[{number + 1};1H\x1b[2K{now[-1]}")
         changes += [f"\x1b[{number + 1};1H\x1b[2K" for number in range(len(now), len(shown))]
         shown = now
