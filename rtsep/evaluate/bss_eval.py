@@ -20,7 +20,8 @@ Complex = NDArray[np.complex128]
 FILTER_LENGTH = 512
 """Taps of the distortion filters."""
 _BLOCK = 1 << 15  # samples correlated at once
-_TINY = 1e-20
+TINY = 1e-20
+"""Smallest power that counts: ratios of silence stay finite."""
 
 
 class BssEval(NamedTuple):
@@ -88,7 +89,7 @@ def _frame(x: Float64, s: Float64, every: Complex, own: Complex, tail: int) -> F
     image, projection = np.fft.irfft(products, fft_length, axis=2)[:, :, : target.shape[1]]
 
     def ratio_db(signal: Float64, error: Float64) -> Float64:
-        powers = [np.maximum((part**2).sum(axis=(1, 2)), _TINY) for part in (signal, error)]
+        powers = [np.maximum((part**2).sum(axis=(1, 2)), TINY) for part in (signal, error)]
         decibels: Float64 = 10 * np.log10(powers[0] / powers[1])
         return decibels
 

@@ -12,7 +12,8 @@ from rtsep import weights
 from rtsep.errors import EvaluationError
 from rtsep.evaluate import oracle
 from rtsep.evaluate.folder import REST, Example, Item, items, matched, read, stems_in
-from rtsep.evaluate.score import LABELS, OF_ARTEFACTS, best_order, is_speech, scores, silent
+from rtsep.evaluate.metrics import METRICS
+from rtsep.evaluate.score import best_order, is_speech, scores, silent
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.model_step import ModelStep
 from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
@@ -38,7 +39,7 @@ class Summary:
     """Statistics of a score over the ``count`` mixtures where it is defined.
 
     ``mixture`` is the mean score of the mixtures, ``improvement`` the mean improvement over them;
-    both are NaN for `rtsep.evaluate.score.OF_ARTEFACTS`.
+    both are NaN for metrics of artefacts.
     """
 
     mean: float
@@ -122,7 +123,7 @@ class Evaluation:
             for sounds in (estimates[heard], mixtures)
         )
         for undefined in before.values():
-            undefined |= dict.fromkeys(OF_ARTEFACTS, float("nan"))
+            undefined |= {key: float("nan") for key in undefined if METRICS[key].of_artefacts}
         self.rows += [Row(item.name, name, found[name], before[name]) for name in names]
 
     def summary(self) -> dict[str, dict[str, Summary]]:
@@ -130,7 +131,7 @@ class Evaluation:
         result: dict[str, dict[str, Summary]] = {}
         for source in self.sources:
             rows = [row for row in self.rows if row.source == source]
-            for metric in LABELS:
+            for metric, kind in METRICS.items():
                 pairs = [
                     (row.estimate[metric], row.mixture[metric])
                     for row in rows
@@ -139,7 +140,7 @@ class Evaluation:
                 known = [
                     (x, before)
                     for x, before in pairs
-                    if np.isfinite(x) and (np.isfinite(before) or metric in OF_ARTEFACTS)
+                    if np.isfinite(x) and (np.isfinite(before) or kind.of_artefacts)
                 ]
                 if known:
                     estimate, mixture = np.array(known).T
@@ -158,7 +159,7 @@ class Evaluation:
         Parameters
         ----------
         metric
-            One of `LABELS`.
+            A key of `METRICS`.
         field
             Field of `Summary`.
 
@@ -181,10 +182,11 @@ class Evaluation:
             before = self.mean("snr_db", "mixture")
             return f"SDR of whole tracks {self.mean('snr_db'):.2f} dB (mixture {before:.2f})"
         parts = [f"SI-SDRi {self.mean('si_sdr_db', 'improvement'):.2f} dB"]
-        for metric, digits in (("pesq_wb", 2), ("estoi", 3)):
-            mean, before = self.mean(metric), self.mean(metric, "mixture")
+        for key in ("pesq_wb", "estoi"):
+            mean, before, metric = self.mean(key), self.mean(key, "mixture"), METRICS[key]
             if np.isfinite(mean):
-                parts.append(f"{LABELS[metric]} {mean:.{digits}f} (mixture {before:.{digits}f})")
+                said = f"{mean:.{metric.digits}f} (mixture {before:.{metric.digits}f})"
+                parts.append(f"{metric.label} {said}")
         return ", ".join(parts)
 
 

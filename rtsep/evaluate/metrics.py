@@ -1,34 +1,43 @@
-"""How good a separation is: adapters over metric libraries, and what is one formula.
+"""Metrics of separation quality: one row of `METRICS` each, and the formulas behind them.
 
-Sound of several channels is one long vector to the formulas; the libraries take one channel.
+Sound of several channels is one long vector to the formulas; the libraries take one channel, and
+what they say of several is their mean.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
+import soxr
 from numpy.typing import ArrayLike, NDArray
+
+from rtsep.evaluate.bss_eval import TINY, BssEval, bss_eval
+from rtsep.spec import Float32
 
 Float64 = NDArray[np.float64]
 
 Band = Literal["wb", "nb"]
 
-_TINY = 1e-20
 PESQ_RATES_HZ: dict[Band, tuple[int, ...]] = {"wb": (16000,), "nb": (8000, 16000)}
 """Rates that ITU-T P.862 knows, by band."""
+PESQ_RATE_HZ = 16000
+"""Sound of other rates is brought to this one for `METRICS`."""
 PESQ_LONGEST_S = 15.0
 """Room for less than 40 utterances of the shortest kind, 0.2 s, with the shortest pauses, 0.2 s."""
+FRAME_S = 1.0
+"""Frame of BSS Eval, as in the campaigns."""
 STOI_SHORTEST_S = 0.41
 """30 frames of 256 samples at 10 kHz, half overlapping."""
 
 
 def _ratio_db(signal: Float64, error: Float64) -> float:
-    return float(
-        10 * np.log10(max(float(signal @ signal), _TINY) / max(float(error @ error), _TINY))
-    )
+    return float(10 * np.log10(max(float(signal @ signal), TINY) / max(float(error @ error), TINY)))
 
 
 def _vectors(estimate: ArrayLike, reference: ArrayLike) -> tuple[Float64, Float64]:
@@ -43,7 +52,7 @@ def _vectors(estimate: ArrayLike, reference: ArrayLike) -> tuple[Float64, Float6
 
 def _scaled(x: Float64, s: Float64) -> Float64:
     """Return the part of ``x`` along ``s``."""
-    return s * (float(x @ s) / max(float(s @ s), _TINY))
+    return s * (float(x @ s) / max(float(s @ s), TINY))
 
 
 def snr_db(estimate: ArrayLike, reference: ArrayLike) -> float:
@@ -169,3 +178,119 @@ def stoi(
             )
         except RuntimeWarning:
             return float("nan")
+
+
+@dataclass(frozen=True)
+class Separated:
+    """All estimates of one mixture, of which one is scored.
+
+    Attributes
+    ----------
+    estimates, references
+        (sources, n, channels); no reference is silent.
+    index
+        Of the source that is scored.
+    rate_hz
+        Of all sound.
+    bss
+        BSS Eval of all sources, computed once.
+    """
+
+    estimates: Float32
+    references: Float32
+    index: int
+    rate_hz: int
+    bss: Callable[[], BssEval]
+
+    @property
+    def pair(self) -> tuple[Float32, Float32]:
+        """Estimate and reference, (n, channels) each."""
+        return self.estimates[self.index], self.references[self.index]
+
+    @cached_property
+    def si_sir_sar_db(self) -> tuple[float, float]:
+        """As the function of this name."""
+        estimate, reference = (sound.ravel() for sound in self.pair)
+        others = np.delete(self.references, self.index, axis=0)
+        return si_sir_sar_db(estimate, reference, others.reshape(len(others), reference.size))
+
+    def mean(self, score: Callable[[Float32, Float32, int], float]) -> float:
+        """Mean of a score over the channels."""
+        channels = zip(*(sound.T for sound in self.pair), strict=True)
+        return float(np.mean([score(x, s, self.rate_hz) for x, s in channels]))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of `METRICS`.
+
+    Attributes
+    ----------
+    label
+        In tables and pictures; ends with the unit, if there is one.
+    score
+        Of one source; NaN where it is undefined.
+    package
+        That must be installed besides rtsep's own dependencies, if any.
+    of_speech
+        Whether it is meant for sources that are speech only.
+    of_artefacts
+        Whether it measures what separation adds: undefined for a mixture, which has none.
+    digits
+        After the decimal point.
+    """
+
+    label: str
+    score: Callable[[Separated], float]
+    package: str = ""
+    of_speech: bool = False
+    of_artefacts: bool = False
+    digits: int = 2
+
+
+def _pesq(x: Float32, s: Float32, rate_hz: int, band: Band) -> float:
+    """PESQ at any rate; NaN for the wide band of 8 kHz, which has none."""
+    if rate_hz == 8000 and band == "wb":
+        return float("nan")
+    if rate_hz not in PESQ_RATES_HZ[band]:
+        x, s = (soxr.resample(sound, rate_hz, PESQ_RATE_HZ) for sound in (x, s))
+        rate_hz = PESQ_RATE_HZ
+    return pesq(x, s, rate_hz, band)
+
+
+def _pesq_of(band: Band) -> Callable[[Separated], float]:
+    return lambda of: of.mean(lambda x, s, rate_hz: _pesq(x, s, rate_hz, band))
+
+
+def _bss(field: str) -> Callable[[Separated], float]:
+    return lambda of: float(getattr(of.bss(), field)[of.index])
+
+
+METRICS = {
+    "si_sdr_db": Metric("SI-SDR dB", lambda of: si_sdr_db(*of.pair)),
+    "si_sir_db": Metric("SI-SIR dB", lambda of: of.si_sir_sar_db[0]),
+    "si_sar_db": Metric("SI-SAR dB", lambda of: of.si_sir_sar_db[1], of_artefacts=True),
+    "snr_db": Metric("SNR dB", lambda of: snr_db(*of.pair)),
+    "bss_sdr_db": Metric("BSS SDR dB", _bss("sdr")),
+    "bss_isr_db": Metric("BSS ISR dB", _bss("isr")),
+    "bss_sir_db": Metric("BSS SIR dB", _bss("sir")),
+    "bss_sar_db": Metric("BSS SAR dB", _bss("sar"), of_artefacts=True),
+    "pesq_wb": Metric("PESQ-WB", _pesq_of("wb"), "pesq", of_speech=True),
+    "pesq_nb": Metric("PESQ-NB", _pesq_of("nb"), "pesq", of_speech=True),
+    "stoi": Metric("STOI", lambda of: of.mean(stoi), "pystoi", of_speech=True, digits=3),
+    "estoi": Metric(
+        "ESTOI",
+        lambda of: of.mean(lambda x, s, rate_hz: stoi(x, s, rate_hz, extended=True)),
+        "pystoi",
+        of_speech=True,
+        digits=3,
+    ),
+}
+"""What is scored, in the order of the tables."""
+
+
+def separated(estimates: Float32, references: Float32, rate_hz: int) -> list[Separated]:
+    """Prepare the scores of every source; as of `Separated`."""
+    bss = cache(lambda: bss_eval(estimates, references, round(FRAME_S * rate_hz)))
+    indices = range(len(references))
+    return [Separated(estimates, references, index, rate_hz, bss) for index in indices]

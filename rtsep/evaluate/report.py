@@ -16,7 +16,7 @@ from rich.table import Table
 
 from rtsep.errors import EvaluationError
 from rtsep.evaluate.evaluation import Evaluation
-from rtsep.evaluate.score import LABELS
+from rtsep.evaluate.metrics import METRICS
 from rtsep.files.atomic import replacing
 from rtsep.version import __version__
 
@@ -28,17 +28,17 @@ def table(evaluation: Evaluation) -> Table:
     result.add_column("mean (improvement)")
     for source in summary:
         result.add_column(source, justify="right")
-    for metric, label in LABELS.items():
-        digits = 2 if label.endswith("dB") or "pesq" in metric else 3
+    for key, metric in METRICS.items():
+        digits = metric.digits
         cells = []
         for source in summary:
-            found = summary[source].get(metric)
+            found = summary[source].get(key)
             cell = "" if found is None else f"{found.mean:.{digits}f}"
             if found is not None and math.isfinite(found.improvement):
                 cell += f" ({found.improvement:+.{digits}f})"
             cells.append(cell)
         if any(cells):
-            result.add_row(label, *cells)
+            result.add_row(metric.label, *cells)
     return result
 
 
@@ -76,7 +76,7 @@ def as_json(evaluation: Evaluation, failures: list[str]) -> str:
 
 def as_csv(evaluation: Evaluation) -> str:
     """Return a line per mixture and source: each metric, of the estimate and of the mixture."""
-    metrics = [m for m in LABELS if any(m in row.estimate for row in evaluation.rows)]
+    metrics = [m for m in METRICS if any(m in row.estimate for row in evaluation.rows)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["item", "source", *metrics, *(f"{metric}_mixture" for metric in metrics)])
@@ -93,7 +93,7 @@ def draw(evaluation: Evaluation, file: BinaryIO) -> None:
     from matplotlib.figure import Figure
 
     summary = evaluation.summary()
-    metrics = [m for m in LABELS if any(m in found for found in summary.values())]
+    metrics = [m for m in METRICS if any(m in found for found in summary.values())]
     columns = 4
     rows = -(-len(metrics) // columns)
     figure = Figure(figsize=(12, 2.6 * rows), dpi=120, layout="constrained")
@@ -121,7 +121,7 @@ def draw(evaluation: Evaluation, file: BinaryIO) -> None:
                 manage_ticks=False,
             )
         panel.set_xticks(range(len(sources)), sources)
-        panel.set_title(LABELS[metric], fontsize=10)
+        panel.set_title(METRICS[metric].label, fontsize=10)
         panel.tick_params(labelsize=8)
         panel.grid(axis="y", alpha=0.3)
     for panel in panels[len(metrics) :]:

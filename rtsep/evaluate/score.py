@@ -4,38 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
-from functools import partial
 from itertools import permutations, product
 
 import numpy as np
-import soxr
 
-from rtsep.evaluate import metrics
-from rtsep.evaluate.bss_eval import bss_eval
+from rtsep.evaluate.metrics import METRICS, Metric, separated, si_sdr_db
 from rtsep.spec import Float32
 
-LABELS = {
-    "si_sdr_db": "SI-SDR dB",
-    "si_sir_db": "SI-SIR dB",
-    "si_sar_db": "SI-SAR dB",
-    "snr_db": "SNR dB",
-    "bss_sdr_db": "BSS SDR dB",
-    "bss_isr_db": "BSS ISR dB",
-    "bss_sir_db": "BSS SIR dB",
-    "bss_sar_db": "BSS SAR dB",
-    "pesq_wb": "PESQ-WB",
-    "pesq_nb": "PESQ-NB",
-    "stoi": "STOI",
-    "estoi": "ESTOI",
-}
-"""Scores and their labels in tables."""
-OF_ARTEFACTS = {"si_sar_db", "bss_sar_db"}
-"""Scores of artefacts, undefined for the mixture, which has none."""
-FRAME_S = 1.0
-"""Frame length of BSS Eval, as in the campaigns."""
-PESQ_RATE_HZ = 16000
-"""Rates that PESQ does not support are resampled to this one."""
 SILENT_DB = -80.0
 """A source below this RMS level, re full scale, is silent and gets no scores."""
 
@@ -47,13 +22,19 @@ def is_speech(source: str) -> bool:
     return _SPEECH.fullmatch(source) is not None
 
 
+def _available(metric: Metric) -> bool:
+    return not metric.package or importlib.util.find_spec(metric.package) is not None
+
+
 def missing_packages() -> list[str]:
-    """Return a sentence for each package without which scores are left out."""
-    needed = {"pesq": "PESQ is", "pystoi": "STOI and ESTOI are"}
+    """Return a sentence for each package without which metrics are left out."""
+    missing: dict[str, list[str]] = {}
+    for metric in METRICS.values():
+        if not _available(metric):
+            missing.setdefault(metric.package, []).append(metric.label)
     return [
-        f"{what} left out: the package {name} is missing (pip install {name})"
-        for name, what in needed.items()
-        if importlib.util.find_spec(name) is None
+        f"without {', '.join(labels)}: the package {package} is missing (pip install {package})"
+        for package, labels in missing.items()
     ]
 
 
@@ -75,55 +56,23 @@ def scores(
     rate_hz
         Sample rate of both.
     names
-        Names of the sources; speech gets PESQ and STOI too.
+        Names of the sources; some metrics are for speech only, see `is_speech`.
 
     Returns
     -------
     dict
-        Scores by source and name, as in `LABELS`; NaN if undefined.
+        Scores by source and key of `METRICS`, without metrics that are for speech only or whose
+        package is missing; NaN if undefined.
     """
-    bss = bss_eval(estimates, references, round(FRAME_S * rate_hz))
-    found = {}
-    for index, name in enumerate(names):
-        estimate, reference = estimates[index], references[index]
-        others = np.delete(references, index, axis=0).reshape(len(names) - 1, reference.size)
-        sir, sar = metrics.si_sir_sar_db(estimate.ravel(), reference.ravel(), others)
-        found[name] = {
-            "si_sdr_db": metrics.si_sdr_db(estimate, reference),
-            "si_sir_db": sir,
-            "si_sar_db": sar,
-            "snr_db": metrics.snr_db(estimate, reference),
-            **{f"bss_{key}_db": float(value[index]) for key, value in bss._asdict().items()},
-            **(_speech_scores(estimate, reference, rate_hz) if is_speech(name) else {}),
+    chosen = {key: metric for key, metric in METRICS.items() if _available(metric)}
+    return {
+        name: {
+            key: metric.score(of)
+            for key, metric in chosen.items()
+            if is_speech(name) or not metric.of_speech
         }
-    return found
-
-
-def _speech_scores(estimate: Float32, reference: Float32, rate_hz: int) -> dict[str, float]:
-    """Return PESQ and STOI, means over the channels, as far as their packages are installed."""
-
-    def mean(score: Callable[[Float32, Float32, int], float]) -> float:
-        channels = zip(estimate.T, reference.T, strict=True)
-        return float(np.mean([score(x, s, rate_hz) for x, s in channels]))
-
-    found = {}
-    if importlib.util.find_spec("pesq") is not None:
-        found["pesq_wb"] = mean(partial(_pesq, band="wb"))
-        found["pesq_nb"] = mean(partial(_pesq, band="nb"))
-    if importlib.util.find_spec("pystoi") is not None:
-        found["stoi"] = mean(metrics.stoi)
-        found["estoi"] = mean(partial(metrics.stoi, extended=True))
-    return found
-
-
-def _pesq(x: Float32, s: Float32, rate_hz: int, band: metrics.Band) -> float:
-    """Compute PESQ at any rate, by resampling; NaN for the wide band at 8 kHz."""
-    if rate_hz == 8000 and band == "wb":
-        return float("nan")
-    if rate_hz not in metrics.PESQ_RATES_HZ[band]:
-        x, s = (soxr.resample(sound, rate_hz, PESQ_RATE_HZ) for sound in (x, s))
-        rate_hz = PESQ_RATE_HZ
-    return metrics.pesq(x, s, rate_hz, band)
+        for name, of in zip(names, separated(estimates, references, rate_hz), strict=True)
+    }
 
 
 def best_order(estimates: Float32, references: Float32, names: tuple[str, ...]) -> list[int]:
@@ -144,9 +93,7 @@ def best_order(estimates: Float32, references: Float32, names: tuple[str, ...]) 
         groups.setdefault(name.rstrip("0123456789"), []).append(index)
     order = list(range(len(names)))
     for group in groups.values():
-        quality = {
-            (x, s): metrics.si_sdr_db(estimates[x], references[s]) for x, s in product(group, group)
-        }
+        quality = {(x, s): si_sdr_db(estimates[x], references[s]) for x, s in product(group, group)}
         orders = [list(zip(chosen, group, strict=True)) for chosen in permutations(group)]
         totals = [sum(quality[pair] for pair in pairs) for pairs in orders]
         for estimate, reference in orders[int(np.argmax(totals))]:

@@ -18,7 +18,7 @@ from rtsep.errors import EvaluationError
 from rtsep.evaluate import score
 from rtsep.evaluate.evaluation import Evaluation
 from rtsep.evaluate.folder import matched
-from rtsep.evaluate.metrics import si_sdr_db, snr_db
+from rtsep.evaluate.metrics import METRICS, Metric, si_sdr_db, snr_db
 from rtsep.evaluate.oracle import MASKS
 from rtsep.spec import Spec
 from tests.support import models
@@ -280,10 +280,29 @@ def test_missing_packages_are_said_and_the_rest_goes_on(
     result = rtsep("eval", "--data", tmp_path / "data", "-m", "oracle:irm")
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "rtsep: PESQ is left out: the package pesq is missing (pip install pesq)",
-        "rtsep: STOI and ESTOI are left out: the package pystoi is missing (pip install pystoi)",
+        "rtsep: without PESQ-WB, PESQ-NB: the package pesq is missing (pip install pesq)",
+        "rtsep: without STOI, ESTOI: the package pystoi is missing (pip install pystoi)",
     ]
     assert "SI-SDR dB" in result.stdout and "PESQ" not in result.stdout
+
+
+def test_a_metric_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {
+        "twice": Metric("Twice dB", lambda of: 2 * snr_db(*of.pair)),
+        "absent": Metric("Absent", lambda of: 1.0, "no_such_package"),
+        "voice": Metric("Voice", lambda of: 1.0, of_speech=True),
+        "added": Metric("Added", lambda of: 1.0, of_artefacts=True),
+    }
+    for name, metric in rows.items():
+        monkeypatch.setitem(METRICS, name, metric)
+    put(tmp_path / "data", "000", sounds(0))
+    result = rtsep("eval", "--data", tmp_path / "data", "-m", "oracle:irm")
+    assert result.exit_code == 0
+    assert "Twice dB" in result.stdout and "Voice" not in result.stdout
+    assert "without Absent: the package no_such_package is missing" in result.stderr
+    for row in scored("-m", "oracle:irm", "--data", tmp_path / "data", folder=tmp_path)["rows"]:
+        assert row["estimate"]["twice"] == pytest.approx(2 * row["estimate"]["snr_db"], abs=1e-5)
+        assert row["mixture"]["twice"] is not None and row["mixture"]["added"] is None
 
 
 def test_targets_are_refused_before_the_work(
