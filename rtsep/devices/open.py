@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,30 +71,14 @@ def open_device(
     """
     process = process or Process()
     try:
-        opened = _open(device, options or DeviceOptions(), process)
+        backend = next(backend for backend in BACKENDS if backend.takes(device))
+        opened = backend.open(device, options or DeviceOptions(), process)
     except BaseException:
         process.close()
         raise
     if not isinstance(opened, Hosted):
         process.close()
     return opened
-
-
-def _open(device: str, options: DeviceOptions, process: Process) -> Device:
-    output, channels, block = options.output, options.channels, options.block
-    if device == "demo" or Path(device).suffix:
-        path = DEMO if device == "demo" else Path(device)
-        if path.exists() or device == "demo":
-            return _play(path, options, process)
-    query = None if device == DEFAULT else device
-    microphone = find(query, "input", process)
-    if output is None and query is not None and microphone["max_output_channels"]:
-        output = str(microphone["index"])
-    speaker = find(output, "output", process)
-    rate = round(speaker["default_samplerate"])
-    wide = min(max(2, channels), speaker["max_output_channels"])
-    headroom = headroom_for(options.buffer_ms, rate, block)
-    return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
 
 
 def inputs() -> list[str]:
@@ -137,3 +122,37 @@ def _play(path: Path, options: DeviceOptions, process: Process) -> Device:
         source = np.ascontiguousarray(soxr.resample(source, rate, own), np.float32)
         headroom = headroom_for(buffer_ms, own, block)
         return Hosted(process, None, speaker, own, channels, wide, block, headroom, source)
+
+
+def _sound_card(name: str, options: DeviceOptions, process: Process) -> Device:
+    """Open a microphone and an output; by default of the same card."""
+    output, channels, block = options.output, options.channels, options.block
+    query = None if name == DEFAULT else name
+    microphone = find(query, "input", process)
+    if output is None and query is not None and microphone["max_output_channels"]:
+        output = str(microphone["index"])
+    speaker = find(output, "output", process)
+    rate = round(speaker["default_samplerate"])
+    wide = min(max(2, channels), speaker["max_output_channels"])
+    headroom = headroom_for(options.buffer_ms, rate, block)
+    return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
+
+
+class Backend(NamedTuple):
+    """One row of `BACKENDS`."""
+
+    takes: Callable[[str], bool]
+    """Whether a name is of this kind."""
+    open: Callable[[str, DeviceOptions, Process], Device]
+    """Open a device of this name; raises `DeviceError` or `AudioFileError`."""
+
+
+BACKENDS = (
+    Backend(lambda name: name == "demo", lambda _, *rest: _play(DEMO, *rest)),
+    Backend(
+        lambda name: bool(Path(name).suffix) and Path(name).exists(),
+        lambda name, *rest: _play(Path(name), *rest),
+    ),
+    Backend(lambda _: True, _sound_card),
+)
+"""The kinds of devices: the first that takes a name opens it."""
