@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.cli import main
-from rtsep.devices.device import Duplex, find
+from rtsep.devices.portaudio.client import Process
+from rtsep.devices.portaudio.device import Hosted
 
 FIELDS = ("callbacks", "missed_callbacks", "xruns", "deadline_misses", "starved_samples")
 
@@ -50,9 +51,10 @@ def _burn_interpreter() -> None:
 
 def passthrough(device: str, seconds: float, block: int) -> Figures:
     """Copy input to output natively for a while; what went wrong is the machine's doing."""
-    found = find(device, "input")
+    process = Process()
+    found = process.find(device, "input")
     rate = round(found["default_samplerate"])
-    with Duplex(device, device, rate, 1, 2, block, 0, passthrough=True) as stream:
+    with Hosted(process, found, found, rate, 1, 2, block, 0, passthrough=True) as stream:
         time.sleep(seconds)
         stats = stream.stats()
     return {

@@ -20,8 +20,8 @@ from rtsep.cli.presets import Preset
 from rtsep.cli.report import Report, finish, make_folder
 from rtsep.cli.terminal.bindings import Desk
 from rtsep.cli.terminal.loop import Notices, watch
-from rtsep.devices.device import listing
 from rtsep.devices.open import DEFAULT, DeviceOptions
+from rtsep.devices.portaudio.library import listing
 from rtsep.devices.virtual_mic import virtual_mic
 from rtsep.dsp.mixer import level_db
 from rtsep.errors import DeviceError, OptionError, PresetError

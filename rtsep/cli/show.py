@@ -24,7 +24,7 @@ def devices() -> None:
       rtsep devices
       rtsep devices | grep -i usb
     """  # noqa: D301
-    from rtsep.devices.device import listing
+    from rtsep.devices.portaudio.library import listing
 
     click.echo(listing())
 

@@ -1,23 +1,16 @@
-"""The sound card: its blocks are exchanged with two timelines by a native callback."""
+"""What a worker needs of a device, whatever stands behind it."""
 
 from __future__ import annotations
 
-import weakref
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
-from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.control_block import Stats
-from rtsep.devices.portaudio.library import Stream, close, find, listing
-from rtsep.dsp.ring import Float32
 from rtsep.dsp.timed_ring import Timeline
-from rtsep.errors import DeviceError
-
-__all__ = ["Device", "DeviceError", "Duplex", "find", "listing"]
 
 
 class Device(Protocol):
-    """What a worker needs of a device, such as `rtsep.devices.portaudio.device.Hosted`."""
+    """Blocks in and out by two timelines; `rtsep.devices.portaudio.device.Hosted` is one."""
 
     name: str
     sample_rate: int
@@ -83,94 +76,3 @@ class Device(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """Stop."""
-
-
-class Duplex(CallbackStream):
-    """A PortAudio stream between two timelines, in this process.
-
-    Parameters
-    ----------
-    input, output
-        Devices as in `find`. With a source the input is not opened.
-    sample_rate
-        In Hz.
-    in_channels, out_channels
-        Channels of each input and output sample.
-    block
-        Samples per callback.
-    headroom
-        Samples by which the worker's answers are played later than their input came.
-    source
-        (n, in_channels) float32 that is played once in place of the input, then silence.
-    passthrough
-        Copy input to output in the callback and leave the rest alone: the machine's own floor.
-    latency
-        What to ask of the device's own buffers: ``"low"``, ``"high"`` or seconds.
-
-    Raises
-    ------
-    DeviceError
-        If there is no such device, or it cannot do what is asked.
-    """
-
-    def __init__(
-        self,
-        input: int | str | None,
-        output: int | str | None,
-        sample_rate: int,
-        in_channels: int,
-        out_channels: int,
-        block: int,
-        headroom: int,
-        source: Float32 | None = None,
-        *,
-        passthrough: bool = False,
-        latency: Literal["low", "high"] | float = "low",
-    ) -> None:
-        super().__init__(
-            sample_rate,
-            in_channels,
-            out_channels,
-            block,
-            headroom,
-            source,
-            microphone=source is None,
-            passthrough=passthrough,
-        )
-        self._stream = Stream(
-            input,
-            output,
-            sample_rate,
-            in_channels,
-            out_channels,
-            block,
-            self.userdata,
-            microphone=source is None,
-            latency=latency,
-        )
-        self.name = self._stream.name
-        # The stream holds an address into this: whatever happens, it is closed before that goes.
-        self._close = weakref.finalize(self, close, self._stream, self._control)
-        self._close.atexit = False  # sounddevice closes what is open then; no thread can start
-
-    @property
-    def active(self) -> bool:
-        """Whether blocks are being exchanged; false once the device has gone away."""
-        return self._close.alive and self._stream.active
-
-    def start(self) -> None:
-        """Begin to exchange blocks; once in the life of a stream."""
-        self._stream.start()
-
-    def stop(self) -> None:
-        """Drop what is not yet played and close the stream; may be repeated."""
-        self._close()
-
-    def latency_terms(self) -> dict[str, int]:
-        """Latency between input and output, in samples, by its terms, as PortAudio tells it."""
-        heard, played = self._stream.latency_s
-        return {
-            "device input": round(heard * self.sample_rate),
-            "headroom": self.headroom,
-            "device output": round(played * self.sample_rate),
-        }

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rtsep.devices.device import find
+from rtsep.devices.portaudio.library import find
 from rtsep.errors import DeviceError
 
 DEFAULT = "rtsep"

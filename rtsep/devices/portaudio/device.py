@@ -44,7 +44,7 @@ class Hosted(CallbackStream):
         Not used for another stream.
     input, output
         Devices as found; with a source the input is None and not opened.
-    sample_rate, in_channels, out_channels, block, headroom, source
+    sample_rate, in_channels, out_channels, block, headroom, source, passthrough
         As of `rtsep.devices.callback_stream.CallbackStream`.
 
     Raises
@@ -64,6 +64,7 @@ class Hosted(CallbackStream):
         block: int,
         headroom: int,
         source: Float32 | None = None,
+        passthrough: bool = False,
     ) -> None:
         self._size = 0
 
@@ -79,6 +80,7 @@ class Hosted(CallbackStream):
             headroom,
             source,
             microphone=source is None,
+            passthrough=passthrough,
             own_clock_hz=_own_clock(input, output),
             allocate=allocate,
         )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
@@ -14,9 +12,6 @@ from rtsep.errors import DeviceError
 
 Kind = Literal["input", "output"]
 
-_PATIENCE = 2.0
-"""Seconds a stream may take to close: with a sound server that died, PortAudio waits minutes."""
-_abandoned: list[Any] = []
 COMMON_RATES_HZ = 16000, 44100, 48000, 96000
 
 
@@ -178,13 +173,11 @@ class Stream:
     block
         Samples per callback.
     userdata
-        Address of the callback's record; the memory must outlive the stream, see `close`.
+        Address of the callback's record; the memory must outlive the stream.
     microphone
         Whether there is an input.
     own_clock_hz
         Rate of an input that has a clock of its own; 0 if it is one device with the output.
-    latency
-        What to ask of the device's own buffers: ``"low"``, ``"high"`` or seconds.
 
     Attributes
     ----------
@@ -211,7 +204,6 @@ class Stream:
         *,
         microphone: bool = True,
         own_clock_hz: int = 0,
-        latency: Literal["low", "high"] | float = "low",
     ) -> None:
         from rtsep.devices.callback import callback, listen  # compiled code: finding needs none
 
@@ -231,7 +223,7 @@ class Stream:
                     device=device,
                     channels=channels,
                     dtype="float32",
-                    latency=latency,
+                    latency="low",
                     callback=sounddevice._ffi.cast("PaStreamCallback*", called.address),
                     userdata=sounddevice._ffi.cast("void*", userdata),
                 )
@@ -277,13 +269,3 @@ class Stream:
         """Close what is open; takes minutes where a sound server has died."""
         while self.streams:
             self.streams.pop().close()
-
-
-def close(stream: Stream, memory: object) -> None:
-    """Close a stream, or leave it and what its callback writes to alone if it cannot be closed."""
-    closing = threading.Thread(target=stream.close, name="rtsep close", daemon=True)
-    closing.start()
-    closing.join(_PATIENCE)
-    if closing.is_alive():
-        _abandoned.append(memory)
-        atexit.unregister(_portaudio()._exit_handler)  # it would wait for the same stream
