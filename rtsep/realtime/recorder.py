@@ -67,15 +67,14 @@ def put(tracks: Tracks, mixture: Float32, stems: Float32) -> None:
 class _Track:
     """A ring of sound, and the silence that takes the place of what did not go through it.
 
-    A track's time counts what was put into the ring and what was lost; not the time away, which is
-    no part of the stream. The producer notes silence before the sound that follows it, so the
-    consumer, who looks at the ring first, never reads past one.
+    A track's time counts what was put into the ring and what was lost. The producer notes silence
+    before the sound that follows it, so the consumer, who looks at the ring first, never reads past
+    one.
     """
 
     def __init__(self, capacity: int, width: int) -> None:
         self.ring = Ring(capacity, width)
         self.lost: deque[tuple[int, int]] = deque()
-        self.away: deque[tuple[int, int]] = deque()
         self._time = 0
         self._silence = 0
 
@@ -83,14 +82,14 @@ class _Track:
         """Samples of sound, or of silence, that come next without a change between them."""
         if not self._silence:
             sound = self.ring.readable
-            if self.away and self.away[0][0] <= self._time:
-                self._silence = self.away.popleft()[1]
-            elif self.lost and self.lost[0][0] == self._time:
-                self._silence = self.lost.popleft()[1]
-                self._time += self._silence
-            else:
-                changes = [notes[0][0] - self._time for notes in (self.away, self.lost) if notes]
-                return min(sound, *changes) if changes else sound
+            if not self.lost:
+                return sound
+            start, count = self.lost[0]
+            if start > self._time:
+                return min(sound, start - self._time)
+            self.lost.popleft()
+            self._silence = count
+            self._time += count
         return self._silence
 
     def read(self, out: Float32) -> None:
@@ -174,17 +173,6 @@ class Recorder:
         else:
             self._note_lost()
             put(self.tracks, mixture, stems.reshape(n, rings[1].width))
-
-    def gap(self, samples: int) -> None:
-        """Let so much time pass, silent in all files: the device was away, the model waited.
-
-        For the thread that calls `put`. Stems still on their way are kept, and come out before
-        their silence.
-        """
-        if samples > 0:
-            now = int(self.tracks.counters[_TIME])
-            self._mixture.away.append((now, samples))
-            self._stems.away.append((now + self._latency, samples))
 
     def close(self, tail: Float32) -> None:
         """Append the stems' tail (latency, sources, channels) and complete the files.

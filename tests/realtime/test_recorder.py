@@ -77,40 +77,10 @@ def test_a_recording_is_complete_and_aligned(
     assert sorted(p.name for p in folder.iterdir()) == ["a.wav", "b.wav", "mixture.wav"]
 
 
-@settings(max_examples=25)
-@given(
-    events=st.lists(
-        st.tuples(st.sampled_from(["put", "put", "gap"]), st.integers(1, 3000)),
-        min_size=1,
-        max_size=12,
-    ),
-    latency=st.integers(0, 4000),
-)
-def test_a_device_that_was_away_is_silence_of_that_length_in_all_files(
-    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, int]], latency: int
-) -> None:
-    stream = Stream(tmp_path_factory.mktemp("r"), latency)
-    wanted = []
-    for what, n in events:
-        if what == "put":
-            stream.ramp(n)
-            wanted.append(np.arange(stream.time - n + 1, stream.time + 1))
-        else:
-            stream.recorder.gap(n)
-            wanted.append(np.zeros(n))
-    mixture, a, b = stream.close()
-    np.testing.assert_array_equal(mixture[:, 0], np.concatenate([np.zeros(0), *wanted]))
-    np.testing.assert_array_equal(a, mixture)
-    np.testing.assert_array_equal(b, 2 * mixture)
-    assert stream.recorder.lost == 0
-
-
 @pytest.mark.parametrize("latency", [0, 100, 3000])
-@pytest.mark.parametrize("away", [0, 700])
 def test_what_a_slow_disk_loses_is_counted_and_silent_and_nothing_shifts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latency: int, away: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latency: int
 ) -> None:
-    """A device that goes away while the disk hangs changes nothing of that."""
     disk, write = threading.Event(), Take.write
     disk.set()
 
@@ -125,12 +95,10 @@ def test_what_a_slow_disk_loses_is_counted_and_silent_and_nothing_shifts(
     for _ in range(3):
         stream.ramp(2000)
         disk.clear()
-        for turn in range(40):
+        for _ in range(40):
             start = time.perf_counter()
             stream.ramp(500)
             assert time.perf_counter() - start < 5.0, "it waits for no disk"
-            if turn == 30:
-                recorder.gap(away)
         lost = recorder.lost
         disk.set()
         deadline = time.monotonic() + 60
@@ -139,15 +107,12 @@ def test_what_a_slow_disk_loses_is_counted_and_silent_and_nothing_shifts(
     stream.ramp(500)
     assert 0 < recorder.lost == lost < stream.time
     mixture, a, b = (found[:, 0] for found in stream.close())
-    assert len(mixture) == len(a) == len(b) == stream.time + 3 * away
+    assert len(mixture) == len(a) == len(b) == stream.time
     # Every sample that is there lies where the stream's clock says, in all files.
     for found, gain in ((mixture, 1), (a, 1), (b, 2)):
         there = found != 0
         assert np.count_nonzero(there) == stream.time - recorder.lost
-        rounds, within = np.divmod(found[there] / gain - 1, 22000)
-        away_until_then = away * (rounds + (within >= 2000 + 31 * 500))
-        put_at = found[there] / gain - 1
-        np.testing.assert_array_equal(np.flatnonzero(there), put_at + away_until_then)
+        np.testing.assert_array_equal(np.flatnonzero(there), found[there] / gain - 1)
     both = (mixture != 0) & (a != 0)
     np.testing.assert_array_equal(mixture[both], a[both])
     assert np.count_nonzero(both) > stream.time - 2 * recorder.lost
