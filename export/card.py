@@ -53,7 +53,7 @@ def card(bundle: Bundle, recipe: dict[str, Any], trained: dict[str, str]) -> str
     def ms(samples: int) -> str:
         return f"{1000 * samples / spec.sample_rate:.4g} ms"
 
-    counted = spec.synthesis_length + (spec.lookahead + spec.chunk - 1) * spec.hop_length
+    counted = latency.total + spec.step_length
     return f"""# {bundle.metadata["name"]}
 
 {bundle.metadata["model"]}.

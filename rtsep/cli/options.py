@@ -13,8 +13,10 @@ from click.core import ParameterSource
 
 from rtsep import weights
 from rtsep.cli import presets
+from rtsep.devices.control_block import MAX_BLOCK
 from rtsep.devices.virtual_mic import DEFAULT as VIRTUAL_MIC
 from rtsep.errors import LearnedError, OptionError
+from rtsep.files.readers import MAX_CHANNELS
 from rtsep.learned import live
 from rtsep.learned.source import Source, check_name, read
 from rtsep.realtime.builder import StreamOptions
@@ -37,9 +39,14 @@ def taken(kind: type[Options], options: Mapping[str, Any]) -> Options:
 
 _DEVICE_OPTIONS = (
     click.option("-o", "--output", metavar="OUT", help="Output device, like --device."),
-    click.option("--channels", type=click.IntRange(1, 64), default=1, help="Input channels; 1."),
     click.option(
-        "--block", type=click.IntRange(16, 8192), default=128, help="Samples per device block; 128."
+        "--channels", type=click.IntRange(1, MAX_CHANNELS), default=1, help="Input channels; 1."
+    ),
+    click.option(
+        "--block",
+        type=click.IntRange(16, MAX_BLOCK),
+        default=128,
+        help="Samples per device block; 128.",
     ),
     click.option(
         "--buffer",

@@ -25,11 +25,10 @@ from rtsep.devices import drift
 from rtsep.devices.control_block import CONTROL
 from rtsep.dsp import timed_ring
 from rtsep.dsp.kernel import kernel
+from rtsep.dsp.overlap_add import LIMIT
 from rtsep.dsp.ring import Float32, acquire, release
 
 _ULONG = types.int64 if ctypes.sizeof(ctypes.c_ulong) == 8 else types.int32
-LOUDEST = np.float32(1e30)
-"""Largest magnitude taken for sound, as in the engine: beyond it, sums may overflow."""
 _DRIFT = 0.01
 """Share of a callback's deviation from its due time that moves the next one: follows a device
 whose clock is not exactly at its nominal rate."""
@@ -57,7 +56,7 @@ def _peak(block: Float32) -> np.float32:
     for i in range(block.shape[0]):
         for channel in range(block.shape[1]):
             size = abs(block[i, channel])
-            if peak < size <= LOUDEST:
+            if peak < size <= LIMIT:
                 peak = size
     return peak
 
@@ -97,7 +96,7 @@ def _keep(control: Any, data: Float32, cursors: Any, block: Float32) -> None:
     for i in range(block.shape[0]):
         for channel in range(block.shape[1]):
             sample = block[i, channel]
-            if not abs(sample) <= LOUDEST:
+            if not abs(sample) <= LIMIT:
                 sample = np.float32(0.0)
                 control.nonfinite += 1
             data[(start + i) & mask, channel] = sample
@@ -221,10 +220,10 @@ def _guard(control: Any, out: Float32) -> None:
     for i in range(out.shape[0]):
         peak = np.float32(0.0)
         for channel in range(out.shape[1]):
-            if not abs(out[i, channel]) <= LOUDEST:
+            if not abs(out[i, channel]) <= LIMIT:
                 out[i, channel] = np.float32(0.0)
             peak = max(peak, abs(out[i, channel]))
-        if limit < LOUDEST:
+        if limit < LIMIT:
             control.limiter += control.release * (1.0 - control.limiter)
             if peak * control.limiter > limit:
                 control.limiter = control.limit / peak

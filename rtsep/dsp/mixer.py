@@ -22,6 +22,8 @@ Int64 = NDArray[np.int64]
 
 FADE_S = 0.015
 """Duration of every fade, in seconds."""
+HIGHEST_GAIN_DB = 24.0
+"""Highest gain of a source: more is a slip."""
 
 _POSITION = 0
 """Row of ``cursors``: mixture samples so far."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.dsp.windows import pair
+from rtsep.latency import Latency
 from rtsep.nn.streaming import Streaming
 from rtsep.spec import Spec
 
@@ -95,7 +96,7 @@ def separate(model: Streaming, frontend: Frontend, x: Tensor) -> Tensor:
         (streams, samples, sources, channels), aligned with ``x``.
     """
     spec = frontend.spec
-    late = spec.synthesis_length - spec.hop_length + spec.lookahead * spec.hop_length
+    late = Latency.of(spec, spec.step_length).total
     samples = x.shape[1]
     x = F.pad(x, (0, 0, 0, late + -(samples + late) % spec.step_length))
     with x.device:

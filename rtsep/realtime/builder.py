@@ -20,7 +20,7 @@ import numpy as np
 from rtsep.devices.device import Device
 from rtsep.devices.open import DeviceOptions, inputs, open_device
 from rtsep.devices.portaudio.client import Process
-from rtsep.dsp.mixer import linear
+from rtsep.dsp.mixer import HIGHEST_GAIN_DB, linear
 from rtsep.errors import AudioFileError, BundleError, DeviceError, GainError
 from rtsep.realtime.control import Control
 from rtsep.realtime.reconnect import Comeback
@@ -30,8 +30,6 @@ from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.pipeline import LoadedModel
 from rtsep.spec import Float32
 
-LOUDEST_DB = 24.0
-"""Highest gain of a source: more is a slip."""
 MOST_NOTICES = 100
 """Sentences kept; older ones are dropped."""
 _TAIL_S = 0.1
@@ -45,8 +43,8 @@ class StreamOptions(WorkerOptions):
     Attributes
     ----------
     gains
-        Source to gain in dB, at most `LOUDEST_DB`; sources that are not named are not heard. The
-        first source at 0 dB if None.
+        Source to gain in dB, at most `HIGHEST_GAIN_DB`; sources that are not named are not heard.
+        The first source at 0 dB if None.
     record
         Folder to record into from the start; if None, recordings that are asked for later go to
         a folder named by the time.
@@ -295,13 +293,13 @@ def linear_gains(sources: tuple[str, ...], gains_db: Mapping[str, float] | None)
     Raises
     ------
     GainError
-        There is no such source, or the gain is above `LOUDEST_DB` or no number.
+        There is no such source, or the gain is above `HIGHEST_GAIN_DB` or no number.
     """
     gains = np.zeros(len(sources), np.float32)
     for name, level_db in ({sources[0]: 0.0} if gains_db is None else gains_db).items():
         if name not in sources:
             raise GainError(f"there is no source {name!r}; there are: {', '.join(sources)}")
-        if not level_db <= LOUDEST_DB:  # NaN too
-            raise GainError(f"{name}={level_db} is not a gain of at most {LOUDEST_DB:.0f} dB")
+        if not level_db <= HIGHEST_GAIN_DB:  # NaN too
+            raise GainError(f"{name}={level_db} is not a gain of at most {HIGHEST_GAIN_DB:.0f} dB")
         gains[sources.index(name)] = linear(level_db)
     return gains

@@ -22,6 +22,7 @@ from onnx import TensorProto, numpy_helper
 from rtsep.dsp.fft import factorise
 from rtsep.dsp.windows import pair
 from rtsep.errors import BundleError
+from rtsep.latency import Latency
 from rtsep.runtime import graph_cost
 from rtsep.spec import Spec
 
@@ -219,7 +220,7 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
         for source in spec.sources:
             if not _SOURCE.fullmatch(source) or source == "mixture":
                 raise BundleError(f"{source!r} is not a name for a source: it names files")
-        latency = spec.synthesis_length + spec.step_length + spec.lookahead * spec.hop_length
+        latency = Latency.of(spec, 1).total
         if latency > MAX_LATENCY_S * spec.sample_rate:
             raise BundleError(
                 f"it would be {latency / spec.sample_rate:.0f} s late; {MAX_LATENCY_S:.0f} s is "

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rtsep.dsp.mixer import Mixer, level_db, linear
+from rtsep.dsp.mixer import HIGHEST_GAIN_DB, Mixer, level_db, linear
 from rtsep.errors import ProtocolError
 from rtsep.spec import Float32
 
@@ -49,7 +49,7 @@ RATES_HZ = (
 """Of browsers; each costs a table of filters."""
 FRAME_S = 0.002, 0.05
 """Shortest and longest frame, in seconds."""
-GAIN_DB = -60.0, 24.0
+GAIN_DB = -60.0, HIGHEST_GAIN_DB
 """Range of a gain; the lowest is silence."""
 AUDIO, SPECTRA = 1, 2
 """Kinds of binary messages."""

@@ -14,11 +14,11 @@ from rtsep.cli.run import run
 from rtsep.cli.ui import ui
 from rtsep.devices.fake import Away, FakeDevice, Hold, Rate
 from rtsep.devices.open import DeviceOptions
+from rtsep.dsp.mixer import HIGHEST_GAIN_DB
 from rtsep.dsp.ring import Float32
 from rtsep.errors import AudioFileError, BundleError, GainError
 from rtsep.files.readers import read_all
 from rtsep.realtime.builder import (
-    LOUDEST_DB,
     MOST_NOTICES,
     Notices,
     Stream,
@@ -121,8 +121,8 @@ def test_gains() -> None:
         ({"speech": 0.0, "noise": -np.inf}, [1, 0]),
     ):
         np.testing.assert_allclose(linear_gains(sources, gains_db), wanted, rtol=1e-6)
-    for level_db in (LOUDEST_DB + 0.1, np.nan, np.inf):
-        with pytest.raises(GainError, match=f"at most {LOUDEST_DB:.0f} dB"):
+    for level_db in (HIGHEST_GAIN_DB + 0.1, np.nan, np.inf):
+        with pytest.raises(GainError, match=f"at most {HIGHEST_GAIN_DB:.0f} dB"):
             linear_gains(sources, {"speech": level_db})
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rtsep import weights
-from rtsep.dsp.mixer import level_db, linear
+from rtsep.dsp.mixer import HIGHEST_GAIN_DB, level_db, linear
 from rtsep.realtime.control import Control
 
 STEP_DB = 1.0
-LOWEST_DB, HIGHEST_DB = -40.0, 24.0
+LOWEST_DB, HIGHEST_DB = -40.0, HIGHEST_GAIN_DB
 """Range of the gains set by keys, in dB; below it is silence."""
 
 
