@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from rtsep.spec import Float64
 
 TARGET = Path(__file__).parents[1] / "rtsep" / "demo.flac"
 SPEECH = TARGET.with_name("demo-speech.flac")

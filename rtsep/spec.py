@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from rtsep.errors import SpecError
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 Frontend = Literal["stft", "waveform"]
 
 

@@ -14,11 +14,11 @@ import pytest
 import rtsep
 from rtsep.devices import open as opening
 from rtsep.devices.paced import Clock
-from rtsep.dsp.ring import Float32
 from rtsep.errors import AudioFileError, BundleError, ControlError, DeviceError, GainError
 from rtsep.files.readers import read_all
 from rtsep.files.writers import Take
 from rtsep.realtime.builder import Stream, StreamOptions
+from rtsep.spec import Float32
 from rtsep.stream import LiveStream
 from tests.support import models
 from tests.support.audio import gaussian

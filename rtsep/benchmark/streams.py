@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtsep.benchmark.trials import Float64, Trial, percentiles_us, times
+from rtsep.benchmark.trials import Trial, percentiles_us, times
 from rtsep.errors import BundleError
 from rtsep.runtime.bundle import Bundle
+from rtsep.spec import Float64
 
 MIN_CALLS = 1000
 """Calls of the model per trial, at least: p99.9 needs a thousand."""

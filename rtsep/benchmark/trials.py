@@ -16,15 +16,13 @@ from math import gcd
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtsep.realtime import scheduling
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import ModelStep
-from rtsep.spec import Float32
+from rtsep.spec import Float32, Float64
 
-Float64 = NDArray[np.float64]
 T = TypeVar("T")
 
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}

@@ -26,7 +26,8 @@ from rtsep.devices.control_block import CONTROL
 from rtsep.dsp import timed_ring
 from rtsep.dsp.kernel import kernel
 from rtsep.dsp.overlap_add import LIMIT
-from rtsep.dsp.ring import Float32, acquire, release
+from rtsep.dsp.ring import acquire, release
+from rtsep.spec import Float32
 
 _ULONG = types.int64 if ctypes.sizeof(ctypes.c_ulong) == 8 else types.int32
 _DRIFT = 0.01

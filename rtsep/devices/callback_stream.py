@@ -11,9 +11,9 @@ import numpy as np
 from rtsep.devices import drift
 from rtsep.devices.callback import callback, listen
 from rtsep.devices.control_block import CONTROL, COUNTERS, Stats, layout
-from rtsep.dsp.ring import Float32
 from rtsep.dsp.timed_ring import Timeline
 from rtsep.errors import DeviceError
+from rtsep.spec import Float32
 
 FADE_S = 0.005
 """Duration of the fade between the worker's answer and its replacement."""

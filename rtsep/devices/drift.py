@@ -17,7 +17,7 @@ import numpy as np
 
 from rtsep.dsp.kernel import kernel
 from rtsep.dsp.polyphase import filter_table
-from rtsep.dsp.ring import Float32
+from rtsep.spec import Float32
 
 PHASES = 256
 """Positions between two samples that the filter is tabulated for; linear between them."""

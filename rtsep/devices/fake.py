@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 
 from rtsep.devices.callback_stream import CallbackStream
-from rtsep.dsp.ring import Float32
 from rtsep.errors import RateError
+from rtsep.spec import Float32
 
 Sound = Callable[[int, Float32], None]
 """Fills, or looks at, the block (n, channels) that begins at a time in samples."""

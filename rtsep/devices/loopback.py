@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsep.devices.device import Device
-from rtsep.dsp.ring import Float32
 from rtsep.errors import DeviceError
+from rtsep.spec import Float32
 
 SWEEPS = 5
 """Each is a measurement of its own: one that an xrun spoils is outvoted."""

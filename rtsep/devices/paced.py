@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from rtsep.devices.callback_stream import CallbackStream
-from rtsep.dsp.ring import Float32
+from rtsep.spec import Float32
 
 _GIVE_UP = 0.5
 """Seconds of delay (a suspended machine) after which blocks are missed, not made up for."""

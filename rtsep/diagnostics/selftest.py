@@ -11,11 +11,11 @@ import numpy as np
 from rtsep import weights
 from rtsep.devices.open import DEMO, headroom_for
 from rtsep.devices.paced import Clock
-from rtsep.dsp.ring import Float32
 from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.files.readers import read_all
 from rtsep.latency import StreamLatency
 from rtsep.realtime.builder import Stream, StreamOptions
+from rtsep.spec import Float32
 
 SPEECH = Path(__file__).parents[1] / "demo-speech.flac"
 SECONDS = 3.0

@@ -13,12 +13,9 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
 from rtsep.dsp.kernel import FAST, array, kernel
-
-Float32 = NDArray[np.float32]
-Int64 = NDArray[np.int64]
+from rtsep.spec import Float32, Int64
 
 MAX_FACTOR = 31
 """Largest prime factor of a transform's length: a stage costs its radix per sample."""

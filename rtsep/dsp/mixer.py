@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.overlap_add import LIMIT
-from rtsep.spec import Float32, check_array
+from rtsep.spec import Float32, Int64, check_array
 
 Flags = NDArray[np.bool_]
-Int64 = NDArray[np.int64]
 
 FADE_S = 0.015
 """Duration of every fade, in seconds."""

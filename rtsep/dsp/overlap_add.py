@@ -14,10 +14,10 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp import windows
-from rtsep.dsp.fft import PLAN, Int64, forward, inner, inverse, plan
+from rtsep.dsp.fft import PLAN, forward, inner, inverse, plan
 from rtsep.dsp.kernel import FAST, array, kernel, named
 from rtsep.errors import SpecError
-from rtsep.spec import Float32, Spec, Step, check_array
+from rtsep.spec import Float32, Int64, Spec, Step, check_array
 
 LIMIT = np.float32(1e30)
 """Largest magnitude taken for sound: beyond it, sums of finite samples may overflow."""

@@ -13,12 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
-from numpy.typing import NDArray
 
 from rtsep.dsp.kernel import kernel, named
-
-Float32 = NDArray[np.float32]
-Int64 = NDArray[np.int64]
+from rtsep.spec import Float32, Int64
 
 WRITTEN = 0
 """Row of ``cursors`` that counts samples written; only the producer changes it."""

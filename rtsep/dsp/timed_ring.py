@@ -14,7 +14,8 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp.kernel import kernel
-from rtsep.dsp.ring import Cells, Float32, Int64, acquire, release
+from rtsep.dsp.ring import Cells, acquire, release
+from rtsep.spec import Float32, Int64
 
 WRITTEN = 0
 """Row of ``cursors``: the time of the next sample to be written; only the writer moves it."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
+from rtsep.spec import Float32, Float64
 
 _FLOOR = 1e-3
 """Least ratio between the weakest and the strongest covered sample: a gain of 30 dB at most."""

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Float64 = NDArray[np.float64]
+from rtsep.spec import Float64
+
 Complex = NDArray[np.complex128]
 
 FILTER_LENGTH = 512

@@ -15,12 +15,10 @@ from typing import Literal
 
 import numpy as np
 import soxr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rtsep.evaluate.bss_eval import TINY, BssEval, bss_eval
-from rtsep.spec import Float32
-
-Float64 = NDArray[np.float64]
+from rtsep.spec import Float32, Float64
 
 Band = Literal["wb", "nb"]
 

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from rtsep.errors import AudioFileError
-
-Float32 = NDArray[np.float32]
+from rtsep.spec import Float32
 
 MAX_CHANNELS = 64
 RATES_HZ = 1000, 768_000

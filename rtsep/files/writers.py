@@ -13,7 +13,8 @@ import soundfile
 
 from rtsep.errors import AudioFileError
 from rtsep.files.atomic import part_of
-from rtsep.files.readers import Float32, reason
+from rtsep.files.readers import reason
+from rtsep.spec import Float32
 
 _DOWNGRADE = 0x1210  # SFC_RF64_AUTO_DOWNGRADE: files below 4 GB are plain WAV
 _UPDATE_HEADER = 0x1061  # SFC_SET_UPDATE_HEADER_AUTO: update the header after every write

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtsep.dsp.mixer import Mixer
-from rtsep.dsp.ring import Cells, Float32, Int64
+from rtsep.dsp.ring import Cells
 from rtsep.realtime.compiled_loop import LoopState
 from rtsep.realtime.monitor import Scope
 from rtsep.realtime.recorder import NO_TRACKS, Recorder
@@ -14,10 +13,9 @@ from rtsep.realtime.stem_reader import NO_TAP, Tap
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.resampled import ONE_RATE, Processor, Resampled
 from rtsep.runtime.timing import Durations, TimedStep
+from rtsep.spec import Float32, Float64, Int64
 
 _WARM_UP = 20
-
-Float64 = NDArray[np.float64]
 
 
 class ProcessingChain:

@@ -22,7 +22,7 @@ from rtsep.dsp import mixer, overlap_add, polyphase, timed_ring
 from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.mixer import CONTROLS, Controls
 from rtsep.dsp.overlap_add import BUFFERS, HOP, NONFINITE_IN, NONFINITE_OUT, POSITION, Buffers
-from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, acquire
+from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, acquire
 from rtsep.realtime import monitor, recorder, stem_reader
 from rtsep.realtime.recorder import TRACKS, Tracks
 from rtsep.realtime.stem_reader import TAPPED, Tapped
@@ -31,6 +31,7 @@ from rtsep.runtime.resampled import RATES, Rates
 from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.interpreter import PROGRAM, SETTLED, Program
 from rtsep.runtime.timing import HISTOGRAM, Histogram
+from rtsep.spec import Float32, Int64
 
 NOTHING, DONE = 0, 1
 """There was no block; there was one, or more."""

@@ -14,8 +14,8 @@ from numba import types
 
 from rtsep.dsp.kernel import kernel
 from rtsep.dsp.mixer import raised_cosine
-from rtsep.dsp.ring import Float32, Int64
 from rtsep.realtime.chain import ProcessingChain
+from rtsep.spec import Float32, Int64
 
 LISTEN_S = 0.3
 """Time for which a new model works unheard, beside its latency, in seconds."""

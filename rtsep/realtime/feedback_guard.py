@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rtsep.devices.device import Device
-from rtsep.dsp.ring import Float32
 from rtsep.dsp.timed_ring import Timeline
+from rtsep.spec import Float32
 
 RATE_HZ = 8000
 """What is compared has about this sample rate, in Hz."""

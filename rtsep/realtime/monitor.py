@@ -10,8 +10,9 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp.kernel import kernel
-from rtsep.dsp.ring import Cells, Float32, Int64, release
+from rtsep.dsp.ring import Cells, release
 from rtsep.dsp.timed_ring import CURSORS, WRITTEN, Timeline
+from rtsep.spec import Float32, Int64
 
 KEPT_S = 0.5
 """Sound that is kept, in seconds."""

@@ -12,10 +12,11 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp.kernel import kernel, named
-from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Float32, Int64, Ring, write
+from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Ring, write
 from rtsep.errors import AudioFileError
 from rtsep.files.writers import Take
 from rtsep.runtime.resampled import Processor, Resampled
+from rtsep.spec import Float32, Int64
 
 DISK_LAG_S = 4.0
 """Audio a slow disk may lag behind before a recording loses samples."""

@@ -8,7 +8,8 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp.kernel import kernel, named
-from rtsep.dsp.ring import CELLS, Cells, Float32, Int64, Ring, write
+from rtsep.dsp.ring import CELLS, Cells, Ring, write
+from rtsep.spec import Float32, Int64
 
 KEPT_S = 2.0
 """Sound kept for a reader that is late, in seconds; what does not fit is lost to it."""

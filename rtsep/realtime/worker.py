@@ -22,7 +22,6 @@ import numpy as np
 
 from rtsep.devices.device import Device
 from rtsep.dsp.mixer import Mixer, linear
-from rtsep.dsp.ring import Float32
 from rtsep.latency import StreamLatency
 from rtsep.realtime import scheduling
 from rtsep.realtime.chain import ProcessingChain
@@ -32,6 +31,7 @@ from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.stem_reader import Tap
 from rtsep.runtime.resampled import Processor, Resampled, stream_latency
 from rtsep.runtime.timing import Durations, TimedStep
+from rtsep.spec import Float32
 
 POLL_S = 0.0005
 """Longest sleep of an idle worker, a quarter block where that is less: the device's callback must

@@ -14,14 +14,13 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from rtsep.dsp.fft import Int64
 from rtsep.errors import BundleError
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.graph import Tape
 from rtsep.runtime.tape.interpreter import Program
 from rtsep.runtime.tape.memory_plan import aligned
-from rtsep.spec import Float32
+from rtsep.spec import Float32, Int64
 
 MAX_MEMORY = 1 << 29
 """Bytes that the graphs of this process may work with, and those of each one's state and frames."""

@@ -22,9 +22,8 @@ from numba import types
 
 from rtsep.dsp.kernel import named
 from rtsep.dsp.polyphase import LINE, Line, Polyphase, half_width
-from rtsep.dsp.ring import Int64
 from rtsep.latency import Latency, StreamLatency
-from rtsep.spec import Float32, Spec, check_array
+from rtsep.spec import Float32, Int64, Spec, check_array
 
 MAX_BLOCK_S = 0.1
 """Longest piece worked on at once, in seconds; longer blocks are cut into such pieces."""

@@ -15,7 +15,6 @@ from rtsep.cli.ui import ui
 from rtsep.devices.fake import Away, FakeDevice, Hold, Rate
 from rtsep.devices.open import DeviceOptions
 from rtsep.dsp.mixer import HIGHEST_GAIN_DB
-from rtsep.dsp.ring import Float32
 from rtsep.errors import AudioFileError, BundleError, GainError
 from rtsep.files.readers import read_all
 from rtsep.realtime.builder import (
@@ -25,7 +24,7 @@ from rtsep.realtime.builder import (
     StreamOptions,
     linear_gains,
 )
-from rtsep.spec import Spec
+from rtsep.spec import Float32, Spec
 from tests.support import models
 from tests.support.stream import SPEC, Hand
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numba.core.runtime import _nrt_python as nrt
 from numba.core.runtime import rtsys
 
-from rtsep.dsp.ring import Float32
 from rtsep.files.readers import read_all
 from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.stem_reader import Tap
 from rtsep.realtime.worker import StreamWorker
+from rtsep.spec import Float32
 from tests.support.audio import gaussian as noise
 from tests.support.stream import SPEC, Hand, stream
 

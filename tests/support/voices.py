@@ -4,7 +4,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from rtsep.spec import Float32
 
 PITCH_HZ = ((90.0, 140.0), (180.0, 260.0))
 TRACT = (1.0, 1.18)

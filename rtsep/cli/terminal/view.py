@@ -13,9 +13,9 @@ from rtsep.cli.report import FLOOR_DB, Report
 from rtsep.cli.terminal.bindings import KEYS, Desk
 from rtsep.cli.terminal.screen import Line, fitted
 from rtsep.dsp.mixer import level_db
-from rtsep.dsp.ring import Float32
 from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.monitor import Bands
+from rtsep.spec import Float32
 
 FALL_DB = 1.5
 """By so much a meter falls from look to look, after a peak."""

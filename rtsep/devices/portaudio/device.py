@@ -10,8 +10,8 @@ import soxr
 
 from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.portaudio.client import Process
-from rtsep.dsp.ring import Float32
 from rtsep.errors import DeviceError, LostError, RateError
+from rtsep.spec import Float32
 
 STALL_S = 1.0
 """A device that has not called for so long, in seconds, is taken for lost."""

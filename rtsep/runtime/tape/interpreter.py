@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from rtsep.dsp.fft import Float32, Int64, inner
+from rtsep.dsp.fft import inner
 from rtsep.dsp.kernel import FAST, array, kernel, named
 from rtsep.dsp.logistic import logistic, tanh
+from rtsep.spec import Float32, Int64
 
 WIDTH = 32
 """Numbers of an operation."""
