@@ -82,10 +82,14 @@ class LiveStream:
 
     @gains.setter
     def gains(self, gains_db: Mapping[str, float]) -> None:
-        gains = linear_gains(self.sources, gains_db)
-        mixer = self._worker.mixer
-        mixer.gains[:] = gains
-        mixer.muted[:] = mixer.soloed[:] = False
+        linear_gains(self.sources, gains_db)  # raises before anything has changed
+        chains = self._worker.chains
+        for chain in chains:  # of a model on its way, too
+            sources = chain.engine.spec.sources
+            known = {name: gain for name, gain in gains_db.items() if name in sources}
+            if known or chain is chains[0]:
+                chain.mixer.gains[:] = linear_gains(sources, known)
+                chain.mixer.muted[:] = chain.mixer.soloed[:] = False
 
     @property
     def latency(self) -> StreamLatency:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,17 @@ def test_the_model_is_switched_and_blocks_go_on_with_its_sources(tmp_path: Path)
         assert stream.running and stream.model == "other"
     assert seen == sorted(seen, key=lambda names: names == ("drums", "bass"))
     assert stream.stats["unread_samples"] == 0
+
+
+def test_gains_that_change_while_a_model_is_on_its_way_are_its_own(tmp_path: Path) -> None:
+    twin = models.write(models.handmade(SPEC, name="twin"), tmp_path / "twin.onnx")
+    with plugged(Plug(), gains={"speech": -6}) as stream:
+        asked = threading.Thread(target=stream.switch_model, args=(twin,))
+        asked.start()
+        until(lambda: stream.model == "twin")
+        stream.gains = {"noise": -3}
+        asked.join()
+        assert (stream.model, stream.gains) == ("twin", {"noise": -3.0})
 
 
 def test_recordings_begin_and_end_when_asked(tmp_path: Path) -> None:

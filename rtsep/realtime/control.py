@@ -210,10 +210,11 @@ class Control:
             raise ControlError(f"{loaded.name} is too slow here: {load:.1f} of the time there is")
         engine = loaded.engine(live.device.sample_rate, live.device.block)
         chain = live.make_chain(engine, loaded.step)
-        chain.go_on_from(live.chain)
         chain.warm_up(live.device.block)
-        self._former, self.loaded = live.chain, loaded
+        former = live.chain
+        chain.go_on_from(former)  # last, so that no change of a control is lost meanwhile
         live.switch(chain)
+        self._former, self.loaded = former, loaded
         while live.switching and live.running and not self._closing.is_set():
             time.sleep(POLL_S / 4)
         self._retire()

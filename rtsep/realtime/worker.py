@@ -22,6 +22,7 @@ import numpy as np
 
 from rtsep.devices.device import Device
 from rtsep.dsp.mixer import Mixer, linear
+from rtsep.errors import ControlError
 from rtsep.latency import StreamLatency
 from rtsep.realtime import scheduling
 from rtsep.realtime.chain import ProcessingChain
@@ -219,12 +220,12 @@ class StreamWorker:
 
         Raises
         ------
-        ValueError
+        ControlError
             The device does not keep the mixture for as long as the model is late.
         """
         device, latency = self.device, chain.engine.latency_samples
         if latency + device.headroom + device.block > device.input.capacity:
-            raise ValueError(f"the mixture is not kept for a latency of {latency} samples")
+            raise ControlError(f"the mixture is not kept for a latency of {latency} samples")
         self._arriving = Crossfade(chain, device.sample_rate)
         self._progress[ASKED] = 1
 

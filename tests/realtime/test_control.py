@@ -12,12 +12,13 @@ import pytest
 from rtsep.devices.device import Device
 from rtsep.devices.paced import Clock
 from rtsep.dsp.mixer import level_db, linear
-from rtsep.errors import DeviceError
+from rtsep.errors import ControlError, DeviceError
 from rtsep.files.readers import read_all
 from rtsep.realtime.control import Control
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.pipeline import LoadedModel
+from rtsep.spec import Spec
 from tests.support import models
 from tests.support.audio import gaussian as noise
 from tests.support.stream import OTHER, SPEC
@@ -110,6 +111,11 @@ def test_what_cannot_be_is_said_and_nothing_changes(
     assert "neither a file nor a shipped model" in rig.hear("no such model")
     rig.control.switch_device("no such card")
     rig.hear("there is no no such card")
+    lookahead = rig.live.device.input.capacity // 64
+    late = Spec(16000, 1, "stft", "hann", 256, 64, 1, lookahead, ("a", "b"))
+    path = models.write(models.handmade(late), tmp_path / "late.onnx")
+    with pytest.raises(ControlError, match="not kept for a latency"):
+        rig.control.switch_model(str(path)).result()
     monkeypatch.setattr(LoadedModel, "load", lambda self: 2.0)
     rig.control.switch_model(other(tmp_path))
     assert "other is too slow here" in rig.hear("too slow")
