@@ -1,4 +1,4 @@
-"""Latency is computed here and nowhere else, always by its terms."""
+"""Latency by its terms; the only place where it is computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Latency:
     overlap
         ``synthesis_length - hop_length``: a sample is complete when its last frame is.
     reblocking
-        ``step - gcd(block, step)``: waiting for whole chunks when blocks don't divide them.
+        ``step - gcd(block, step)``: wait for whole chunks if blocks are not multiples of them.
     lookahead
         ``lookahead * hop_length``: future frames the model waits for.
     """
@@ -29,12 +29,12 @@ class Latency:
 
     @property
     def total(self) -> int:
-        """The sum of the terms: each output sample is exactly this many samples late."""
+        """The sum of the terms: the exact delay of each output sample, in samples."""
         return self.overlap + self.reblocking + self.lookahead
 
     @classmethod
     def of(cls, spec: Spec, block: int) -> Latency:
-        """Latency of ``spec`` run in blocks of ``block`` samples (1 if the size varies)."""
+        """Return the latency of ``spec`` in blocks of ``block`` samples (1 if the size varies)."""
         step = spec.step_length
         return cls(
             overlap=spec.synthesis_length - spec.hop_length,
@@ -45,15 +45,15 @@ class Latency:
 
 @dataclass(frozen=True)
 class StreamLatency:
-    """Latency of a whole stream by its terms, at the rate of the sound that goes in and out.
+    """Latency of a stream by its terms, at the sample rate of its input and output.
 
     Attributes
     ----------
     rate_hz
-        Of the stream, in Hz.
+        Sample rate of the stream, in Hz.
     terms
-        Samples of that rate by name; those of a model of another rate may be fractional, their
-        sum is not.
+        Samples of that rate by name. With a model of another rate, single terms may be fractional;
+        their sum is an integer.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class StreamLatency:
 
     @property
     def samples(self) -> int:
-        """Samples from a sound going in to its stems coming out."""
+        """Samples between the input of a sound and the output of its stems."""
         return round(sum(self.terms.values()))
 
     @property
@@ -83,6 +83,6 @@ class StreamLatency:
         return {name: 1000 * n / self.rate_hz for name, n in self.terms.items()}
 
     def __str__(self) -> str:
-        """In words, without the terms that are zero."""
+        """Format the sum and the terms that are not zero."""
         terms = [f"{name} {ms:.1f}" for name, ms in self.terms_ms.items() if ms]
         return f"{self.ms:.1f} ms" + " = " * bool(terms) + " + ".join(terms)

@@ -1,4 +1,4 @@
-"""What a stream is: the figures a bundle declares and the engine runs by."""
+"""The spec of a stream: the figures that a bundle declares and the engine uses."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Frontend = Literal["stft", "waveform"]
 
 @dataclass(frozen=True)
 class Spec:
-    """The stream a model was made for.
+    """Sample rate, front end, windows and sources of a model's stream.
 
     Attributes
     ----------
     sample_rate
-        Samples per second of the model, in Hz.
+        Sample rate of the model, in Hz.
     channels
-        Channels the model sees jointly. With 1, every channel of the input is a stream of its own.
+        Channels that the model processes jointly. If 1, each input channel is a separate stream.
     frontend
         ``"stft"``: frames are spectra; ``"waveform"``: frames are windowed samples.
     window
@@ -39,8 +39,8 @@ class Spec:
     sources
         Names of the outputs, in order.
     synthesis_length
-        Samples at the end of a frame that are overlap-added; 0 stands for ``window_length``. Less
-        is less latency at the same frequency resolution.
+        Samples at the end of a frame that are overlap-added; 0 means ``window_length``. A shorter
+        one lowers the latency at the same frequency resolution.
     """
 
     sample_rate: int
@@ -55,7 +55,7 @@ class Spec:
     synthesis_length: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse figures no engine could run."""
+        """Check that an engine can run these figures."""
         for name in ("sample_rate", "channels", "window_length", "hop_length", "chunk"):
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= 1 << 20:
@@ -80,10 +80,10 @@ class Spec:
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of one channel's frame: ``(2, bins)`` for spectra, ``(window_length,)`` else.
+        """Shape of one channel's frame: ``(2, bins)`` for spectra, else ``(window_length,)``.
 
-        Real parts, then imaginary ones: masks multiply whole rows, which is several times faster
-        than pairs.
+        Spectra have a row of real parts and one of imaginary parts, because masks multiply whole
+        rows several times faster than complex pairs.
         """
         if self.frontend == "stft":
             return (2, self.window_length // 2 + 1)
@@ -95,12 +95,12 @@ class Spec:
         return self.chunk * self.hop_length
 
     def streams(self, channels: int) -> int:
-        """Batch size that carries ``channels`` audio channels through the model.
+        """Return the batch size of the model for ``channels`` audio channels.
 
         Raises
         ------
         SpecError
-            If a joint model (``self.channels > 1``) is given another number of channels.
+            The model processes another number of channels jointly.
         """
         if self.channels == 1:
             return channels
@@ -123,16 +123,16 @@ class Step(Protocol):
         """Advance the state by one chunk."""
 
     def reset(self, stream: int | None = None) -> None:
-        """State := zeros, of one stream or of all."""
+        """Set the state of one stream, or of all, to zeros."""
 
 
 def check_array(name: str, array: Float32, shape: tuple[int, ...]) -> None:
-    """Refuse an array that compiled kernels would read or write past the end of.
+    """Check an array before compiled kernels read or write it.
 
     Raises
     ------
     SpecError
-        It is not C-contiguous float32 of ``shape``.
+        The array is not C-contiguous float32 of ``shape``.
     """
     if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
         raise SpecError(

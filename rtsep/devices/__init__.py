@@ -1,1 +1,1 @@
-"""Audio devices: PortAudio, paced and fake ones, and the callback they share."""
+"""Audio devices: PortAudio, a paced clock and a fake device, with the same native callback."""

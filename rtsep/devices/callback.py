@@ -1,13 +1,13 @@
-"""What runs when the device asks for a block: native code over two timelines, no Python in it.
+"""The native callback of a device, which exchanges blocks with two timelines.
 
-PortAudio calls `callback` on its own thread. It takes no lock, allocates nothing and never asks for
-the GIL, so nothing that Python does can make it late. All it knows lies in one block of memory: the
-record `CONTROL`, then what the record points at by offsets from itself, so that the block means the
-same in whichever process it is mapped.
+PortAudio calls `callback` on its own thread. It runs no Python, takes no lock, allocates nothing
+and never takes the GIL, so Python code cannot delay it. All its data are in one block of memory:
+the record `CONTROL`, followed by arrays that the record refers to by offsets from itself. So the
+block works in every process that maps it.
 
-The deadline policy is here too. What the device gives is kept by its time, and what the worker
-makes is played at its time or not at all. Where the worker's is missing, the output goes over to
-the mixture as late as the worker's would be (or to silence), and back, without a step in the sound.
+The callback also implements the deadline policy. Input is stored by its time, and the worker's
+output is played at its time or not at all. If it is missing, the output fades to the equally
+delayed mixture (or to silence) and back.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from rtsep.spec import Float32
 
 _ULONG = types.int64 if ctypes.sizeof(ctypes.c_ulong) == 8 else types.int32
 _DRIFT = 0.01
-"""Share of a callback's deviation from its due time that moves the next one: follows a device
-whose clock is not exactly at its nominal rate."""
+"""Share of a callback's deviation from its due time that shifts the next due time, to follow a
+device whose clock deviates from its nominal rate."""
 
 
 @intrinsic
 def _make_pointer(typingctx: Any, address: Any) -> Any:
-    """Turn an address into what `carray` takes."""
+    """Convert an address to a pointer for `carray`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], voidptr_t)
@@ -45,14 +45,14 @@ def _make_pointer(typingctx: Any, address: Any) -> Any:
     return types.voidptr(types.int64), codegen
 
 
-# As numba's own annotations of these do not fit how they are called.
+# Typed as Any, because numba's annotations do not fit these calls.
 _pointer: Any = _make_pointer
 carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
 @kernel()
 def _peak(block: Float32) -> np.float32:
-    """Largest absolute value."""
+    """Return the largest absolute value."""
     peak = np.float32(0.0)
     for i in range(block.shape[0]):
         for channel in range(block.shape[1]):
@@ -70,19 +70,19 @@ def _count_input_flags(control: Any, flags: int) -> None:
 
 @kernel()
 def _count_xruns(control: Any, flags: int, now: float) -> None:
-    """Count PortAudio's flags, and the callbacks that should have come before this one."""
+    """Count PortAudio's flags and the callbacks missed before this one."""
     control.callbacks += 1
     if control.callbacks == 1 or control.resumed:
-        flags = 0  # they tell of the time before the stream
+        flags = 0  # the flags of the first callback are from before the stream
     if not control.two_clocks:
         _count_input_flags(control, flags)
     control.output_underflows += flags >> 2 & 1
     control.output_overflows += flags >> 3 & 1
-    if now == 0.0:  # a host without a clock
+    if now == 0.0:  # the host API has no clock
         return
     if control.due == 0.0:
         control.due = now
-    # One late callback that the next one makes up for is not a missed one: it is taken back.
+    # A late callback that is followed by an early one was not missed: uncount it.
     slip = np.int64(np.floor((now - control.due) / control.period + 0.5))
     control.missed = max(control.missed + slip, 0)
     control.due += slip * control.period
@@ -91,7 +91,7 @@ def _count_xruns(control: Any, flags: int, now: float) -> None:
 
 @kernel()
 def _keep(control: Any, data: Float32, cursors: Any, block: Float32) -> None:
-    """Append a block to the mixture, values that are no sound replaced by 0 and counted."""
+    """Append a block to the mixture; replace and count NaN, Inf and excessive values."""
     mask = data.shape[0] - 1
     start = cursors[timed_ring.WRITTEN, 0]
     for i in range(block.shape[0]):
@@ -101,13 +101,13 @@ def _keep(control: Any, data: Float32, cursors: Any, block: Float32) -> None:
                 sample = np.float32(0.0)
                 control.nonfinite += 1
             data[(start + i) & mask, channel] = sample
-    release()  # the samples are in memory before the cursor says so
+    release()  # write the samples before the cursor
     cursors[timed_ring.WRITTEN, 0] = start + block.shape[0]
 
 
 @kernel()
 def _take(control: Any, user: int, now: float, out: Float32) -> None:
-    """Fill a block from the microphone's timeline, at the loudspeaker's pace; silence if empty."""
+    """Fill a block from the microphone's timeline at the loudspeaker's rate; silence if empty."""
     frames = out.shape[0]
     shape = (control.feed_capacity, out.shape[1])
     feed = carray(_pointer(user + control.feed_data), shape, np.float32)
@@ -123,8 +123,8 @@ def _take(control: Any, user: int, now: float, out: Float32) -> None:
         control.feed_position = written
         control.feeding = 0
     left = written - (control.feed_position + span)
-    # Those that the microphone has heard since its last call count: else a block would come and go
-    # with the beat of both clocks.
+    # Add the samples recorded since the microphone's last call; otherwise the level would jump by
+    # a block with the beat of the two clocks.
     heard = left + min(now - control.heard_at, 1.0) * control.feed_rate
     if not control.feeding:
         control.feeding = drift.look(control, heard, seconds)
@@ -145,7 +145,7 @@ def _take(control: Any, user: int, now: float, out: Float32) -> None:
 
 @kernel()
 def _count_starvation(control: Any, first: int, count: int, frames: int) -> None:
-    """Count the samples of a block outside ``first:count``, and the runs of them."""
+    """Count the samples of a block outside ``first:count``, and their runs."""
     before = first if first < count else frames
     behind = frames - count if first < count else 0
     if before:
@@ -163,10 +163,10 @@ def _count_starvation(control: Any, first: int, count: int, frames: int) -> None
 
 @kernel()
 def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -> None:
-    """Fill the block of time ``start`` with the worker's answers, else with the late mixture.
+    """Fill the block of time ``start`` with the worker's output, or else the delayed mixture.
 
-    Coming back, both are there and cross-fade. An answer that is suddenly missing can't fade out
-    itself: what it was more than its replacement fades away instead.
+    When the worker's output returns, both are cross-faded. Output that suddenly ends cannot be
+    faded itself, so its difference to the replacement is faded out instead.
     """
     frames, width = out.shape
     shape = (control.output_capacity, width)
@@ -175,7 +175,7 @@ def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -
     last = carray(_pointer(user + control.last), width, np.float32)
     tail = carray(_pointer(user + control.tail), width, np.float32)
     written = cursors[timed_ring.WRITTEN, 0]
-    acquire()  # the samples behind the cursor, and what the worker said of them, are visible
+    acquire()  # read the samples and the worker's notes after the cursor
     count = min(max(written - start, 0), frames)
     first = min(max(control.valid_from - start, 0), frames)
     cursors[timed_ring.READ, 0] = start + frames
@@ -216,7 +216,7 @@ def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -
 
 @kernel()
 def _guard(control: Any, out: Float32) -> None:
-    """Let nothing but sound out, and nothing beyond the limit; keep the peak."""
+    """Replace NaN and Inf by 0, apply the limiter, and update the peak."""
     limit = np.float32(control.limit)
     for i in range(out.shape[0]):
         peak = np.float32(0.0)
@@ -242,12 +242,12 @@ def _guard(control: Any, out: Float32) -> None:
 def callback(
     input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
 ) -> int:
-    """Exchange one block; a ``PaStreamCallback`` whose pointers are taken as integers."""
+    """Exchange one block: a ``PaStreamCallback`` with pointers as integers."""
     control = carray(_pointer(user), 1, CONTROL)[0]
     width = control.input_width
     length = np.int64(frames)
     if not control.microphone:
-        # The source ends with one block of silence, which is repeated for ever.
+        # The source ends with one block of silence, which is repeated.
         start = min(control.source_position, control.source_length)
         input_address = user + control.source + 4 * width * start
         control.source_position += length
@@ -255,7 +255,7 @@ def callback(
         input_address = user + control.taken
     block = carray(_pointer(input_address), (length, width), np.float32)
     out = carray(_pointer(output_address), (length, control.output_width), np.float32)
-    # PaStreamCallbackTimeInfo: when the input was heard, now, when the output will be.
+    # PaStreamCallbackTimeInfo: time of the input, now, time of the output.
     time = carray(_pointer(time_address), 3, np.float64)
     now = time[0] if control.microphone and not control.two_clocks else time[2]
     _count_xruns(control, flags, now if now > 0.0 else time[1])
@@ -284,7 +284,7 @@ def callback(
 def listen(
     input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
 ) -> int:
-    """Append a microphone's block to its timeline; with a clock of its own, the other callback."""
+    """Append a block of a microphone with its own clock to its timeline."""
     control = carray(_pointer(user), 1, CONTROL)[0]
     shape = (control.feed_capacity, control.input_width)
     block = carray(_pointer(input_address), (np.int64(frames), shape[1]), np.float32)

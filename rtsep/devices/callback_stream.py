@@ -1,4 +1,4 @@
-"""What a stream is made of, whoever drives it: two timelines, one record, the counters."""
+"""The base class of devices: two timelines, the control record and the counters."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rtsep.errors import DeviceError
 from rtsep.spec import Float32
 
 FADE_S = 0.005
-"""Duration of the fade between the worker's answer and its replacement."""
+"""Duration of the fade between the worker's output and its replacement, in seconds."""
 RELEASE_S = 0.1
-"""Time constant with which the limiter lets go."""
+"""Release time constant of the limiter, in seconds."""
 
 
 _CALLBACK = ctypes.PYFUNCTYPE(  # keeps the GIL: the call takes microseconds
@@ -34,7 +34,7 @@ _TICK, _LISTEN = _CALLBACK(callback.address or 0), _CALLBACK(listen.address or 0
 
 
 class CallbackStream:
-    """Two timelines and the record of one stream; what opens and drives it builds on it.
+    """Timelines and control record of one stream; subclasses open a device and drive it.
 
     Parameters
     ----------
@@ -45,25 +45,25 @@ class CallbackStream:
     block
         Samples per callback.
     headroom
-        Samples by which the worker's answers are played later than their input came: the time it
-        has for a block, and exactly the latency that is added here.
+        Delay of the worker's output behind its input, in samples: the time the worker has for a
+        block, and a term of the latency.
     source
-        (n, in_channels) float32 that is played once in place of a microphone, then silence.
+        (n, in_channels) float32, played once in place of a microphone, then silence.
     microphone
-        True where the callback is given input; otherwise the source, or silence, is the input.
+        True if the callback receives input; otherwise the source, or silence, is the input.
     passthrough
-        Copy input to output in the callback and leave the rest alone. A missing channel is the
-        last one there is.
+        Copy input to output in the callback, without a worker. Further output channels repeat the
+        last input channel.
     own_clock_hz
-        Rate of a microphone that has another clock than the output, see `listen`; 0 if it has not.
+        Rate of a microphone that has another clock than the output, see `listen`; else 0.
     allocate
-        Makes the memory, zeroed, of a number of bytes; the process's own if not given.
+        Function that allocates zeroed memory, in bytes; by default memory of this process.
 
     Attributes
     ----------
     input, output
-        Timelines of ``in_channels`` and ``out_channels``: the worker reads the one, writes the
-        other, ``headroom`` samples ahead.
+        Timelines of ``in_channels`` and ``out_channels``. The worker reads the input and writes the
+        output, ``headroom`` samples ahead.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CallbackStream:
         if own_clock_hz:
             rows = drift.table(own_clock_hz, sample_rate)
         kind = layout(sample_rate, in_channels, out_channels, block, length, rows.shape[1])
-        # One line of the cache more than needed: the record begins at the start of one.
+        # 64 spare bytes, so that the record starts at a cache line.
         memory = np.frombuffer(allocate(kind.itemsize + 64), np.uint8)
         first = -memory.ctypes.data % 64
         parts: Any = memory[first : first + kind.itemsize].view(kind)[0]
@@ -130,101 +130,101 @@ class CallbackStream:
         self._control["release"] = 1.0 - np.exp(-1.0 / (RELEASE_S * sample_rate))
         self._time = np.zeros(3)
         self.record = first
-        """Where the record begins in the memory, in bytes."""
+        """Offset of the record in the memory, in bytes."""
         self.userdata: int = memory.ctypes.data + first
-        """Its address, for PortAudio."""
+        """Address of the record, for PortAudio."""
 
     @staticmethod
     def offset(field: str) -> int:
-        """Where a field lies in the record, in bytes."""
+        """Return the offset of a field in the record, in bytes."""
         assert CONTROL.fields is not None
         return int(CONTROL.fields[field][1])
 
     def replace_late(self, latency: int) -> None:
-        """Play the mixture, as late as it should have been, where the worker's answer is missing.
+        """Play the delayed mixture in place of missing output of the worker.
 
         Parameters
         ----------
         latency
-            Of the worker's answers, in samples, beside ``headroom``.
+            Latency of the worker's output in samples, without ``headroom``.
 
         Raises
         ------
         DeviceError
-            If the mixture is not kept for so long.
+            The latency exceeds the history of the mixture.
         """
         delay = latency + self.headroom
         if delay + self.block > self.input.capacity:
             late_s, kept_s = (n / self.sample_rate for n in (delay, self.input.capacity))
             raise DeviceError(
-                f"{late_s:.1f} s late, the model can't be replaced by the mixture where it misses "
-                f"its time: that is kept for {kept_s:.1f} s; use --on-late mute"
+                f"the latency of {late_s:.1f} s exceeds the {kept_s:.1f} s of mixture kept to "
+                "replace late output: use --on-late mute"
             )
         self._control["dry"] = delay
 
     def limit(self, level: float) -> None:
-        """Play no magnitude above ``level`` (linear, 1 is full scale)."""
+        """Limit the output to magnitude ``level`` (linear, 1 is full scale)."""
         self._control["limit"] = level
 
     def leave_out(self, n: int, latency: int) -> None:
-        """Give up the next ``n`` answers, and those that are a mixture with what comes after.
+        """Skip the next ``n`` samples of the output, and do not play those that depend on the gap.
 
         Parameters
         ----------
         n
             Samples of the input that the worker has dropped.
         latency
-            Of its answers, in samples, beside ``headroom``.
+            Latency of the worker's output in samples, without ``headroom``.
         """
         self._control["valid_from"] = self.output.written + n + latency
         self.output.leave_out(n)
 
     def resume(self) -> None:
-        """Begin from silence, whatever was played last: the device was away."""
+        """Restart from silence after the device was lost."""
         self._last[:] = 0.0
         self._control["due"] = 0.0
         self._control["resumed"] = 1
 
     @property
     def finished(self) -> bool:
-        """Whether the whole source has been handed over; never without a source."""
+        """Whether the source has ended; False without a source."""
         return self._has_source and bool(
             self._control["source_position"] >= self._control["source_length"]
         )
 
     @property
     def correction(self) -> float:
-        """By how much the microphone's clock is faster than its rate, as far as is known now."""
+        """Current estimate of the relative deviation of the microphone's clock from its rate."""
         return float(self._control["correction"])
 
     @property
     def fading(self) -> bool:
-        """Whether anything but the worker's answer, as it is, is heard now."""
+        """Whether the output differs from the worker's output now."""
         whole = self._control["wet"] == self._control["fade"]
         return not whole or bool(self._control["tail_left"])
 
     def stats(self) -> Stats:
-        """Read the counters, while the stream runs or after."""
+        """Return the counters; the stream may be running."""
         late = max(-self.output.readable, 0)
         return Stats(**{name: int(self._control[name]) for name in COUNTERS}, late=late)
 
     def inherit(self, counters: Stats) -> None:
-        """Go on counting from there: this stream takes the place of another."""
+        """Continue the counters of the stream that this one replaces."""
         for name in COUNTERS:
             self._control[name] = getattr(counters, name)
 
     def peaks(self) -> tuple[float, float]:
-        """Largest absolute input and output value since the last call."""
+        """Return the largest absolute input and output value since the last call."""
         found = float(self._control["input_peak"]), float(self._control["output_peak"])
         self._control["input_peak"] = self._control["output_peak"] = 0.0
         return found
 
     def latency_terms(self) -> dict[str, int]:
-        """Latency between input and output, in samples, by its terms."""
+        """Return the latency between input and output by its terms, in samples."""
         return {**self.clock_terms(), "headroom": self.headroom}
 
     def clock_terms(self) -> dict[str, int]:
-        """Latency that a microphone's own clock adds, in samples."""
+        """Return the latency of synchronising a microphone with its own clock, in samples."""
         if not self.own_clock_hz:
             return {}
         inside = self._control["reserve"] + self._control["taps"] / 2
@@ -236,9 +236,9 @@ class CallbackStream:
         Parameters
         ----------
         block
-            (block, in_channels) float32, C-contiguous; not read where a source is the input.
+            (block, in_channels) float32, C-contiguous; ignored with a source.
         out
-            (block, out_channels) float32, C-contiguous, to be filled.
+            (block, out_channels) float32, C-contiguous; filled.
         now
             Time of the device's clock, in seconds.
         flags
@@ -255,14 +255,14 @@ class CallbackStream:
         )
 
     def listen(self, block: Float32, now: float, flags: int = 0) -> None:
-        """Call the callback of a microphone with a clock of its own, from Python.
+        """Call the callback of a microphone with its own clock, from Python.
 
         Parameters
         ----------
         block
             (n, in_channels) float32, C-contiguous.
         now
-            Time of the clock that `tick` is told, in seconds.
+            Time of the clock of `tick`, in seconds.
         flags
             PortAudio's status flags.
         """
@@ -271,19 +271,19 @@ class CallbackStream:
         _LISTEN(block.ctypes.data, None, len(block), address, flags, self.userdata)
 
     def start(self) -> None:
-        """Begin to exchange blocks; once in the life of a device."""
+        """Start to exchange blocks; once per object."""
         raise NotImplementedError
 
     def reopen(self) -> bool:
-        """Try once to go on with a device that was lost; tell whether it is back."""
+        """Try once to reopen a lost device; return whether it is back."""
         return False
 
     def at_rate(self, rate: int) -> Self:
-        """Make a device for the same stream at another rate, in Hz; to be started."""
+        """Return a device for the same stream at another rate in Hz, not started."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End it, and close what was opened; may be repeated."""
+        """Stop and close the device; may be repeated."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

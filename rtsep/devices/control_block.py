@@ -1,4 +1,4 @@
-"""The memory of a stream: the record that its callbacks know, what it points at, the counters.
+"""Memory layout of a stream: the control record of its callbacks, its arrays, the counters.
 
 Its layout is compiled into the callbacks, see `rtsep.dsp.kernel`.
 """
@@ -14,8 +14,7 @@ from rtsep.devices import drift
 from rtsep.dsp.timed_ring import CURSORS
 
 HISTORY_S = 2.0
-"""The mixture and what is heard are kept for at least so long, in seconds; no latency that a live
-stream can have is longer."""
+"""Length of the kept mixture and output, in seconds, at least; an upper bound of the latency."""
 MAX_BLOCK = 8192
 """Largest block of a device, in samples."""
 
@@ -80,37 +79,37 @@ CONTROL = np.dtype(
 """The record behind ``userdata``; counts are samples, times seconds.
 
 input, output
-    ``data`` and ``cursors`` of two timelines, in bytes from the record. Those of the output are
-    ahead: the worker's answer to the sample of time t is written at t + headroom, heard at that.
+    ``data`` and ``cursors`` of two timelines, as offsets from the record in bytes. The output for
+    the input sample of time t is written, and played, at t + headroom.
 dry
-    Delay of the mixture that replaces a missing answer, as late as the answer is; -1 for silence.
+    Delay of the mixture that replaces missing output, equal to that of the output; -1 for silence.
 fade
-    Samples of a fade.
+    Length of a fade in samples.
 valid_from
-    The worker's answers to samples before this time left something out: they are not played.
+    Output before this time depends on dropped input and is not played.
 last, tail
-    (channels,) of the newest sample played, and what it was more than what came after it: this
-    fades away over ``tail_left`` more samples. In bytes from the record.
+    (channels,) newest sample played, and its difference to the sample after it, which fades out
+    over ``tail_left`` more samples; as offsets from the record in bytes.
 wet
-    Samples of the fade towards the worker's answer done so far, up to ``fade``.
+    Samples of the fade to the worker's output so far, up to ``fade``.
 resumed
-    The device was away: begin from silence.
+    The device was lost: restart from silence.
 lost
-    Set when the device has gone away.
+    Set when the device is lost.
 absent
-    Length so far of the present run of samples without an answer.
+    Length so far of the current run of samples without output.
 limit, limiter, release
-    Largest magnitude played (infinite: bit for bit what was made), the gain now, and the share of
-    its distance to 1 that it regains per sample.
+    Largest magnitude played (infinite: output is unchanged), the current gain, and the share of its
+    distance to 1 that it regains per sample.
 feed, table, taken
-    With two clocks: the microphone's timeline, the filter, and room for a block taken from there.
+    With two clocks: the microphone's timeline, the filter, and a buffer for a block taken from it.
 feeding, feed_position
     Whether samples are taken, and the time of the filter's newest edge, in samples of the feed.
 feed_rate, feed_ratio, reserve, heard_at
-    Rate of the microphone in Hz, its ratio to the loudspeaker's, the samples to be left, and the
-    time of the microphone's last call.
+    Rate of the microphone in Hz, its ratio to the loudspeaker's, the number of samples to keep in
+    reserve, and the time of the microphone's last call.
 error, smooth_error, difference, correction, steered_s, looked_s, left
-    Of `rtsep.devices.drift.steer` and `rtsep.devices.drift.look`.
+    State of `rtsep.devices.drift.steer` and `rtsep.devices.drift.look`.
 """
 
 
@@ -122,7 +121,7 @@ def layout(
     source_length: int,
     taps: int = 0,
 ) -> np.dtype[Any]:
-    """Memory of one stream, the record `CONTROL` first; the same in every process that maps it."""
+    """Return the layout of a stream's memory, starting with the record `CONTROL`."""
     capacity = 1 << (max(round(HISTORY_S * sample_rate), 16 * block) - 1).bit_length()
     feed = (capacity, MAX_BLOCK, drift.PHASES + 1) if taps else (1, 1, 1)
     return np.dtype(
@@ -146,26 +145,25 @@ def layout(
 
 @dataclass(frozen=True)
 class Stats:
-    """What the callback has counted since the stream was opened.
+    """Counters of the callback since the stream was opened.
 
     Attributes
     ----------
     callbacks
         Blocks exchanged.
     missed
-        Blocks the device should have asked for and did not, by its own clock.
+        Callbacks that did not happen, by the device's clock.
     input_underflows, input_overflows, output_underflows, output_overflows
-        Callbacks that PortAudio flagged.
+        Callbacks with the flag of PortAudio.
     nonfinite
-        Samples from the device replaced by 0: NaN, Inf, or too large for sound.
+        Input samples replaced by 0: NaN, Inf, or excessive values.
     starvations, starved_samples, longest_starvation
-        Runs of samples for which the worker's answer was missing, the samples of all runs, and of
-        the longest.
+        Number of runs of samples without output of the worker, the samples of all runs, and those
+        of the longest.
     slips
-        Times that the microphone's clock got away from the loudspeaker's, see
-        `rtsep.devices.drift`.
+        Losses of synchronisation between microphone and loudspeaker, see `rtsep.devices.drift`.
     late
-        Samples by which the worker is too late now; 0 when it is in time.
+        Samples by which the worker is late now; 0 if it is in time.
     """
 
     callbacks: int
@@ -183,7 +181,7 @@ class Stats:
 
     @property
     def xruns(self) -> int:
-        """Under- and overflows the device itself has told of."""
+        """Return the under- and overflows that the device reported."""
         return (
             self.input_underflows
             + self.input_overflows

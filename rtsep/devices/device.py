@@ -1,4 +1,4 @@
-"""What a worker needs of a device, whatever stands behind it."""
+"""The protocol between a device and the worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rtsep.dsp.timed_ring import Timeline
 
 
 class Device(Protocol):
-    """Blocks in and out by two timelines; `rtsep.devices.portaudio.device.Hosted` is one."""
+    """Exchanges blocks by two timelines, such as `rtsep.devices.portaudio.device.Hosted`."""
 
     name: str
     sample_rate: int
@@ -21,50 +21,50 @@ class Device(Protocol):
 
     @property
     def active(self) -> bool:
-        """Whether blocks are being exchanged; false once a device has gone away."""
+        """Whether blocks are exchanged; False after the device was lost."""
 
     @property
     def finished(self) -> bool:
-        """Whether the whole source has been handed over; never without a source."""
+        """Whether the source has ended; False without a source."""
 
     def start(self) -> None:
-        """Begin to exchange blocks; once in the life of a device."""
+        """Start to exchange blocks; once per object."""
 
     def reopen(self) -> bool:
-        """Try once to go on with a device that was lost; tell whether it is back.
+        """Try once to reopen a lost device; return whether it is back.
 
         Raises
         ------
         RateError
-            It is back, and no longer works at this rate.
+            The device is back at another rate.
         """
 
     def at_rate(self, rate: int) -> Device:
-        """Make a device for the same stream at another rate, in Hz; to be started."""
+        """Return a device for the same stream at another rate in Hz, not started."""
 
     def stop(self) -> None:
-        """End it, and close what was opened; may be repeated."""
+        """Stop and close the device; may be repeated."""
 
     def inherit(self, counters: Stats) -> None:
-        """Go on counting from there."""
+        """Continue the counters of the device that this one replaces."""
 
     def replace_late(self, latency: int) -> None:
-        """Play the mixture, as late, where answers of this latency are missing."""
+        """Play the mixture, delayed by ``latency`` samples, in place of missing output."""
 
     def limit(self, level: float) -> None:
-        """Play no magnitude above ``level`` (linear, 1 is full scale)."""
+        """Limit the output to magnitude ``level`` (linear, 1 is full scale)."""
 
     def leave_out(self, n: int, latency: int) -> None:
-        """Give up the next ``n`` answers, whose latency is given."""
+        """Skip the next ``n`` samples of the output, and those that depend on the gap."""
 
     def stats(self) -> Stats:
-        """Read the counters."""
+        """Return the counters."""
 
     def peaks(self) -> tuple[float, float]:
-        """Largest absolute input and output value since the last call."""
+        """Return the largest absolute input and output value since the last call."""
 
     def latency_terms(self) -> dict[str, int]:
-        """Latency between input and output, in samples, by its terms."""
+        """Return the latency between input and output by its terms, in samples."""
 
     def __enter__(self) -> Self:
         """Start."""

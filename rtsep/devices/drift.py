@@ -1,12 +1,12 @@
-"""A microphone with a clock of its own: its samples, held to the clock of the loudspeaker.
+"""Synchronise a microphone that has its own clock with the loudspeaker, by resampling.
 
-The microphone's callback only appends to a timeline, the feed. The loudspeaker's takes as many
-samples as it needs from there, by interpolation, and steers how fast it reads by how much is left:
-a proportional-integral loop whose integral becomes the difference of the two clocks. The samples
-left jump with every block, so the loop is slow, and sees them only through two low-pass filters.
+The microphone's callback appends to a timeline, the feed. The loudspeaker's callback interpolates
+the samples it needs from the feed and controls its reading speed by the number of samples left: a
+proportional-integral loop whose integral converges to the difference of the clocks. The number of
+samples left jumps with every block, so the loop is slow and filters it with two low-pass filters.
 
-A filter of our own for the reason given in `rtsep.runtime.resampled`: soxr's variable rate holds
-sound for 28 ms, and is called with the GIL; this one takes half a millisecond inside the callback.
+The interpolation filter is our own, because soxr's variable-rate resampler delays the sound by 28
+ms and needs the GIL; this one adds half a millisecond and runs inside the callback.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from rtsep.dsp.polyphase import filter_table
 from rtsep.spec import Float32
 
 PHASES = 256
-"""Positions between two samples that the filter is tabulated for; linear between them."""
+"""Tabulated positions between two samples; the filter is interpolated linearly between them."""
 MARGIN_S = 0.004
-"""Samples kept in reserve, in seconds, for calls that come late."""
+"""Reserve of samples for late calls, in seconds."""
 MOST = 1e-3
-"""Largest correction; clocks differ by half of that at most."""
+"""Largest relative correction; twice the largest supported difference of the clocks."""
 LOOK_S = 0.5
-"""First it is only looked how much is left on average, in seconds; then the distance is chosen."""
+"""Time over which the samples left are averaged before reading starts, in seconds."""
 SETTLED_S = 40.0
-"""After this time, in seconds, the correction changes by no more than `SLEW` per second."""
+"""After this time, in seconds, the correction changes by at most `SLEW` per second."""
 SLEW = 50e-6
 _QUICK, _SLOW = 0.15, 0.05  # natural frequency before and after that, rad/s
 _DAMPING = 1.2
@@ -36,10 +36,10 @@ _SMOOTH_S = 0.5
 
 
 def table(in_rate: int, out_rate: int) -> Float32:
-    """Filter for the ratio of two rates in Hz, (PHASES + 1, taps) float32.
+    """Compute the filter for the ratio of two rates in Hz, (PHASES + 1, taps) float32.
 
-    Row ``p`` belongs to a distance of ``p / PHASES`` samples; the last is the first, one sample
-    later, so that there is always a next row.
+    Row ``p`` is for a distance of ``p / PHASES`` samples. The last row is the first one shifted by
+    a sample, so every row has a next one.
     """
     rows = filter_table(PHASES, round(PHASES * in_rate / out_rate))
     phases, taps = rows.shape
@@ -50,18 +50,18 @@ def table(in_rate: int, out_rate: int) -> Float32:
 
 
 def reserve(block: int, in_rate: int) -> int:
-    """Samples of the feed to be left, on average, when a block of ``block`` has been taken."""
+    """Return the average number of samples to leave in the feed after reading a block."""
     return block + round(MARGIN_S * in_rate)
 
 
 @kernel()
 def look(control: Any, left: float, seconds: float) -> bool:
-    """Average the samples that are left; once that is known, go to where as many are as should be.
+    """Average the number of samples left, then set the reading position to leave the reserve.
 
     Returns
     -------
     bool
-        Whether it is.
+        Whether the position has been set.
     """
     control.looked_s += seconds
     control.left += seconds * left
@@ -74,7 +74,7 @@ def look(control: Any, left: float, seconds: float) -> bool:
 
 @kernel()
 def steer(control: Any, left: float, seconds: float) -> None:
-    """Adjust the speed by the samples that are left, ``seconds`` after the last time."""
+    """Adjust the reading speed by the number of samples left, ``seconds`` after the last call."""
     error = left - control.reserve
     share = min(seconds / _SMOOTH_S, 1.0)
     control.error += share * (error - control.error)
@@ -98,7 +98,7 @@ def interpolate(feed: Float32, rows: Float32, position: float, ratio: float, out
     Parameters
     ----------
     feed
-        (capacity, width), a timeline's cells.
+        (capacity, width): cells of a timeline.
     rows
         See `table`.
     position

@@ -1,4 +1,4 @@
-"""A device with a clock of its own making: hours in seconds, and faults by a script."""
+"""A device on a simulated clock, with scripted faults: hours run in seconds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rtsep.errors import RateError
 from rtsep.spec import Float32
 
 Sound = Callable[[int, Float32], None]
-"""Fills, or looks at, the block (n, channels) that begins at a time in samples."""
+"""Function of a start time in samples and a block (n, channels) to fill or to read."""
 
 
 @dataclass(frozen=True)
 class Hold:
-    """The worker stands still from ``at`` for ``lasting``, in seconds of the device."""
+    """The worker is suspended from ``at`` for ``lasting``, in seconds of the device."""
 
     at: float
     lasting: float
@@ -26,7 +26,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Away:
-    """The device is lost at ``at`` and comes back after ``lasting``, in seconds."""
+    """The device is lost at ``at`` and returns after ``lasting``, in seconds."""
 
     at: float
     lasting: float
@@ -34,7 +34,7 @@ class Away:
 
 @dataclass(frozen=True)
 class Bad:
-    """From ``at`` (seconds) on, ``samples`` of every channel of the input are ``value``."""
+    """From ``at`` (seconds) on, ``samples`` samples of all input channels are ``value``."""
 
     at: float
     samples: int
@@ -43,7 +43,7 @@ class Bad:
 
 @dataclass(frozen=True)
 class Blocks:
-    """From ``at`` (seconds) on, the device hands over blocks of ``size`` samples."""
+    """From ``at`` (seconds) on, the device delivers blocks of ``size`` samples."""
 
     at: float
     size: int
@@ -51,7 +51,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Rate:
-    """The device is lost at ``at`` (seconds), and comes back with another rate, in Hz."""
+    """The device is lost at ``at`` (seconds) and returns with another rate, in Hz."""
 
     at: float
     rate: int
@@ -69,36 +69,36 @@ def _nobody(start: int, block: Float32) -> None:
 
 
 class FakeDevice(CallbackStream):
-    """Drive the callback and a worker by a virtual clock: no thread, no waiting, no chance.
+    """Drives the callback and a worker by a simulated clock, deterministic and without threads.
 
-    The callback, the timelines and the worker's turn are those of a real device; only the time is
-    made up. Calls come at the device's pace, each late by a random part of the jitter; between two
-    of them the worker, unless it is held, does all there is to do.
+    Callback, timelines and worker are those of a real device; only the time is simulated. Each
+    callback is late by a random share of the jitter. Between two callbacks the worker processes all
+    available blocks, unless it is suspended.
 
     Parameters
     ----------
     sample_rate, in_channels, out_channels, block, headroom
-        As of `CallbackStream`.
+        As in `CallbackStream`.
     sound
-        What the microphone hears; silence if not given.
+        Function that fills the microphone's blocks; silence if not given.
     hear
-        Is shown every block played, with its time.
+        Function that receives every played block with its time.
     script
-        What happens.
+        Events, in order.
     jitter_s
-        Most by which a call comes late, in seconds.
+        Largest delay of a callback, in seconds.
     seed
-        Of the jitter.
+        Seed of the jitter.
     own_clock_hz, drift
-        Nominal rate of a microphone with a clock of its own, and what that is off by: 3e-4 is 300
-        parts per million too fast.
+        Nominal rate of a microphone with its own clock, and its relative deviation: 3e-4 is 300 ppm
+        too fast.
 
     Attributes
     ----------
     now
         Time on the device's clock, in seconds.
     absences
-        Times it was lost.
+        Number of times the device was lost.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class FakeDevice(CallbackStream):
             microphone=True,
             own_clock_hz=own_clock_hz,
         )
-        self.name = "a made-up device"
+        self.name = "a fake device"
         self.now, self.absences = 0.0, 0
         self.active = False
         self._sound, self._hear = sound, hear
@@ -145,11 +145,11 @@ class FakeDevice(CallbackStream):
         self._played = np.zeros((most, out_channels), np.float32)
 
     def start(self) -> None:
-        """Be there."""
+        """Mark the device as running."""
         self.active = True
 
     def stop(self) -> None:
-        """Be gone; may be repeated."""
+        """Mark the device as stopped; may be repeated."""
         self.active = False
 
     def reopen(self) -> bool:
@@ -161,7 +161,7 @@ class FakeDevice(CallbackStream):
         return True
 
     def at_rate(self, rate: int) -> Self:
-        """Return what this device has become; its time and script go on."""
+        """Return the device at its new rate; time and script continue."""
         device = type(self)(
             rate,
             self.input.width,
@@ -183,19 +183,19 @@ class FakeDevice(CallbackStream):
 
     @property
     def unfinished(self) -> bool:
-        """Whether something of the script is still to come, or going on."""
+        """Whether an event of the script is active or still to come."""
         return bool(self._script or self._bad or self._held > self.now)
 
     def run(self, turn: Callable[[], object], seconds: float) -> None:
-        """Let time pass.
+        """Advance the simulated time.
 
         Parameters
         ----------
         turn
-            Lets the worker do what there is to do, as `rtsep.realtime.worker.StreamWorker.turn`
-            does.
+            Function that processes the available blocks, such as
+            `rtsep.realtime.worker.StreamWorker.turn`.
         seconds
-            Of the device's clock. Less, where the device is lost for good.
+            Duration on the device's clock; shorter if the device is lost for good.
         """
         end = self._exact(0) + seconds
         while self.active and self._exact(self._size) <= end:
@@ -212,7 +212,7 @@ class FakeDevice(CallbackStream):
                 turn()
 
     def _exact(self, later: int) -> float:
-        """Time so many samples after the last call; multiplied, so that rounding does not add."""
+        """Return the time ``later`` samples after the start, without accumulated rounding."""
         return self._begun + (self._ticked + later) / self.sample_rate
 
     def _begin(self, event: Event) -> None:
@@ -242,7 +242,7 @@ class FakeDevice(CallbackStream):
         self._hear(time, played)
 
     def _listen(self) -> None:
-        """Hand over what a microphone of its own clock has had ready by now."""
+        """Deliver the blocks that a microphone with its own clock has completed by now."""
         heard = self._heard[: self._size]
         while self._spoken_at <= self.now:
             if self._spoken:

@@ -1,8 +1,8 @@
-"""The true round trip: play sweeps, hear them come back by cable or air, and correlate.
+"""Measure the round trip: play sweeps, record them through a cable or the air, and correlate.
 
 A. Farina, "Simultaneous measurement of impulse response and distortion with a swept-sine
-technique", AES 108, 2000: an exponential sweep, correlated with itself, is a sharp peak however
-much noise lies on it.
+technique", AES 108, 2000: the autocorrelation of an exponential sweep is a sharp peak, even in
+noise.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from rtsep.errors import DeviceError
 from rtsep.spec import Float32
 
 SWEEPS = 5
-"""Each is a measurement of its own: one that an xrun spoils is outvoted."""
+"""Number of measurements; the median ignores one that an xrun spoils."""
 SWEEP_S = 0.4
 PAUSE_S = 0.6
-"""After each sweep: the longest round trip that is found."""
+"""Pause after each sweep; the longest round trip that can be found."""
 LEVEL = 0.1
-"""Of the sweep, re full scale: -20 dB."""
+"""Amplitude of the sweep re full scale: -20 dB."""
 CLEAR = 8.0
-"""How far a peak must stand out of the rest, in standard deviations; noise alone reaches 5."""
-_PATIENCE_S = 5.0  # without a block from the device
+"""Smallest height of a peak in standard deviations; noise alone reaches 5."""
+_PATIENCE_S = 5.0  # longest time without a block from the device
 
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What came back: samples from writing to reading, of each sweep that was heard."""
+    """Delays between writing and reading, in samples, of each detected sweep."""
 
     delays: tuple[int, ...]
 
     @property
     def samples(self) -> float:
-        """Median of the delays."""
+        """Return the median of the delays."""
         return float(np.median(self.delays))
 
     @property
     def spread(self) -> int:
-        """Largest delay minus smallest."""
+        """Return the largest delay minus the smallest."""
         return max(self.delays) - min(self.delays)
 
 
@@ -56,20 +56,19 @@ def sweep(rate_hz: int, seconds: float = SWEEP_S) -> Float32:
 
 
 def delay(heard: Float32, played: Float32) -> int | None:
-    """Find ``played`` in ``heard``, either polarity.
+    """Find ``played`` in ``heard``, in either polarity.
 
     Parameters
     ----------
     heard
-        (n,) samples.
+        (n,) recorded samples.
     played
-        (m,) samples.
+        (m,) samples of the sweep.
 
     Returns
     -------
     int or None
-        Samples from the start of ``heard`` to that of ``played`` in it; None where nothing stands
-        out of the noise.
+        Position of ``played`` in ``heard``, in samples; None if no peak exceeds the noise.
     """
     size = 1 << (len(heard) + len(played)).bit_length()
     product = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(played, size))
@@ -81,25 +80,25 @@ def delay(heard: Float32, played: Float32) -> int | None:
 
 
 def measure(device: Device) -> RoundTrip | None:
-    """Play sweeps on all outputs and look for them on all inputs.
+    """Play sweeps on all outputs and find them on all inputs.
 
-    Blocks are answered one by one, as `rtsep run` does, so the delay is the sum of what
-    ``device.latency_terms()`` declares, if that is true.
+    Blocks are processed one by one, as in `rtsep run`, so the delay is comparable with the sum of
+    ``device.latency_terms()``.
 
     Parameters
     ----------
     device
-        Not started yet; stopped at the end.
+        A device that is not started; it is stopped at the end.
 
     Returns
     -------
     RoundTrip or None
-        None if no sweep came back.
+        None if no sweep was detected.
 
     Raises
     ------
     DeviceError
-        The device stopped, or gives no blocks.
+        The device stopped, or it delivers no blocks.
     """
     rate, block = device.sample_rate, device.block
     played = sweep(rate)
@@ -119,7 +118,7 @@ def measure(device: Device) -> RoundTrip | None:
 
 
 def _exchange(device: Device, out: Float32, heard: Float32) -> None:
-    """Read as much as was written, block by block, from the first one on."""
+    """Write ``out`` and read as many samples, block by block."""
     position, block = 0, device.block
     last = time.monotonic()
     while position < len(out):

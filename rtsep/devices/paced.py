@@ -1,4 +1,4 @@
-"""A stream on a machine without a sound card: the same callback at the same pace."""
+"""A device without a sound card: the native callback, paced by the system clock."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rtsep.devices.callback_stream import CallbackStream
 from rtsep.spec import Float32
 
 _GIVE_UP = 0.5
-"""Seconds of delay (a suspended machine) after which blocks are missed, not made up for."""
+"""Delay in seconds (of a suspended machine) after which blocks are skipped, not caught up."""
 
 
 class Clock(CallbackStream):
     """Call the compiled callback from a thread, one block per ``block / sample_rate`` seconds.
 
     The parameters are those of `CallbackStream`. Without a source the input is silence; the output
-    is played to nobody. Deadlines are absolute, so the pace does not drift; the thread needs the
-    GIL and is as punctual as Python allows.
+    is discarded. Deadlines are absolute, so the pace does not drift. The thread needs the GIL,
+    which limits its precision.
     """
 
     def __init__(
@@ -48,27 +48,27 @@ class Clock(CallbackStream):
 
     @property
     def active(self) -> bool:
-        """Whether blocks are being exchanged."""
+        """Whether blocks are exchanged."""
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to exchange blocks; once in the life of a clock."""
+        """Start to exchange blocks; once per object."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; may be repeated."""
+        """Stop the thread; may be repeated."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        """Tick until stopped."""
+        """Call the callback until stopped."""
         block = np.zeros((self.block, self.input.width), np.float32)
         out = np.zeros((self.block, self.output.width), np.float32)
         start, ticks = time.perf_counter(), 0
         while True:
             ticks += 1
-            # Multiplied, not summed: rounding does not add up over hours.
+            # A product instead of a sum, so that rounding errors do not accumulate.
             delay = start + ticks * self.block / self.sample_rate - time.perf_counter()
             if delay < -_GIVE_UP:
                 start, ticks = time.perf_counter(), 0

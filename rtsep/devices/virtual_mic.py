@@ -1,8 +1,8 @@
-"""A virtual microphone: what `rtsep run` plays is what other programs hear.
+"""A virtual microphone: other programs record the output of `rtsep run`.
 
-With PulseAudio, and PipeWire in its place, ``pactl`` makes one for as long as it is needed: a sink
-that plays to nobody, and a source that is its monitor under a name of its own. macOS and Windows
-need a driver, which is looked for.
+On PulseAudio and PipeWire, ``pactl`` creates a sink without a loudspeaker and a named source that
+is its monitor, and removes both at the end. macOS and Windows need a driver, which is searched by
+name.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ DRIVERS = {
     "darwin": ("BlackHole", "BlackHole (brew install blackhole-2ch)"),
     "win32": ("CABLE Input WASAPI", "VB-Cable (https://vb-audio.com/Cable)"),
 }
-"""By platform: how the driver's output is found, and how to get it."""
-_PULSE = "pulse, ALSA"  # PortAudio's way to PulseAudio and PipeWire
+"""Query for the driver's output, and the driver's name and address, by platform."""
+_PULSE = "pulse, ALSA"  # PortAudio's device of PulseAudio and PipeWire
 
 
 @contextmanager
 def virtual_mic(name: str = DEFAULT) -> Iterator[str]:
-    """Give other programs a microphone for the time of the block.
+    """Create a virtual microphone for the duration of the ``with`` block.
 
     Enter it before anything else uses PortAudio, and open the output inside.
 
     Parameters
     ----------
     name
-        Of the microphone: letters, digits, ``_``, ``-`` and ``.``; where a driver is needed, it has
-        its own.
+        Name of the microphone: letters, digits, ``_``, ``-`` and ``.``. With a driver, the name is
+        that of the driver.
 
     Yields
     ------
-    The output device to play to, for `rtsep.devices.device.find`.
+    The output device to play to, as a query for `rtsep.devices.device.find`.
 
     Raises
     ------
     DeviceError
-        There is no sound server, no driver, or a microphone of that name already.
+        There is no sound server or driver, or the name is invalid or in use.
     """
     if sys.platform in DRIVERS:
         query, driver = DRIVERS[sys.platform]
@@ -60,12 +60,10 @@ def virtual_mic(name: str = DEFAULT) -> Iterator[str]:
         yield str(found["index"])
         return
     if not re.fullmatch(r"[\w.-]{1,60}", name, re.ASCII):
-        raise DeviceError(
-            f"{name!r} is no name for a microphone: it may have letters, digits, '_', '-' and '.'"
-        )
+        raise DeviceError(f"{name!r} is not a valid name: use letters, digits, '_', '-' and '.'")
     _remove_stale(name)
     sink = f"{name}.{os.getpid()}"
-    # The server may make what is new its default; our own microphone stays what it is.
+    # Keep the default source: the server may make the new one its default.
     chosen = {"PULSE_SINK": sink, "PULSE_SOURCE": _pactl("get-default-source")}
     before = {key: os.environ.get(key) for key in chosen}
     modules: list[str] = []
@@ -103,12 +101,12 @@ def virtual_mic(name: str = DEFAULT) -> Iterator[str]:
             else:
                 os.environ[key] = value
         for module in reversed(modules):
-            with suppress(DeviceError):  # the server has gone, and the module with it
+            with suppress(DeviceError):  # the server has ended, and its modules with it
                 _pactl("unload-module", module)
 
 
 def _remove_stale(name: str) -> None:
-    """Remove what a killed program left under this name; refuse the name of a living one."""
+    """Remove modules of this name that a killed program left; reject a name in use."""
     for line in _pactl("list", "short", "modules").splitlines():
         module, _, rest = line.partition("\t")
         owner = re.search(rf"_name={re.escape(name)}[. ](?:master={re.escape(name)}\.)?(\d+)", rest)
@@ -119,12 +117,12 @@ def _remove_stale(name: str) -> None:
                 f"there is a virtual microphone {name!r} already: choose another name with "
                 "--virtual-mic NAME"
             )
-        with suppress(DeviceError):  # a source goes with its sink
+        with suppress(DeviceError):  # the source is removed with its sink
             _pactl("unload-module", module)
 
 
 def _pactl(*arguments: str) -> str:
-    """Ask the sound server for something; return what it says."""
+    """Run ``pactl`` and return its output."""
     try:
         done = subprocess.run(
             ["pactl", *arguments], capture_output=True, text=True, check=True, timeout=10

@@ -23,13 +23,13 @@ MAX_FACTOR = 31
 _HALF = np.float32(0.5)
 _ROOT_HALF = np.float32(sqrt(0.5))
 inner: Any = kernel(forceinline=True, **FAST)
-"""Compile a part of a kernel with the kernel that calls it."""
+"""Decorator of functions that are compiled into the kernels that call them."""
 PLAN = array(1, types.int64), array(1), array(3)
-"""Types of what `plan` returns."""
+"""Types of the arrays that `plan` returns."""
 
 
 def factorise(length: int) -> list[int]:
-    """Radices of the complex transform inside a real one of ``length`` samples, first stage first.
+    """Return the radices of the complex transform of a real one of ``length`` samples.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def factorise(length: int) -> list[int]:
 
 
 def plan(length: int) -> tuple[Int64, Float32, Float32]:
-    """Tables and work space for real transforms of ``length`` samples.
+    """Compute tables and allocate work space for real transforms of ``length`` samples.
 
     Returns
     -------
@@ -62,9 +62,9 @@ def plan(length: int) -> tuple[Int64, Float32, Float32]:
     twiddles
         (size,) float32, planes of real and imaginary parts: for every stage of radix ``r``
         ``exp(-2j pi j k / (r span))`` as (2, r, span) and ``exp(-2j pi j / r)`` as (2, r), then
-        ``exp(-2j pi k / length)`` as (2, length // 2) to make a real transform of it.
+        ``exp(-2j pi k / length)`` as (2, length // 2) for the real transform.
     work
-        (3, 2, length // 2) float32: two complex planes that swap roles, and a frame of samples.
+        (3, 2, length // 2) float32: two complex buffers used alternately, and a frame of samples.
     """
     factors = factorise(length)
     turns, span = [], 1
@@ -157,7 +157,7 @@ def _stage4(x, w, y):  # type: ignore[no-untyped-def]
 
 @inner
 def _stage(x, w, y, roots):  # type: ignore[no-untyped-def]
-    """Any radix, by the definition; ``roots`` (2, radix) are the roots of one."""
+    """Stage of any radix, by the definition; ``roots`` (2, radix) are the roots of unity."""
     radix = x.shape[1]
     for s in range(x.shape[2]):
         for j in range(radix):
@@ -173,7 +173,7 @@ def _stage(x, w, y, roots):  # type: ignore[no-untyped-def]
 
 @inner
 def _transform(factors, twiddles, work):  # type: ignore[no-untyped-def]
-    """Transform the complex ``work[0]``; return which part of ``work`` holds the result."""
+    """Transform the complex ``work[0]``; return the index in ``work`` of the result."""
     length = work.shape[2]
     span, start, here = 1, 0, 0
     for i in range(factors.size):
@@ -204,7 +204,7 @@ def forward(
 ) -> None:
     """Transform the windowed ``samples`` (length,) to ``spectrum`` (2 * bins,).
 
-    All real parts come first, then all imaginary ones.
+    The real parts of all bins come first, then the imaginary parts.
     """
     half = work.shape[2]
     for i in range(half):
@@ -224,13 +224,13 @@ def forward(
 
 @kernel(types.void(array(1), *PLAN), **FAST)
 def inverse(spectrum: Float32, factors: Int64, twiddles: Float32, work: Float32) -> None:
-    """Transform a ``spectrum`` of `forward` to samples; they are left in order in ``work[2]``.
+    """Transform a ``spectrum`` of `forward` to samples in ``work[2]``.
 
     The imaginary parts of the first and the last bin are ignored, like in `numpy.fft.irfft`.
     """
     half = work.shape[2]
     roots = twiddles[twiddles.size - 2 * half :].reshape((2, half))
-    # An inverse transform is a forward one with the two planes exchanged.
+    # The inverse transform is a forward one with real and imaginary parts exchanged.
     real, imaginary = spectrum[: half + 1], spectrum[half + 1 :]
     work[0, 1, 0] = real[0] + real[half]
     work[0, 0, 0] = real[0] - real[half]

@@ -1,8 +1,8 @@
-"""The decorator that compiles kernels, with a cache that no edit makes stale, and their types.
+"""The decorator that compiles kernels, their cache, and the types of their signatures.
 
-Numba's cache of a kernel notices edits of the kernel's own file and misses those of files whose
-kernels and constants were compiled into it. Here the cache folder is named by a hash of all kernel
-sources: the files of the package that name ``rtsep.dsp.kernel``, as those that use it do.
+Numba's cache of a kernel becomes stale when another file is edited whose kernels or constants are
+compiled into it. Here, therefore, the name of the cache folder contains a hash of all kernel
+sources: all files of the package that mention ``rtsep.dsp.kernel``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from numba.core import config as _numba_config
 F = TypeVar("F", bound=Callable[..., Any])
 
 FAST: dict[str, Any] = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
-"""Sums may be reordered and fused; NaN and Inf keep their meaning, as kernels check for them."""
+"""Allow reordered and fused sums; NaN and Inf stay exact, because kernels check for them."""
 KEPT = 4
-"""Cache folders kept in one place: of other branches, and of the last edits."""
+"""Number of cache folders that are kept, for other branches and recent edits."""
 COMPILED: list[Any] = []
 """Every cached kernel that has been defined so far."""
 
@@ -34,7 +34,7 @@ _MARK = b"rtsep.dsp.kernel"
 _PREFIX = "kernels-"
 _lock = threading.Lock()
 
-# Numba's own annotations of these do not fit how they are used.
+# Typed as Any, because numba's annotations do not fit their use.
 _config: Any = _numba_config
 _named_tuple: Any = types.NamedTuple
 _pointer: Any = types.CPointer
@@ -43,12 +43,12 @@ INT64_POINTER = _pointer(types.int64)
 
 
 def array(ndim: int, dtype: Any = types.float32, readonly: bool = False) -> Any:
-    """Type of a C-contiguous array in a signature."""
+    """Return the type of a C-contiguous array for a signature."""
     return types.Array(dtype, ndim, "C", readonly=readonly)
 
 
 def named(kind: type, *fields: Any) -> Any:
-    """Type of a named tuple whose fields are of these types."""
+    """Return the type of a named tuple with fields of these types."""
     return _named_tuple(fields, kind)
 
 
@@ -70,12 +70,12 @@ def kernel(signature: Any = None, /, *, callback: bool = False, **options: Any) 
     Parameters
     ----------
     signature
-        With it, the function is compiled where it is defined and refuses other types; without, for
-        each types that it is called with.
+        If given, the function is compiled at its definition and accepts these types only;
+        otherwise it is compiled for the types of each call.
     callback
-        Make a C function, see `numba.cfunc`; its ``address`` is for other libraries.
+        Make a C function, see `numba.cfunc`; other libraries call it by its ``address``.
     options
-        Of `numba.njit`. What is inlined into its callers is cached with them only.
+        Options of `numba.njit`. Inlined functions are cached with their callers only.
     """
     folder = None if "inline" in options or "forceinline" in options else cache_folder()
     decorate: Any = cfunc if callback else njit
@@ -95,7 +95,7 @@ def kernel(signature: Any = None, /, *, callback: bool = False, **options: Any) 
 
 
 def sources() -> dict[str, bytes]:
-    """Texts of the files that are compiled, in part, by the names of their modules."""
+    """Return the sources of the files with kernels, by module name."""
     found = {}
     for path in sorted(_PACKAGE.rglob("*.py")):
         text = path.read_bytes()
@@ -107,9 +107,9 @@ def sources() -> dict[str, bytes]:
 
 @cache
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept; None if no folder can be written to.
+    """Return the cache folder of compiled kernels; None if no folder is writable.
 
-    In ``NUMBA_CACHE_DIR`` if that is set, beside the sources, or in the user's cache folder.
+    It is in ``NUMBA_CACHE_DIR`` if that is set, beside the sources, or in the user's cache folder.
     """
     digest = hashlib.sha256()
     for name, text in sources().items():
@@ -118,7 +118,7 @@ def cache_folder() -> Path | None:
         folder = place / (_PREFIX + digest.hexdigest()[:16])
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):  # numba needs it writable, also to read
+            with tempfile.TemporaryFile(dir=folder):  # numba needs it writable even to read
                 pass
             os.utime(folder)
         except OSError:
@@ -140,7 +140,7 @@ def _places() -> Iterator[Path]:
 
 
 def _age(folder: Path) -> float:
-    """Sort key: the folder used last first; those that another process removes, last."""
+    """Sort key: the last used folder first; folders that have just been removed last."""
     try:
         return -folder.stat().st_mtime
     except OSError:

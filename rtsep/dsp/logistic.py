@@ -1,7 +1,7 @@
-"""Hyperbolic tangent and logistic function for kernels, as vector instructions.
+"""Hyperbolic tangent and logistic function for kernels, in a form that is vectorised.
 
-The tangent is a rational function of degree 13 over 6, clamped where float32 reaches 1; the one of
-Eigen (``generic_fast_tanh_float``), within 3e-7 of the exact value.
+The tangent is the rational function of degree 13 over 6 of Eigen (``generic_fast_tanh_float``),
+clamped where float32 reaches 1; its error is below 3e-7.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rtsep.dsp.kernel import FAST, kernel
 
 @kernel(forceinline=True, **FAST)
 def tanh(x: Any) -> Any:
-    """Hyperbolic tangent of a float32."""
+    """Return the hyperbolic tangent of a float32."""
     x = min(max(x, np.float32(-7.9)), np.float32(7.9))
     s = x * x
     p = np.float32(-2.76076847742355e-16) * s + np.float32(2.00018790482477e-13)
@@ -32,6 +32,6 @@ def tanh(x: Any) -> Any:
 
 @kernel(forceinline=True, **FAST)
 def logistic(x: Any) -> Any:
-    """``1 / (1 + exp(-x))`` of a float32."""
+    """Return ``1 / (1 + exp(-x))`` of a float32."""
     half = np.float32(0.5)
     return half + half * tanh(half * x)

@@ -1,8 +1,8 @@
-"""What is heard: stems by their gains, or the mixture as late as they are, without a click.
+"""Mix the output: stems by their gains, or the equally delayed mixture, without clicks.
 
-Controls are plain arrays that any thread writes; the audio path looks at them once per call. A
-change is faded in along a raised cosine, and a fade that has begun is completed before the next
-one begins: the slope of every gain is bounded, whatever is done to the controls.
+Controls are plain arrays that any thread may write; the audio path reads them once per call. A
+change fades in along a raised cosine. A fade is completed before the next one starts, so the slope
+of every gain is bounded.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ HIGHEST_GAIN_DB = 24.0
 """Highest gain of a source: more is a slip."""
 
 _POSITION = 0
-"""Row of ``cursors``: mixture samples so far."""
+"""Row of ``cursors``: number of mixture samples so far."""
 _FADED = 1
-"""Row of ``cursors``: samples of the present fade so far; as many as it has when all is settled."""
+"""Row of ``cursors``: samples of the current fade so far; its length if no fade is active."""
 _LATENCY = 2
-"""Row of ``cursors``: samples by which the stems are later than the mixture."""
+"""Row of ``cursors``: delay of the stems behind the mixture, in samples."""
 
 _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
@@ -41,16 +41,16 @@ _cursors = types.int64[::1]
 
 @kernel(types.boolean(_gains, _flags, _flags, _flags, _samples))
 def aim(gains: Float32, muted: Flags, soloed: Flags, bypass: Flags, shares: Float32) -> bool:
-    """Take over what the controls say; tell whether that is anything new.
+    """Copy the controls to the target gains; return True if any changed.
 
     Parameters
     ----------
     gains, muted, soloed
-        (sources,); a gain that is no number of sensible size is taken for 0.
+        (sources,); NaN, Inf and excessive gains count as 0.
     bypass
         (1,)
     shares
-        (3, sources + 1): of each stem, and last of the mixture, before the fade, after it and now.
+        (3, sources + 1): gains of the stems and the mixture, before the fade, after it and now.
     """
     sources = gains.size
     alone, new = np.any(soloed), False
@@ -68,22 +68,22 @@ def aim(gains: Float32, muted: Flags, soloed: Flags, bypass: Flags, shares: Floa
 
 
 class Controls(NamedTuple):
-    """What `mix` works on."""
+    """Arrays that `mix` works on."""
 
     gains: Float32
     muted: Flags
     soloed: Flags
     bypass: Flags
-    """As of `aim`, like ``shares``."""
+    """As in `aim`, like ``shares``."""
     fade: Float32
     """(length + 1,) from 0 to 1."""
     line: Float32
-    """(capacity, channels), the newest samples of the mixture; a power of two above the latency."""
+    """(capacity, channels): newest samples of the mixture; a power of two above the latency."""
     cursors: Int64
     """(3,)"""
     shares: Float32
     peaks: Float32
-    """(1 + sources,): of the mixture and each source; raised, never lowered."""
+    """(1 + sources,): peaks of the mixture and each source; `mix` only raises them."""
 
 
 CONTROLS = named(
@@ -102,14 +102,14 @@ CONTROLS = named(
 
 @kernel(types.void(_const_samples, _const_stems, CONTROLS, _samples))
 def mix(mixture: Float32, stems: Float32, controls: Controls, out: Float32) -> None:
-    """Mix a block into what is heard, and keep the largest absolute values.
+    """Mix a block and update the peaks.
 
     Parameters
     ----------
     mixture, stems
-        (n, channels) and (n, sources, channels), which are late.
+        (n, channels) and (n, sources, channels); the stems are delayed.
     out
-        (n, out_channels); a channel that the stems lack repeats their last one.
+        (n, out_channels); further channels repeat the last channel of the stems.
     """
     gains, muted, soloed, bypass, fade, line, cursors, shares, peaks = controls
     sources, channels, latency = stems.shape[1], stems.shape[2], cursors[_LATENCY]
@@ -150,28 +150,28 @@ def mix(mixture: Float32, stems: Float32, controls: Controls, out: Float32) -> N
 
 
 class Mixer:
-    """Mixes the stems of one engine, and the mixture as late as they are, into what is heard.
+    """Mixes the stems of one engine, or the equally delayed mixture, to the output.
 
     Parameters
     ----------
     sources, channels
-        Of the stems.
+        Number of stems, and channels of each.
     out_channels
-        Of what is heard; a channel that the stems lack repeats their last one.
+        Channels of the output; further channels repeat the last channel of the stems.
     sample_rate
         In Hz.
     latency
-        Samples by which the stems are later than the mixture.
+        Delay of the stems behind the mixture, in samples.
 
     Attributes
     ----------
     controls
-        What the kernel works on.
+        Arrays that the kernel works on.
     gains
-        (sources,) float32, linear; 1 at first. This and what follows may be written by any thread,
-        element by element, and is faded in.
+        (sources,) float32, linear, initially 1. Any thread may write the elements of this and of
+        the following arrays; changes fade in.
     muted, soloed
-        (sources,) bool. Where any source is soloed, only such sources are heard.
+        (sources,) bool. If any source is soloed, only soloed sources are audible.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Mixer:
 
     @property
     def bypass(self) -> bool:
-        """Whether the mixture is heard, as late as the stems, in their place."""
+        """Whether the output is the mixture, delayed like the stems."""
         return bool(self.controls.bypass[0])
 
     @bypass.setter
@@ -211,13 +211,13 @@ class Mixer:
 
     @property
     def heard(self) -> Flags:
-        """(sources,): whether each is heard, by its gain, mute and solo; the bypass aside."""
+        """(sources,): whether each is audible by gain, mute and solo; the bypass is ignored."""
         alone = self.soloed | (not self.soloed.any())
         return np.asarray(~self.muted & alone & (self.gains != 0.0))
 
     @property
     def settled(self) -> bool:
-        """Whether no fade is going on."""
+        """Whether no fade is active."""
         return int(self.controls.cursors[_FADED]) == len(self.controls.fade) - 1
 
     def process(self, mixture: Float32, stems: Float32, out: Float32) -> Float32:
@@ -226,17 +226,16 @@ class Mixer:
         Parameters
         ----------
         mixture
-            (n, channels) float32, C-contiguous. What is no sound, NaN and Inf, is taken for
-            silence.
+            (n, channels) float32, C-contiguous. NaN and Inf count as silence.
         stems
-            (n, sources, channels) float32, C-contiguous, `latency` samples late.
+            (n, sources, channels) float32, C-contiguous, delayed by ``latency`` samples.
         out
             (n, out_channels) float32, C-contiguous; filled and returned.
 
         Raises
         ------
         ValueError
-            If an array does not fit.
+            An array has another shape, type or layout.
         """
         n, channels = len(mixture), self.controls.line.shape[1]
         check_array("mixture", mixture, (n, channels))
@@ -246,14 +245,14 @@ class Mixer:
         return out
 
     def peaks(self) -> Float32:
-        """(1 + sources,) largest absolute value of mixture and stems since the last call."""
+        """Return the peaks of mixture and stems since the last call, (1 + sources,)."""
         peaks = self.controls.peaks
         found = peaks.copy()
         peaks[:] = 0.0
         return found
 
     def reset(self) -> None:
-        """Start from silence, settled where the controls are; not while another thread mixes."""
+        """Restart from silence with the current controls; not while another thread mixes."""
         own = self.controls
         own.line[:] = 0.0
         own.peaks[:] = 0.0
@@ -263,15 +262,15 @@ class Mixer:
 
 
 def raised_cosine(length: int) -> Float32:
-    """(length + 1,) from 0 to 1; no step is larger than pi / (2 length)."""
+    """Return a raised cosine from 0 to 1, (length + 1,); its steps are at most pi / (2 length)."""
     return (0.5 - 0.5 * np.cos(np.pi * np.arange(length + 1) / length)).astype(np.float32)
 
 
 def level_db(gain: float) -> float:
-    """Of a linear gain; -inf for 0."""
+    """Return the level of a linear gain in dB; -inf for 0."""
     return float(20 * np.log10(gain)) if gain > 0 else -np.inf
 
 
 def linear(gain_db: float) -> float:
-    """Of a gain in dB."""
+    """Return the linear gain of a level in dB."""
     return float(10 ** (gain_db / 20))

@@ -1,8 +1,8 @@
-"""A lock-free ring of samples between one producer and one consumer.
+"""A lock-free queue of samples for one producer and one consumer.
 
-The kernels are plain functions over arrays, so that the same code moves samples from Python and
-inside the native callback of a device. They keep the GIL on purpose: they take microseconds, and
-who gives the GIL up may wait half a millisecond to get it back.
+The kernels are functions over arrays, so Python and the native callback of a device use the same
+code. They do not release the GIL: they take microseconds, and taking the GIL again may take half a
+millisecond.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rtsep.dsp.kernel import kernel, named
 from rtsep.spec import Float32, Int64
 
 WRITTEN = 0
-"""Row of ``cursors`` that counts samples written; only the producer changes it."""
+"""Row of ``cursors``: samples written; only the producer changes it."""
 READ = 1
-"""Row of ``cursors`` that counts samples read or skipped; only the consumer changes it."""
+"""Row of ``cursors``: samples read or skipped; only the consumer changes it."""
 
-_LINE = 16  # int64 per cursor: 128 bytes, since neighbouring cache lines are fetched in pairs
+_LINE = 16  # int64 per cursor: 128 bytes, because cache lines are fetched in pairs
 
 _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
@@ -30,7 +30,7 @@ _cursors = types.Array(types.int64, 2, "C")
 
 
 class Cells(NamedTuple):
-    """What kernels work on: samples, (capacity, width), and their cursors."""
+    """Arrays that kernels work on: samples (capacity, width) and cursors."""
 
     data: Float32
     cursors: Int64
@@ -40,7 +40,7 @@ CELLS = named(Cells, _samples, _cursors)
 
 
 def _fence_intrinsic(ordering: str) -> Any:
-    """Make a numba intrinsic that emits one memory fence of the given ordering."""
+    """Make a numba intrinsic that emits a memory fence of the given ordering."""
 
     def fence(typingctx: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -57,11 +57,11 @@ _release = _fence_intrinsic("release")
 
 
 def acquire() -> None:
-    """Let no later access move before the loads made so far (interpreted: the GIL does it)."""
+    """Acquire fence: no later access moves before earlier loads. In Python the GIL ensures it."""
 
 
 def release() -> None:
-    """Let no earlier access move behind the stores still to come (interpreted: the GIL does it)."""
+    """Release fence: no earlier access moves after later stores. In Python the GIL ensures it."""
 
 
 @overload(acquire)
@@ -82,37 +82,37 @@ def _compiled_release() -> Callable[[], None]:
 
 @kernel(types.int64(_samples, _cursors, _const_samples))
 def write(data: Float32, cursors: Int64, block: Float32) -> int:
-    """Append as much of ``block`` (n, width) as fits; return the samples written."""
+    """Append as much of ``block`` (n, width) as fits; return the number of samples."""
     mask = data.shape[0] - 1
     start = cursors[WRITTEN, 0]
     count: int = min(data.shape[0] - (start - cursors[READ, 0]), block.shape[0])
-    acquire()  # the consumer has finished with the cells it gave back
+    acquire()  # the consumer has read the cells it released
     for i in range(count):
         for channel in range(data.shape[1]):
             data[(start + i) & mask, channel] = block[i, channel]
-    release()  # the samples are in memory before the cursor says so
+    release()  # write the samples before the cursor
     cursors[WRITTEN, 0] = start + count
     return count
 
 
 @kernel(types.int64(_samples, _cursors, _samples))
 def read(data: Float32, cursors: Int64, out: Float32) -> int:
-    """Move the oldest samples to the front of ``out`` (n, width); return the samples read."""
+    """Move the oldest samples to the start of ``out`` (n, width); return their number."""
     mask = data.shape[0] - 1
     start = cursors[READ, 0]
     count: int = min(cursors[WRITTEN, 0] - start, out.shape[0])
-    acquire()  # the samples behind the cursor are visible
+    acquire()  # read the samples after the cursor
     for i in range(count):
         for channel in range(data.shape[1]):
             out[i, channel] = data[(start + i) & mask, channel]
-    release()  # the samples are copied before their cells are given back
+    release()  # copy the samples before releasing their cells
     cursors[READ, 0] = start + count
     return count
 
 
 @kernel(types.int64(_cursors, types.int64))
 def skip(cursors: Int64, n: int) -> int:
-    """Drop the ``n`` oldest samples, or all there are; return the samples dropped."""
+    """Drop the ``n`` oldest samples, or all if there are fewer; return their number."""
     start = cursors[READ, 0]
     count: int = max(min(cursors[WRITTEN, 0] - start, n), 0)
     release()
@@ -121,22 +121,22 @@ def skip(cursors: Int64, n: int) -> int:
 
 
 class Ring:
-    """A queue of float32 samples, safe without locks for one producer and one consumer.
+    """A lock-free queue of float32 samples for one producer and one consumer.
 
     Parameters
     ----------
     capacity
-        Samples it can hold at least; rounded up to a power of two.
+        Smallest capacity in samples; rounded up to a power of two.
     width
-        Channels of each sample (sources times channels where it carries stems).
+        Channels of each sample (sources times channels for stems).
 
     Attributes
     ----------
     data
         The cells, (capacity, width) float32.
     cursors
-        (2, 16) int64. Column 0 of rows `WRITTEN` and `READ` counts samples since birth and only
-        grows; the rest keeps the two counters on cache lines of their own.
+        (2, 16) int64. Column 0 of rows `WRITTEN` and `READ` counts samples since the start; the
+        other columns put the two counters on separate cache lines.
     """
 
     data: Float32
@@ -152,12 +152,12 @@ class Ring:
 
     @property
     def cells(self) -> Cells:
-        """What kernels work on."""
+        """Arrays that kernels work on."""
         return Cells(self.data, self.cursors)
 
     @property
     def capacity(self) -> int:
-        """Samples the ring can hold, a power of two."""
+        """Largest number of samples in the ring, a power of two."""
         return int(self.data.shape[0])
 
     @property
@@ -167,12 +167,12 @@ class Ring:
 
     @property
     def readable(self) -> int:
-        """Samples the consumer can read now; more may come at any time."""
+        """Number of samples that the consumer can read; it may grow at any time."""
         return int(self.cursors[WRITTEN, 0] - self.cursors[READ, 0])
 
     @property
     def writable(self) -> int:
-        """Samples the producer can write now; more may be given back at any time."""
+        """Number of samples that the producer can write; it may grow at any time."""
         return self.capacity - self.readable
 
     def write(self, block: Float32) -> int:
@@ -186,7 +186,7 @@ class Ring:
         Returns
         -------
         int
-            Samples written, counted from the front of ``block``; what does not fit is refused.
+            Number of samples written, from the start of ``block``.
         """
         self._check(block)
         return int(write(self.data, self.cursors, block))
@@ -197,26 +197,26 @@ class Ring:
         Parameters
         ----------
         out
-            (n, width) float32, C-contiguous; filled from the front, the rest is left alone.
+            (n, width) float32, C-contiguous; filled from the start, the rest is unchanged.
 
         Returns
         -------
         int
-            Samples read, at most ``n``.
+            Number of samples read, at most ``n``.
         """
         self._check(out)
         return int(read(self.data, self.cursors, out))
 
     def skip(self, n: int) -> int:
-        """Drop the ``n`` oldest samples, or all there are (consumer's side); return how many."""
+        """Drop the ``n`` oldest samples, or all; return their number (consumer's side)."""
         return int(skip(self.cursors, n))
 
     def clear(self) -> None:
-        """Drop everything readable now (consumer's side)."""
+        """Drop all readable samples (consumer's side)."""
         self.skip(self.readable)
 
     def _check(self, block: Float32) -> None:
-        """Refuse what the kernels would read past the end of."""
+        """Check layout, type and shape, so that kernels stay within the array."""
         if (
             block.dtype != np.float32
             or block.ndim != 2

@@ -1,8 +1,8 @@
-"""Samples of a stream by their time: one writer that never waits, readers that copy.
+"""A ring of samples addressed by time: one writer that never waits, and readers that copy.
 
-The cell of a sample follows from its time alone, so nothing ever moves: what is late or left out
-changes no other sample's place. The writer overwrites the oldest; who reads must have been there in
-time, and can tell. Kernels are plain functions over arrays, for Python and the native callback.
+The cell of a sample depends on its time only, so late or omitted samples do not shift others. The
+writer overwrites the oldest samples; a reader can detect that. Kernels are functions over arrays,
+for Python and the native callback.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rtsep.dsp.ring import Cells, acquire, release
 from rtsep.spec import Float32, Int64
 
 WRITTEN = 0
-"""Row of ``cursors``: the time of the next sample to be written; only the writer moves it."""
+"""Row of ``cursors``: time of the next sample to write; only the writer changes it."""
 READ = 1
-"""Row of ``cursors``: the time up to which the reader is done; only the reader moves it."""
+"""Row of ``cursors``: time up to which samples were read; only the reader changes it."""
 CURSORS = (2, 16)
-"""Shape of ``cursors``, int64: each on cache lines of its own."""
+"""Shape of ``cursors``, int64: each row on separate cache lines."""
 
 _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
@@ -30,7 +30,7 @@ _cursors = types.Array(types.int64, 2, "C")
 
 
 _external: Any = types.ExternalFunction  # numba's own annotations do not fit
-if sys.platform == "win32":  # whole milliseconds are the least there
+if sys.platform == "win32":  # Windows sleeps whole milliseconds
     _sleep: Any = _external("Sleep", types.void(types.uint32))
     _TICK_US = 1000
 else:
@@ -40,34 +40,34 @@ else:
 
 @kernel(types.void(types.int64), nogil=True)
 def pause(duration_us: int) -> None:
-    """Sleep for so many microseconds, a second at most."""
+    """Sleep for ``duration_us`` microseconds, at most a second."""
     _sleep(types.uint32(max(1, duration_us // _TICK_US)))
 
 
 @kernel(types.void(_samples, _cursors, _const_samples))
 def append(data: Float32, cursors: Int64, block: Float32) -> None:
-    """Write ``block`` (n, width) at the present end."""
+    """Append ``block`` (n, width)."""
     mask = data.shape[0] - 1
     start = cursors[WRITTEN, 0]
     for i in range(block.shape[0]):
         for channel in range(data.shape[1]):
             data[(start + i) & mask, channel] = block[i, channel]
-    release()  # the samples are in memory before the cursor says so
+    release()  # write the samples before the cursor
     cursors[WRITTEN, 0] = start + block.shape[0]
 
 
 @kernel(types.void(_cursors, types.int64))
 def leave_out(cursors: Int64, n: int) -> None:
-    """Leave the next ``n`` samples unwritten."""
-    release()  # whatever was said about them is in memory before
+    """Skip the next ``n`` samples without writing them."""
+    release()  # write what the caller noted about them before the cursor
     cursors[WRITTEN, 0] += n
 
 
 @kernel(types.void(_samples, types.int64, _samples))
 def copy(data: Float32, start: int, out: Float32) -> None:
-    """Fill ``out`` (n, width) with the samples from time ``start`` on."""
+    """Copy the samples from time ``start`` on to ``out`` (n, width)."""
     mask = data.shape[0] - 1
-    acquire()  # the samples behind the cursor that was looked at are visible
+    acquire()  # read the samples after the caller has read the cursor
     for i in range(out.shape[0]):
         for channel in range(data.shape[1]):
             out[i, channel] = data[(start + i) & mask, channel]
@@ -75,9 +75,9 @@ def copy(data: Float32, start: int, out: Float32) -> None:
 
 @kernel(types.boolean(_cursors, types.int64, types.int64, types.int64), nogil=True)
 def wait(cursors: Int64, n: int, pause_us: int, most: int) -> bool:
-    """Sleep until ``n`` samples are readable, at most so many pauses; tell whether they are.
+    """Sleep until ``n`` samples are readable, at most ``most`` pauses; return whether they are.
 
-    Without the GIL, which whoever sleeps in Python must wait for after every pause.
+    It runs without the GIL, so the thread does not wait for the GIL after every pause.
     """
     for _ in range(most):
         if cursors[WRITTEN, 0] - cursors[READ, 0] >= n:
@@ -87,29 +87,29 @@ def wait(cursors: Int64, n: int, pause_us: int, most: int) -> bool:
 
 
 class Timeline:
-    """The samples of one stream, over memory that is given.
+    """The samples of one stream by their time, in given memory.
 
     Parameters
     ----------
     data
         The cells, (capacity, width) float32; the capacity is a power of two.
     cursors
-        `CURSORS` int64; column 0 of its rows holds the times, in samples since the stream began.
+        `CURSORS` int64; column 0 of its rows contains the times, in samples since the start.
     """
 
     def __init__(self, data: Float32, cursors: Int64) -> None:
         if data.shape[0] & (data.shape[0] - 1) or cursors.shape != CURSORS:
-            raise ValueError(f"no timeline: cells {data.shape}, cursors {cursors.shape}")
+            raise ValueError(f"invalid timeline: cells {data.shape}, cursors {cursors.shape}")
         self.data, self.cursors = data, cursors
 
     @property
     def cells(self) -> Cells:
-        """What kernels work on."""
+        """Arrays that kernels work on."""
         return Cells(self.data, self.cursors)
 
     @property
     def capacity(self) -> int:
-        """Newest samples that are kept."""
+        """Number of newest samples that are kept."""
         return int(self.data.shape[0])
 
     @property
@@ -119,30 +119,30 @@ class Timeline:
 
     @property
     def written(self) -> int:
-        """Time of the next sample to be written."""
+        """Time of the next sample to write."""
         return int(self.cursors[WRITTEN, 0])
 
     @property
     def position(self) -> int:
-        """Time up to which the reader is done."""
+        """Time up to which samples were read."""
         return int(self.cursors[READ, 0])
 
     @property
     def readable(self) -> int:
-        """Samples the reader has not had; negative where the writer is behind it."""
+        """Number of unread samples; negative if the writer is behind the reader."""
         return self.written - self.position
 
     def append(self, block: Float32) -> None:
-        """Write a block, (n, width) float32, C-contiguous (writer's side)."""
+        """Append a block, (n, width) float32, C-contiguous (writer's side)."""
         self._check(block)
         append(self.data, self.cursors, block)
 
     def leave_out(self, n: int) -> None:
-        """Leave the next ``n`` samples unwritten (writer's side)."""
+        """Skip the next ``n`` samples without writing them (writer's side)."""
         leave_out(self.cursors, n)
 
     def copy(self, start: int, out: Float32) -> None:
-        """Fill ``out`` (n, width), C-contiguous, with what was written from time ``start`` on."""
+        """Copy the samples from time ``start`` on to ``out`` (n, width), C-contiguous."""
         self._check(out)
         copy(self.data, start, out)
 
@@ -152,8 +152,8 @@ class Timeline:
         Returns
         -------
         bool
-            Whether they were still there when the copy was complete; if not, ``out`` is a mixture
-            of old and new. There must be as many as asked for.
+            False if samples were overwritten during the copy; ``out`` then has old and new ones.
+            As many samples as ``out`` has must be readable.
         """
         start = self.position
         self.copy(start, out)
@@ -162,15 +162,15 @@ class Timeline:
         return whole
 
     def wait(self, n: int, pause_us: int, most: int) -> bool:
-        """Sleep until ``n`` samples are readable, at most so many pauses (reader's side)."""
+        """Sleep until ``n`` samples are readable, at most ``most`` pauses (reader's side)."""
         return bool(wait(self.cursors, n, pause_us, most))
 
     def skip(self, n: int) -> None:
-        """Be done with the next ``n`` samples (reader's side)."""
+        """Skip the next ``n`` samples (reader's side)."""
         self.cursors[READ, 0] += n
 
     def _check(self, block: Float32) -> None:
-        """Refuse what the kernels would read past the end of."""
+        """Check layout, type and shape, so that kernels stay within the array."""
         if (
             block.dtype != np.float32
             or block.ndim != 2

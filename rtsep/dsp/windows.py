@@ -1,4 +1,4 @@
-"""Analysis and synthesis windows that reconstruct exactly, by name."""
+"""Pairs of analysis and synthesis windows with perfect reconstruction, by name."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 from rtsep.spec import Float32, Float64
 
 _FLOOR = 1e-3
-"""Least ratio between the weakest and the strongest covered sample: a gain of 30 dB at most."""
+"""Smallest ratio of weakest to strongest coverage: the synthesis gains at most 30 dB."""
 
 
 def _cosines(*terms: float) -> Callable[[Float64], Float64]:
-    """Sum of cosines with alternating signs, over a phase of one period."""
+    """Return a sum of cosines with alternating signs, as a function of phase."""
 
     def window(phase: Float64) -> Float64:
         total = np.zeros_like(phase)
         for order, term in enumerate(terms):
             total += (-1) ** order * term * np.cos(2 * np.pi * order * phase)
-        return np.maximum(total, 0.0)  # the zero of a Hann window may round to -1e-17
+        return np.maximum(total, 0.0)  # rounding may make the zero of a Hann window negative
 
     return window
 
 
 def _root(window: Callable[[Float64], Float64]) -> Callable[[Float64], Float64]:
-    """Square root of a window: used twice, before and after, it weighs like the window itself."""
+    """Return the square root of a window, for use in analysis and synthesis."""
     return lambda phase: np.sqrt(window(phase))
 
 
@@ -37,24 +37,24 @@ _WINDOWS: dict[str, Callable[[Float64], Float64]] = {
 }
 
 NAMES = tuple(_WINDOWS)
-"""Names `pair` knows."""
+"""Names of the window pairs."""
 
 
 def pair(
     name: str, window_length: int, hop_length: int, synthesis_length: int = 0
 ) -> tuple[Float32, Float32]:
-    """Return the analysis window of a name and the synthesis window that undoes it.
+    """Return an analysis window by name and the synthesis window that reconstructs.
 
     The analysis window is periodic: the square root of Hann (``"hann"``) or Hamming
     (``"hamming"``), the 4-term Blackman-Harris window itself (``"blackmanharris"``) or ones
-    (``"rectangular"``). The synthesis window makes the product of both the square of that shape,
-    scaled so that the overlap-add of the products is 1 for every hop up to its length, whether it
-    divides it or not: the canonical dual.
+    (``"rectangular"``). The synthesis window is its canonical dual: the product of both is the
+    square of that shape, scaled so that the overlap-add of the products is 1, also for hops that do
+    not divide the length.
 
-    With a shorter synthesis window the analysis window is asymmetric, a long rise and a fall of
-    half the synthesis window, after D. Mauler and R. Martin, "A low delay, variable resolution,
+    With a shorter synthesis window, the analysis window is asymmetric: a long rise, and a fall of
+    half the synthesis window. Source: D. Mauler and R. Martin, "A low delay, variable resolution,
     perfect reconstruction spectral analysis-synthesis system for speech enhancement", EUSIPCO
-    2007. A frame keeps its frequency resolution, a sample waits for the short window only.
+    2007. The frequency resolution is that of the long window, the latency that of the short one.
 
     Parameters
     ----------
@@ -69,15 +69,15 @@ def pair(
     -------
     analysis, synthesis
         (window_length,) and (synthesis_length,) float32, computed in float64. The synthesis window
-        belongs to the last samples of a frame.
+        is for the last samples of a frame.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or some sample is covered so weakly that nothing can restore it.
+        The name is unknown, or the windows cover some samples too weakly to reconstruct them.
     """
     if name not in _WINDOWS:
-        raise ValueError(f"unknown window {name!r}; known are {', '.join(NAMES)}")
+        raise ValueError(f"unknown window {name!r}; there are: {', '.join(NAMES)}")
     if not 1 <= hop_length <= window_length:
         raise ValueError(
             f"hop_length must be 1 to window_length {window_length} samples, not {hop_length}"
@@ -89,7 +89,7 @@ def pair(
             f"samples, not {length}"
         )
     shape, n = _WINDOWS[name], np.arange(window_length)
-    rise = 2 * window_length - length  # the period of which the rise is one half
+    rise = 2 * window_length - length  # the rise is half of this period
     analysis = shape(np.where(2 * n < rise, n / rise, 1 + (n - window_length) / length))
     product = shape(np.arange(length) / length) ** 2
     hops = -(-length // hop_length)

@@ -36,7 +36,7 @@ def test_damaged_input_is_processed_or_refused(kind: str, count: int, tmp_path: 
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (859, "the model can't be replaced by the mixture"),  # 22 s late, more than is kept of it
+        (859, "of mixture kept to replace late output"),  # 22 s late, more than is kept of it
         (9943, "its graph is malformed"),  # a weight of 8 GB, made of one that was to be filled
         (
             15643,

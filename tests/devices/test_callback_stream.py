@@ -164,7 +164,7 @@ def test_the_limiter_limits_and_is_no_one_when_off() -> None:
 
 def test_a_latency_longer_than_what_is_kept_is_refused() -> None:
     stream = CallbackStream(1000, 1, 1, 8, 16)
-    with pytest.raises(DeviceError, match=r"3.0 s late.* kept for 2.0 s; use --on-late mute"):
+    with pytest.raises(DeviceError, match=r"3.0 s exceeds the 2.0 s of mixture .* --on-late mute"):
         stream.replace_late(3000)
 
 

@@ -199,7 +199,7 @@ def test_where_there_is_no_server_or_program(
 @pytest.mark.parametrize("name", ["", "my mic", "a\nb", "ü", "a'b", "x" * 61])
 def test_names_that_cannot_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.sys, "platform", "linux")
-    with pytest.raises(DeviceError, match="is no name for a microphone"):
+    with pytest.raises(DeviceError, match="is not a valid name"):
         virtual_mic(name).__enter__()
 
 

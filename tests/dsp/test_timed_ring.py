@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_refused() -> None:
     for wrong in (np.zeros((1, 3), "f4"), np.zeros((1, 2)), np.zeros((65, 2), "f4")):
         with pytest.raises(ValueError, match="C-contiguous float32 of shape"):
             new().append(wrong)
-    with pytest.raises(ValueError, match="no timeline"):
+    with pytest.raises(ValueError, match="invalid timeline"):
         new(capacity=48)
 
 

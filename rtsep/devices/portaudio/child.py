@@ -1,10 +1,9 @@
-"""The process that hosts PortAudio: ``python -m rtsep.devices.portaudio.child KEY``.
+"""The child process of PortAudio: ``python -m rtsep.devices.portaudio.child KEY``.
 
-Where a sound server has died, PortAudio can neither be closed nor started again, and may even abort
-its process; only ending that helps. So it has one of its own, which runs the callback on memory
-that it shares with the process of the worker. Requests come as lines of JSON on standard input, one
-answer each goes to standard output. At the end of the input it ends: when its parent does, however
-that happens.
+After the death of a sound server, PortAudio can neither be closed nor restarted, and may abort its
+process; only ending the process helps. So PortAudio runs in a child process, whose callback works
+on memory shared with the parent. Requests are lines of JSON on standard input; each gets one reply
+on standard output. The child ends at the end of its input, that is, with its parent.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ import numpy as np
 from rtsep.devices.portaudio.shared_memory import attach
 
 _WATCH_S = 0.05
-"""How often is looked whether the device is still there."""
+"""Interval between checks of the device, in seconds."""
 _PATIENCE_S = 2.0
-"""Longest that PortAudio may take to end."""
+"""Longest time for PortAudio to terminate, in seconds."""
 
 
 class Host:
-    """Carries the requests out.
+    """Executes the requests; each method is one.
 
     Parameters
     ----------
     key
-        Of the shared memory.
+        Key of the shared memory.
     """
 
     def __init__(self, key: str) -> None:
@@ -74,7 +73,7 @@ class Host:
         library.refresh()
 
     def open(self, size: int, record: int, **options: Any) -> dict[str, Any]:
-        """Open the stream over a record at an offset in memory of that size, in bytes."""
+        """Open the stream; ``record`` is the offset of its record in ``size`` bytes of memory."""
         from rtsep.devices.portaudio.library import Stream
 
         self._memory = np.frombuffer(attach(self._key, size), np.uint8)
@@ -83,7 +82,7 @@ class Host:
         return {"name": self._stream.name, "latency_s": self._stream.latency_s}
 
     def start(self, lost: int) -> None:
-        """Start the stream; when the device goes away, set the int64 at that offset."""
+        """Start the stream; set the int64 at offset ``lost`` when the device is lost."""
         self._stream.start()
         flag = self._memory[lost : lost + 8].view(np.int64)
         threading.Thread(target=self._watch, args=(flag,), daemon=True).start()
@@ -94,7 +93,7 @@ class Host:
         flag[0] = 1
 
     def end(self) -> None:
-        """Take leave of the sound server: others would hear a client that vanishes."""
+        """Terminate PortAudio properly; clients that vanish disturb other programs' sound."""
         library = sys.modules.get("rtsep.devices.portaudio.library")
         if self._stream is not None:
             self._stream.close()
@@ -103,20 +102,20 @@ class Host:
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
-    # The parent is who is told to stop, by Ctrl-C or by a service manager.
+    """Execute requests until the end of the input."""
+    # Ctrl-C and service managers stop the parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    # Compiled code takes a second to load: meanwhile, devices can be found.
+    os.dup2(2, 1)  # keep the output of libraries apart from replies
+    # Load compiled code, which takes a second, while the parent asks for devices.
     threading.Thread(target=importlib.import_module, args=("rtsep.devices.callback",)).start()
     host = Host(sys.argv[1])
     for line in sys.stdin:
         name, arguments = json.loads(line)
         try:
             answer = {"value": getattr(host, name)(**arguments)}
-        except ValueError as error:  # among them each of our own
+        except ValueError as error:  # including every RtsepError that is one
             answer = {"error": str(error)}
         try:
             print(json.dumps(answer), file=answers, flush=True)
@@ -124,7 +123,7 @@ def main() -> None:
             break
     ending = threading.Thread(target=host.end, daemon=True)
     ending.start()
-    ending.join(_PATIENCE_S)  # it may hang where a server has died
+    ending.join(_PATIENCE_S)  # it may hang after the death of a sound server
     os._exit(0)
 
 

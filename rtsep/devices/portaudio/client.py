@@ -1,4 +1,4 @@
-"""The process that hosts PortAudio, seen from its parent."""
+"""The parent's side of the child process of PortAudio."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rtsep.devices.portaudio.shared_memory import Shared
 from rtsep.errors import DeviceError, LostError
 
 PATIENCE_S = 30.0
-"""Longest that PortAudio may take to answer, in seconds: busy machines start slowly."""
+"""Longest time for a reply, in seconds; busy machines start slowly."""
 _CLOSING_S = 3.0
 
 
 class Process:
-    """The process of `rtsep.devices.portaudio.child`, seen from its parent; it starts at once.
+    """Starts the child process of `rtsep.devices.portaudio.child` and sends it requests.
 
     Parameters
     ----------
     memory
-        What it shares; its own if not given.
+        Memory shared with the child; created if not given.
     """
 
     def __init__(self, memory: Shared | None = None) -> None:
@@ -49,14 +49,14 @@ class Process:
         self._answers.put("")
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """Let it do something, see `rtsep.devices.portaudio.child.Host`, and return the answer.
+        """Send a request, see `rtsep.devices.portaudio.child.Host`, and return the reply.
 
         Raises
         ------
         LostError
-            It has ended, or takes longer than `PATIENCE_S`; it is ended then.
+            The child has ended, or did not reply within `PATIENCE_S` and was killed.
         DeviceError
-            It can't be done.
+            The request failed.
         """
         assert self._child.stdin is not None
         try:
@@ -73,17 +73,17 @@ class Process:
         return answer["value"]
 
     def find(self, query: int | str | None, kind: Any) -> dict[str, Any]:
-        """As `rtsep.devices.portaudio.library.find`, in that process."""
+        """As `rtsep.devices.portaudio.library.find`, in the child process."""
         found: dict[str, Any] = self.ask("find", query=query, kind=kind)
         return found
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the child process runs."""
         return self._child.poll() is None
 
     def close(self) -> None:
-        """Let it end, or end it; may be repeated."""
+        """End the child process, by force if necessary; may be repeated."""
         assert self._child.stdin is not None
         try:
             self._child.stdin.close()
@@ -92,6 +92,6 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once, whatever hangs in it."""
+        """Kill the child process."""
         self._child.kill()
         self._child.wait()

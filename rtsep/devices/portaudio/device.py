@@ -1,4 +1,4 @@
-"""A sound card behind a process of its own, which may be lost and come back."""
+"""A sound card in a child process, which can be lost and reopened."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rtsep.errors import DeviceError, LostError, RateError
 from rtsep.spec import Float32
 
 STALL_S = 1.0
-"""A device that has not called for so long, in seconds, is taken for lost."""
+"""A device without a callback for this time, in seconds, is lost."""
 _ONE_CLOCK = "JACK Audio Connection Kit"
 
 
 def _own_clock(heard: dict[str, Any] | None, played: dict[str, Any]) -> int:
-    """Rate of a microphone that is no part of the output's device, in Hz; else 0.
+    """Return the rate of a microphone with another clock than the output, in Hz; else 0.
 
-    All devices of a JACK server have its clock.
+    All devices of a JACK server share its clock.
     """
     if heard is None or heard["index"] == played["index"]:
         return 0
@@ -31,26 +31,26 @@ def _own_clock(heard: dict[str, Any] | None, played: dict[str, Any]) -> int:
 
 
 def _rate(device: dict[str, Any]) -> int:
-    """Return a device's own rate, in Hz."""
+    """Return a device's default rate in Hz."""
     return round(float(device["default_samplerate"]))
 
 
 class Hosted(CallbackStream):
-    """A PortAudio stream in a process of its own, by a native callback on shared memory.
+    """A PortAudio stream in a child process, whose callback works on shared memory.
 
     Parameters
     ----------
     process
-        Not used for another stream.
+        Child process; not shared with another stream.
     input, output
-        Devices as found; with a source the input is None and not opened.
+        Devices as returned by `find`; with a source, the input is None.
     sample_rate, in_channels, out_channels, block, headroom, source, passthrough
-        As of `rtsep.devices.callback_stream.CallbackStream`.
+        As in `rtsep.devices.callback_stream.CallbackStream`.
 
     Raises
     ------
     DeviceError
-        The devices cannot do what is asked.
+        The devices do not support these settings.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Hosted(CallbackStream):
 
     @property
     def active(self) -> bool:
-        """Whether blocks are being exchanged; false once the device has gone away."""
+        """Whether blocks are exchanged; False after the device was lost."""
         if not self._started or self._control["lost"] or not self._process.alive:
             return False
         now, calls = time.monotonic(), int(self._control["callbacks"])
@@ -119,31 +119,30 @@ class Hosted(CallbackStream):
         return now - self._called < STALL_S
 
     def start(self) -> None:
-        """Begin to exchange blocks."""
+        """Start to exchange blocks."""
         self._control["lost"] = 0
         self._process.ask("start", lost=self.record + self.offset("lost"))
         self._started, self._called = True, time.monotonic()
 
     def stop(self) -> None:
-        """Drop what is not yet played and close the stream; may be repeated."""
+        """Close the stream without playing the rest of the output; may be repeated."""
         if self._started and not self.active:
-            self._process.kill()  # it could only hang
+            self._process.kill()  # closing would hang
         self._started = False
         self._process.close()
 
     def reopen(self) -> bool:
-        """Try once to go on with a device that was lost; tell whether it is back.
+        """Try once to reopen a lost device; return whether it is back.
 
-        Everything but the device's own side stays as it is, also the time: for the worker, the gap
-        was never there.
+        Timelines and time are kept, so the worker does not notice the gap.
 
         Raises
         ------
         RateError
-            It is back, and no longer works at this rate.
+            The device is back at another rate.
         """
         if self._started:
-            self._process.kill()  # PortAudio hangs where a device has gone
+            self._process.kill()  # PortAudio hangs after the loss of a device
             self._process = Process(self._process.memory)
             self._started = False
         rates = self._rates()
@@ -165,12 +164,12 @@ class Hosted(CallbackStream):
         return True
 
     def at_rate(self, rate: int) -> Self:
-        """Open the same devices at another rate, in Hz, with as many seconds of headroom.
+        """Open the same devices at another rate in Hz, with the same headroom in seconds.
 
         Raises
         ------
         DeviceError
-            They can't be opened, or have gone again.
+            The devices can't be opened, or were lost again.
         """
         process = Process()
         try:
@@ -195,7 +194,7 @@ class Hosted(CallbackStream):
         return [_rate(device) for device in devices]
 
     def latency_terms(self) -> dict[str, int]:
-        """Latency between input and output, in samples, by its terms, as PortAudio tells it."""
+        """Return the latency by its terms in samples, as PortAudio reports it."""
         heard, played = self._latency_s
         return {
             "device input": round(heard * self.sample_rate),

@@ -1,4 +1,4 @@
-"""PortAudio in this process: find a device, and let it call the native callback."""
+"""PortAudio in this process: find devices and open streams with the native callback."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COMMON_RATES_HZ = 16000, 44100, 48000, 96000
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Discard what native code prints: ALSA and JACK complain about what they merely try."""
+    """Discard output of native code, such as warnings of ALSA and JACK."""
     if sys.stderr is not None:
         sys.stderr.flush()
     try:
         saved = os.dup(2)
-    except OSError:  # no standard error to protect
+    except OSError:  # there is no standard error
         yield
         return
     null = os.open(os.devnull, os.O_WRONLY)
@@ -36,7 +36,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _portaudio() -> Any:
-    """Import sounddevice, which initialises PortAudio; only what needs a device does."""
+    """Import sounddevice, which initialises PortAudio."""
     if "sounddevice" in sys.modules:
         return sys.modules["sounddevice"]
     try:
@@ -58,10 +58,10 @@ def find(query: int | str | None, kind: Kind) -> dict[str, Any]:
     Parameters
     ----------
     query
-        PortAudio's index (a number or its digits), or a part of ``"name, host API"`` in any case,
-        or None for the system's default.
+        PortAudio's index (a number or its digits), a part of ``"name, host API"`` in any case, or
+        None for the system's default.
     kind
-        What it must be able to do.
+        ``"input"`` or ``"output"``.
 
     Returns
     -------
@@ -72,14 +72,14 @@ def find(query: int | str | None, kind: Kind) -> dict[str, Any]:
     Raises
     ------
     DeviceError
-        If there is none or more than one.
+        No device matches, or more than one.
     """
     sounddevice = _portaudio()
     if isinstance(query, str) and query.strip().isdecimal():
         query = int(query)
     try:
         found: dict[str, Any] = sounddevice.query_devices(query, kind)
-    except ValueError as error:  # its first line says which devices do not or doubly match
+    except ValueError as error:  # its first line has the query
         raise DeviceError(str(error).splitlines()[0].rstrip(":")) from error
     except sounddevice.PortAudioError as error:
         asked = f"there is no default {kind} device" if query is None else f"no device {query!r}"
@@ -90,23 +90,23 @@ def find(query: int | str | None, kind: Kind) -> dict[str, Any]:
 
 
 def full_name(device: dict[str, Any]) -> str:
-    """Name of a device and its host API, by which `find` finds it and no other."""
+    """Return a device's name with its host API, which `find` matches to this device only."""
     return f"{device['name']}, {_portaudio().query_hostapis(device['hostapi'])['name']}"
 
 
 def names(kind: Kind) -> list[str]:
-    """List the full names of the devices of a kind."""
+    """Return the full names of the devices of a kind."""
     devices = _portaudio().query_devices()
     return [full_name(device) for device in devices if device[f"max_{kind}_channels"]]
 
 
 def listing() -> str:
-    """List the devices, one per line; ``>`` marks the default input and ``<`` the output."""
+    """Return the devices, one per line; ``>`` marks the default input and ``<`` the output."""
     return str(_portaudio().query_devices()) or "no audio devices"
 
 
 def _checked(device: dict[str, Any], kind: Kind, channels: int, sample_rate: int) -> int:
-    """Refuse what the device cannot do; return its index."""
+    """Check that the device supports the settings; return its index."""
     sounddevice = _portaudio()
     most = device[f"max_{kind}_channels"]
     if channels > most:
@@ -123,18 +123,18 @@ def _checked(device: dict[str, Any], kind: Kind, channels: int, sample_rate: int
 
 
 def version() -> str:
-    """PortAudio's own words of its version.
+    """Return PortAudio's version text.
 
     Raises
     ------
     DeviceError
-        It is missing.
+        PortAudio is missing.
     """
     return str(_portaudio().get_portaudio_version()[1])
 
 
 def rates(device: dict[str, Any], kind: Kind) -> list[int]:
-    """Which of `COMMON_RATES_HZ`, and of the device's own, one channel of it can have, in Hz."""
+    """Return the rates in Hz, of `COMMON_RATES_HZ` and the default, that the device supports."""
     found = []
     for rate in sorted({*COMMON_RATES_HZ, round(device["default_samplerate"])}):
         with suppress(DeviceError), _quiet():
@@ -144,7 +144,7 @@ def rates(device: dict[str, Any], kind: Kind) -> list[int]:
 
 
 def refresh() -> None:
-    """Let PortAudio look for devices anew: it lists them once. No stream may be open."""
+    """Restart PortAudio, which lists devices at its start only. No stream may be open."""
     sounddevice = _portaudio()
     with _quiet(), suppress(sounddevice.PortAudioError):
         sounddevice._terminate()
@@ -152,7 +152,7 @@ def refresh() -> None:
 
 
 def end() -> None:
-    """Leave the sound servers; no stream may be open."""
+    """Terminate PortAudio; no stream may be open."""
     sounddevice = sys.modules.get("sounddevice")
     if sounddevice is not None:
         with _quiet(), suppress(sounddevice.PortAudioError):
@@ -165,7 +165,7 @@ class Stream:
     Parameters
     ----------
     input, output
-        Devices as in `find`. Without ``microphone`` the input is not opened.
+        Devices as in `find`. Without ``microphone``, the input is not opened.
     sample_rate
         In Hz.
     in_channels, out_channels
@@ -175,21 +175,21 @@ class Stream:
     userdata
         Address of the callback's record; the memory must outlive the stream.
     microphone
-        Whether there is an input.
+        Whether an input is opened.
     own_clock_hz
-        Rate of an input that has a clock of its own; 0 if it is one device with the output.
+        Rate of an input with its own clock; 0 if input and output are one device.
 
     Attributes
     ----------
     name
-        Of the devices.
+        Names of the devices.
     latency_s
-        Of input and output, as PortAudio tells it, in seconds.
+        Latency of input and output in seconds, as PortAudio reports it.
 
     Raises
     ------
     DeviceError
-        If there is no such device, or it cannot do what is asked.
+        There is no such device, or it does not support these settings.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Stream:
         microphone: bool = True,
         own_clock_hz: int = 0,
     ) -> None:
-        from rtsep.devices.callback import callback, listen  # compiled code: finding needs none
+        from rtsep.devices.callback import callback, listen  # not to find devices
 
         speaker = find(output, "output")
         played = _checked(speaker, "output", out_channels, sample_rate)
@@ -215,7 +215,7 @@ class Stream:
         def add(kind: str, device: Any, channels: Any, called: Any, rate: int) -> Any:
             sounddevice = _portaudio()
             try:
-                # The only class of sounddevice that takes a native callback.
+                # sounddevice's only class with native callbacks.
                 stream = sounddevice._StreamBase(
                     kind,
                     samplerate=rate,
@@ -254,11 +254,11 @@ class Stream:
 
     @property
     def active(self) -> bool:
-        """Whether the device calls; false once it has gone away."""
+        """Whether the device calls the callback; False after it was lost."""
         return all(bool(stream.active) for stream in self.streams)
 
     def start(self) -> None:
-        """Begin; once in the life of a stream."""
+        """Start the stream; once per object."""
         try:
             for stream in self.streams:
                 stream.start()
@@ -266,6 +266,6 @@ class Stream:
             raise DeviceError(f"{self.name} does not start: {error}") from error
 
     def close(self) -> None:
-        """Close what is open; takes minutes where a sound server has died."""
+        """Close the stream; takes minutes after a sound server died."""
         while self.streams:
             self.streams.pop().close()

@@ -1,4 +1,4 @@
-"""Memory two processes share, without a name: it goes with the last of them, however it ends."""
+"""Anonymous memory shared by two processes; it is freed with the last of them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _serial = count()
 
 
 class Shared:
-    """Memory that a child process can map too; its size is settled later.
+    """Memory that a child process can map; its size is set later.
 
     Attributes
     ----------
     key
-        What the child gives to `attach`.
+        Argument for `attach` in the child.
     descriptors
-        What the child must inherit, see `subprocess.Popen`.
+        File descriptors that the child must inherit, see `subprocess.Popen`.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Shared:
         self.descriptors = (descriptor,)
 
     def allocate(self, size: int) -> mmap.mmap:
-        """Settle the size, in bytes, and map it; zeros."""
+        """Set the size in bytes and map the memory, which is zeroed."""
         for descriptor in self.descriptors:
             os.ftruncate(descriptor, 0)
             os.ftruncate(descriptor, size)
@@ -47,8 +47,8 @@ class Shared:
 
 
 def attach(key: str, size: int) -> mmap.mmap:
-    """Map the memory of that key, of that size in bytes."""
+    """Map the memory of ``key``, of ``size`` bytes."""
     if sys.platform == "win32":
         return mmap.mmap(-1, size, tagname=key)
-    # Each page is there before the audio path touches it, where the system can do that.
+    # If the system supports it, map all pages before the audio path touches them.
     return mmap.mmap(int(key), size, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
