@@ -226,6 +226,6 @@ def test_a_driver_is_found_or_named(
 
 
 def test_it_is_an_output_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "opened_virtual_mic", lambda _: pytest.fail("opened"))
+    monkeypatch.setattr(command, "virtual_mic", lambda _: pytest.fail("opened"))
     sentence = refused("run", "--virtual-mic", "--output", "4", "--device", "demo")
     assert sentence == "rtsep: --virtual-mic is an output itself: leave --output out"
