@@ -1,1 +1,1 @@
-"""The suites: timings by pytest-benchmark, live runs, quality on the fixed sets."""
+"""Measurements: timings, live runs, scores, soak test and fuzzing."""

@@ -1,12 +1,12 @@
-"""`rtsep run` on a real device beside a bare native pass-through, in alternating runs.
+"""Compare `rtsep run` on a real device with a native pass-through, in alternating runs.
 
 python -m bench.device --device "system, JACK Audio Connection Kit" [--seconds 60] [--rounds 2]
 
-The pass-through shows the machine's own floor: callbacks that come late or not at all whatever the
-program does. Each has a process of its own: a process that has used PortAudio remains a client of
-JACK to its end, and an xrun of any client is one of all. With ``--burn`` (the default) a Python
-thread of either process keeps its interpreter busy all the while, and another process of normal
-priority a core. See tests/conftest.py for a virtual sound card that needs no hardware.
+The pass-through shows the faults of the machine itself: late or missing callbacks. Each run is a
+separate process, because a process that has used PortAudio remains a client of JACK until its end,
+and an xrun of one client affects all. With ``--burn`` (the default), a Python thread of each
+process keeps its interpreter busy, and another process of normal priority keeps a core busy.
+tests/support/jack.py starts a virtual sound card.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Figures = dict[str, Any]
 
 
 def alone(trial: Callable[..., Figures], burn: bool, *arguments: Any) -> Figures:
-    """Do a trial in a process of its own, its interpreter kept busy if asked."""
+    """Run a trial in a separate process; with ``burn``, keep its interpreter busy."""
     with ProcessPoolExecutor(1, get_context("spawn"), _burn_interpreter if burn else None) as pool:
         return pool.submit(trial, *arguments).result()
 
@@ -50,7 +50,7 @@ def _burn_interpreter() -> None:
 
 
 def passthrough(device: str, seconds: float, block: int) -> Figures:
-    """Copy input to output natively for a while; what went wrong is the machine's doing."""
+    """Copy input to output natively; return the faults, which are those of the machine."""
     process = Process()
     found = process.find(device, "input")
     rate = round(found["default_samplerate"])
@@ -65,7 +65,7 @@ def passthrough(device: str, seconds: float, block: int) -> Figures:
 
 
 def separation(device: str, seconds: float, block: int, options: list[str]) -> Figures:
-    """`rtsep run`; its own summary."""
+    """Run `rtsep run`; return its summary."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.json"
         command = ["run", "--device", device, "--seconds", str(seconds), "--block", str(block)]

@@ -1,11 +1,11 @@
-"""Damaged files to `rtsep separate`, damaged bundles to `rtsep info` and `rtsep run`.
+"""Fuzz `rtsep separate` with damaged files, `rtsep info` and `run` with damaged bundles.
 
 python -m bench.fuzz files --count 100000 --jobs 2
 python -m bench.fuzz bundles --count 20000 --jobs 2
 
-Each case is made from its number, given to the command line in a forked process, and must be
-processed, or refused in one sentence, within `CPU_S` and `MEMORY_MB`. What breaks that is kept,
-made as small as it still does, with its number: ``--first N --count 1`` runs it again.
+Each case is generated from its number and passed to the command line in a forked process. It must
+be processed, or rejected with one sentence, within `CPU_S` and `MEMORY_MB`. A case that breaks this
+is reduced and saved under its number; ``--first N --count 1`` repeats it.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from rtsep.errors import DeviceError
 from rtsep.realtime import scheduling
 
 CPU_S = 5.0
-"""Longest a command may work; time on the clock would be the machine's."""
+"""Limit of a command's processor time in seconds; wall-clock time depends on the machine."""
 CLOCK_S = 600
-"""Longest a case may take at all before its process is killed, or six times `CPU_S` of work."""
+"""Wall-clock limit of a case in seconds, after which its process is killed."""
 MEMORY_MB = 1000.0
-"""Most memory of the process, what it had before the case (about 250 MB) included."""
-_CASES = 200  # by one process
-_BROKEN = 4  # exit code of a process in which the fuzzer failed, not what it tests
+"""Limit of the process's memory, including the 250 MB before the case."""
+_CASES = 200  # per process
+_BROKEN = 4  # exit code of a process in which the fuzzer itself failed
 
 Case = Callable[[random.Random], tuple[str, bytes]]
 KINDS: dict[str, tuple[Case, list[list[str]]]] = {
@@ -59,23 +59,23 @@ KINDS: dict[str, tuple[Case, list[list[str]]]] = {
         [["info", "FILE"], ["run", "-d", "demo", "-s", "0.02", "-m", "FILE"]],
     ),
 }
-"""What makes a case, and the commands that it is given to."""
+"""Generator of cases, and the commands that they are passed to, by kind."""
 
 
 @dataclass
 class Tally:
-    """What came of the cases.
+    """Results of the cases.
 
     Attributes
     ----------
     cases
-        How many there were.
+        Number of cases.
     outcomes
-        How many were processed, and refused for which reason.
+        Number of cases processed, and rejected by reason.
     faults
-        Number of the case, and what was wrong.
+        Number of the case, and description of the fault.
     slowest_s, largest_mb
-        Of all commands.
+        Maxima over all commands.
     """
 
     cases: int = 0
@@ -95,7 +95,7 @@ class Tally:
 
 
 def run_commands(kind: str, suffix: str, content: bytes, folder: Path) -> dict[str, Any]:
-    """Give one input to its commands, in this process, and judge what they did."""
+    """Pass one input to its commands in this process and return the verdict."""
     path, out = folder / f"case.{suffix}", folder / "out"
     path.write_bytes(content)
     names = {"FILE": str(path), "OUT": str(out), "TINY": str(folder / "tiny.onnx")}
@@ -118,7 +118,7 @@ def run_commands(kind: str, suffix: str, content: bytes, folder: Path) -> dict[s
 
 
 def _fault(result: Any, path: Path, out: Path) -> str:
-    """Say what a command did wrong, if anything."""
+    """Return the fault of a command, or an empty string."""
     error = result.exception
     if error is not None and not isinstance(error, SystemExit):
         where = error.__traceback__
@@ -145,7 +145,7 @@ def _fault(result: Any, path: Path, out: Path) -> str:
 
 
 def _prepare(folder: Path) -> None:
-    """Replace what would make a case slow or loud, not what is tested."""
+    """Replace parts that are slow or play sound and are not tested."""
 
     def find(*_: object) -> None:
         raise DeviceError("no sound card")
@@ -167,14 +167,14 @@ def _prepare(folder: Path) -> None:
 def judged(
     kind: str, cases: list[tuple[int, tuple[str, bytes] | None]]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run cases in a forked process; when it dies or hangs, go on behind the case that did it.
+    """Run cases in forked processes; after a crash or hang, continue with the next case.
 
     Parameters
     ----------
     kind
-        Of `KINDS`.
+        One of `KINDS`.
     cases
-        Numbers, with suffix and content where they are not those made from the number.
+        Numbers, with suffix and content if these are not generated from the number.
 
     Yields
     ------
@@ -190,7 +190,7 @@ def judged(
 def _forked(
     kind: str, cases: list[tuple[int, tuple[str, bytes] | None]]
 ) -> Iterator[dict[str, Any]]:
-    """Run cases in one process, which ends after the first fault: later ones might suffer."""
+    """Run cases in one process until the first fault, which could affect later cases."""
     shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=shared) as folder:
         reading, writing = os.pipe()
@@ -220,11 +220,11 @@ def _child(
         null = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(null, stream)
-        soft = 6 << 30  # the machine is protected; the verdict is by what is used
+        soft = 6 << 30  # protects the machine; the verdict is by the memory used
         resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
         _prepare(folder)
         for number, given in cases:
-            signal.alarm(CLOCK_S)  # both end the process, whatever it is doing
+            signal.alarm(CLOCK_S)  # both kill the process
             signal.setitimer(signal.ITIMER_PROF, 6 * CPU_S)
             suffix, content = given or made(kind, number)
             told = run_commands(kind, suffix, content, folder)
@@ -237,12 +237,12 @@ def _child(
 
 
 def made(kind: str, number: int) -> tuple[str, bytes]:
-    """Make a case from its number: suffix and content."""
+    """Generate a case from its number; return suffix and content."""
     return KINDS[kind][0](random.Random(f"{kind} {number}"))
 
 
 def shrink(kind: str, number: int, fault: str, tries: int = 80) -> bytes:
-    """Cut out of a case what its fault does not need."""
+    """Reduce a case while it still has its fault."""
     suffix, content = made(kind, number)
     like = re.sub(r"\d+", "0", fault)[:25]
     size = len(content) // 2
@@ -272,7 +272,7 @@ def hunt(
 
 
 def _warm_up() -> None:
-    """Import and compile what all processes need before they are forked."""
+    """Import and compile before forking."""
     import rtsep.cli.run
     import rtsep.cli.separate  # noqa: F401
 
@@ -282,7 +282,7 @@ def _warm_up() -> None:
 
 
 def _job(kind: str, first: int, count: int, name: str) -> None:
-    """Hunt, and say every now and then how far it is."""
+    """Run cases and report progress."""
     shown, seen = time.monotonic(), 0
 
     def say(tally: Tally) -> None:

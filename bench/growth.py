@@ -1,10 +1,10 @@
-"""How the time of a hop grows with window, sources, channels, streams and chunk.
+"""Measure how the time of a hop grows with window, sources, channels, streams and chunk.
 
 python -m bench.growth [--png bench/growth.png] [--json FILE]
 
-Window, sources and channels: the engine alone, around a model that copies. Streams: `speech`, all
-in one call. Chunk: the full Conv-TasNet with random weights. Beside each curve its exponent over
-the upper half: 1 is linear growth.
+Window, sources and channels are measured on the engine with a model that copies, streams on
+`speech` with one call for all, and chunk on the full Conv-TasNet with random weights. The exponent
+of a curve is its slope over the upper half of the sizes; 1 is linear growth.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from rtsep.runtime.engine import Engine
 from rtsep.spec import Spec
 
 SECONDS = 0.4
-"""Of each point."""
+"""Duration of each measurement."""
 
 
 def around(window: int = 1024, sources: int = 1, channels: int = 1) -> float:
-    """Median time of a hop of the engine alone, in seconds."""
+    """Return the median time of a hop of the engine alone, in seconds."""
     names = tuple(f"source{k}" for k in range(sources))
     spec = Spec(48000, 1, "stft", "hann", window, window // 4, 1, 0, names)
     engine = Engine(PassThrough(spec, channels), spec, channels, spec.hop_length)
@@ -43,12 +43,12 @@ def around(window: int = 1024, sources: int = 1, channels: int = 1) -> float:
 
 
 def streams(count: int) -> float:
-    """Median time of a hop of `speech` for so many streams, in seconds."""
+    """Return the median time of a hop of `speech` for ``count`` streams, in seconds."""
     return float(np.median(times(Trial(weights.find("speech"), streams=count).call, SECONDS)))
 
 
 def chunk(frames: int) -> float:
-    """Median time of a call of Conv-TasNet with so many frames, in seconds."""
+    """Return the median time of a call of Conv-TasNet with ``frames`` frames, in seconds."""
     spec = voices(frames)
     torch.manual_seed(0)
     model = build("convtasnet", spec, {"size": "full"})
@@ -63,11 +63,11 @@ CURVES: dict[str, tuple[Callable[[int], float], list[int]]] = {
     "streams (speech)": (streams, [1, 2, 4, 8, 16, 32]),
     "chunk, frames (Conv-TasNet)": (chunk, [1, 2, 4, 8, 16, 32, 64]),
 }
-"""By what grows: a measurement, and the sizes."""
+"""Measurement and sizes of each curve."""
 
 
 def exponent(sizes: list[int], medians: list[float]) -> float:
-    """Slope of the upper half on double logarithmic axes."""
+    """Return the slope of the upper half on double logarithmic axes."""
     half = len(sizes) // 2
     return float(np.polyfit(np.log(sizes[half:]), np.log(medians[half:]), 1)[0])
 
@@ -94,7 +94,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run."""
+    """Measure, print and save the curves."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--png", type=Path, default=Path(__file__).with_name("growth.png"))
     parser.add_argument("--json", type=Path)

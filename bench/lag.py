@@ -1,10 +1,10 @@
-"""What each frame of lookahead buys: the same small training for several, scored as bundles.
+"""Score a model over lookahead: train each lookahead for the same steps and score the bundles.
 
 python -m bench.lag chandna --data ../shared/data --lookahead 0,1,2,4,8,11,18 --minutes 3
 
-Prints a table and writes it as ``lag.json`` and ``lag.png`` into ``runs/lag/chandna-3min``. What is
-there already is not done again, so a run that was stopped goes on. The minutes are turned into
-steps once, so that every lookahead is trained alike; scoring comes on top, about a minute each.
+Prints a table and writes it as ``lag.json`` and ``lag.png`` to ``runs/lag/chandna-3min``. Existing
+results are reused, so a stopped run can be continued. The minutes are converted to a number of
+steps once, so every lookahead is trained for the same steps; scoring takes about a minute each.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ RECIPES = {
     "chandna": EXPORT / "chandna-speech.toml",
     "attractors": Path(__file__).with_name("attractors.toml"),
 }
-"""By architecture, what is trained; `export/` describes the fields."""
+"""Recipes by architecture, with the fields of `export/*.toml`."""
 
 
 def steps_in(minutes: float, recipe: dict[str, Any], data: Path) -> int:
-    """Batches that are trained on in so many minutes here, while another core mixes them."""
+    """Return the number of training steps in ``minutes`` on this machine."""
     description, schedule, mixtures = parse(recipe)
     mixing = mixer(description, mixtures, data, "val")
     model, frontend = description.build(), Frontend(description.spec)
@@ -55,7 +55,7 @@ def steps_in(minutes: float, recipe: dict[str, Any], data: Path) -> int:
 
 
 def shortened(recipe: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Give the recipe a schedule of so many steps, with its other figures in proportion."""
+    """Return the recipe with a schedule of ``steps`` steps, its other figures in proportion."""
     recipe = copy.deepcopy(recipe)
     recipe["schedule"] |= {
         "steps": steps,
@@ -67,7 +67,7 @@ def shortened(recipe: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def score(recipe: dict[str, Any], lookahead: int, data: Path, folder: Path) -> dict[str, Any]:
-    """Train, export and evaluate one lookahead in ``folder``, or read what was found before."""
+    """Train, export and score one lookahead in ``folder``, or read the saved scores."""
     result = folder / "result.json"
     if result.exists():
         found: dict[str, Any] = json.loads(result.read_text("utf-8"))
@@ -96,7 +96,7 @@ def score(recipe: dict[str, Any], lookahead: int, data: Path, folder: Path) -> d
 
 
 def draw(rows: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Plot the improvement over the latency, with the frames of lookahead at the points."""
+    """Plot the improvement over the latency, labelled with the lookahead in frames."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -114,16 +114,16 @@ def draw(rows: list[dict[str, Any]], title: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Train and score all lookaheads of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, default=os.environ.get("RTSEP_DATA"))
     parser.add_argument("--lookahead", default="0,1,2,4,8,11,18", help="frames, with commas")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of training, for each")
+    parser.add_argument("--minutes", type=float, default=3.0, help="training time of each; 3")
     parser.add_argument("--runs", type=Path, default=Path("runs/lag"))
     arguments = parser.parse_args()
     if arguments.data is None:
-        parser.error("where is the data? Use --data or RTSEP_DATA")
+        parser.error("the data folder is missing: use --data or RTSEP_DATA")
     torch.set_num_threads(1)
     data = Path(arguments.data)
     recipe = tomllib.loads(RECIPES[arguments.model].read_text("utf-8"))
@@ -147,7 +147,7 @@ def main() -> None:
         )
     table = {"model": arguments.model, "steps": steps, "rows": rows}
     (folder / "lag.json").write_text(json.dumps(table, indent=2), "utf-8")
-    draw(rows, f"{arguments.model}: what lookahead buys, {steps} steps each", folder / "lag.png")
+    draw(rows, f"{arguments.model}, {steps} steps each", folder / "lag.png")
     print(f"{folder / 'lag.json'} and lag.png")
 
 

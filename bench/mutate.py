@@ -1,4 +1,4 @@
-"""Hostile inputs for `bench.fuzz`: audio files and bundles, changed at random, each from a seed."""
+"""Randomly damaged audio files and bundles for `bench.fuzz`, each generated from a seed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rtsep.spec import Spec
 
 ODD = (0, 1, -1, 2, 3, 7, 8, 64, 127, 255, 256, 1000, 32767, 32768, 65535, 65536, 1 << 24)
 ODD += ((1 << 31) - 1, -(1 << 31), 1 << 31, (1 << 32) - 1, (1 << 32) - 8, 1 << 40, (1 << 63) - 1)
-"""Numbers that break programs."""
+"""Numbers at limits of programs."""
 
 
 def some(luck: random.Random, most: int = 5) -> int:
-    """Count how many changes to make: mostly few."""
+    """Return a random number of changes, mostly small."""
     return luck.choice([1, 1, 1, 2, 2, 3, luck.randint(1, most)])
 
 
@@ -55,7 +55,7 @@ def scramble(luck: random.Random, data: bytearray, head: int) -> None:
 
 @cache
 def recordings() -> list[tuple[str, bytes]]:
-    """A tenth of a second in many formats: suffix and content."""
+    """Return a tenth of a second in many formats: suffix and content."""
     kinds = [
         ("wav", "WAV", "PCM_16", 16000, 1),
         ("wav", "WAV", "FLOAT", 44100, 2),
@@ -120,7 +120,7 @@ def recording(luck: random.Random) -> tuple[str, bytes]:
 
 @cache
 def tiny() -> bytes:
-    """A bundle of three nodes and one state, made by hand: half the mixture, one frame late."""
+    """Make a bundle of three nodes and one state: half the mixture, delayed by a frame."""
     spec = Spec(16000, 1, "waveform", "rectangular", 64, 64, 1, 1, ("speech", "noise"))
     frame = ["streams", 1, 1, 64]
 
@@ -150,7 +150,7 @@ def tiny() -> bytes:
 
 
 MAX_VALUES = 1 << 22
-"""Of a weight that is made anew: what matters of a larger one is its size, not its content."""
+"""Largest number of values of a generated weight; larger ones are declared only."""
 
 
 def bundle(luck: random.Random) -> tuple[str, bytes]:
@@ -158,12 +158,12 @@ def bundle(luck: random.Random) -> tuple[str, bytes]:
     whole = luck.choice([tiny(), tiny(), weights.find().graph])
     if luck.random() < 0.3:
         data = bytearray(whole)
-        # The nodes come first, the metadata last; what lies between are mostly weights.
+        # Nodes are at the start, metadata at the end, weights between.
         part = luck.choice([slice(0, 3000), slice(-2500, None), slice(None)])
         for _ in range(some(luck, 3)):
             piece = data[part]
             if luck.random() < 0.3:
-                scramble(luck, piece, len(piece))  # mostly no protobuf any more
+                scramble(luck, piece, len(piece))  # usually no valid protobuf any more
             else:
                 piece[luck.randrange(len(piece))] ^= 1 << luck.randrange(8)
             data[part] = piece
@@ -173,7 +173,7 @@ def bundle(luck: random.Random) -> tuple[str, bytes]:
         change = luck.choice(_CHANGES)
         try:
             change(luck, model)
-        except (ValueError, TypeError, IndexError, StopIteration):  # no such number, no such node
+        except (ValueError, TypeError, IndexError, StopIteration):  # there is none
             continue
     return "onnx", model.SerializeToString()
 
@@ -222,7 +222,7 @@ def _dimension(luck: random.Random, model: onnx.ModelProto) -> None:
 
 
 def _state(luck: random.Random, model: onnx.ModelProto) -> None:
-    """Give a state another shape, or another reach, on both of its sides."""
+    """Change the shape or the delay of a state, at input and output."""
     graph = model.graph
     state = luck.choice([v for v in graph.input if v.name != "mixture"])
     name, size = state.name, _number(luck)
@@ -259,7 +259,7 @@ def _weight(luck: random.Random, model: onnx.ModelProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     else:
         value = luck.choice([np.nan, np.inf, 1e38, -1e38, 1e-40, 0.0])
-        if math.prod(tensor.dims) > MAX_VALUES:  # another change has made it huge
+        if math.prod(tensor.dims) > MAX_VALUES:  # an earlier change has made it huge
             raise ValueError
         values = np.full(tuple(tensor.dims), value, np.float32)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
@@ -310,7 +310,7 @@ def _versions(luck: random.Random, model: onnx.ModelProto) -> None:
 
 
 def _append(model: onnx.ModelProto, added: Sequence[onnx.NodeProto]) -> None:
-    """Let ``added`` make "more" out of "had", the sources so far, and add its maximum to them."""
+    """Append nodes that compute "more" from "had", the sources, and add its maximum to them."""
     nodes = model.graph.node
     maker = next(node for node in nodes if "sources" in node.output)
     maker.output[list(maker.output).index("sources")] = "had"
@@ -320,7 +320,7 @@ def _append(model: onnx.ModelProto, added: Sequence[onnx.NodeProto]) -> None:
 
 
 def _large(luck: random.Random, model: onnx.ModelProto) -> None:
-    """Let the graph make something large, out of constants or out of the sound."""
+    """Make the graph compute a large tensor from constants or from the sound."""
     size = luck.choice([1 << 20, 1 << 26, 1 << 28, 1 << 29, 1 << 31, 1 << 40, 1 << 62, -1])
     how = luck.choice(["ConstantOfShape", "Expand", "Tile", "Range", "Pad", "MatMul", "Conv"])
     constants = {"size": np.array([size]), "zero": np.float32(0), "one": np.float32(1)}
@@ -355,7 +355,7 @@ def _large(luck: random.Random, model: onnx.ModelProto) -> None:
 
 
 def _loop(luck: random.Random, model: onnx.ModelProto) -> None:
-    """Let the graph run for long."""
+    """Make the graph run for long."""
     turns = luck.choice([0, 1, 1, 10, 1000, 1000, luck.choice([1 << 30, (1 << 63) - 1, -1])])
     value = helper.make_tensor_value_info
     body = helper.make_graph(
@@ -377,7 +377,7 @@ def _loop(luck: random.Random, model: onnx.ModelProto) -> None:
 
 
 def _functions(luck: random.Random, model: onnx.ModelProto) -> None:
-    """Functions that call the next one twice: a few lines that stand for millions of nodes."""
+    """Add functions that call the next one twice, equivalent to millions of nodes."""
     depth = luck.choice([2, 8, 16, 30])
     domain = "org.example"
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(domain, 1)]

@@ -1,9 +1,10 @@
-"""Deadline misses at the pace of real time, beside an empty loop in turns, the other cores busy.
+"""Count deadline misses at real-time pace, alternating with an empty loop, on a busy machine.
 
 python -m bench.paced [MODEL ...] [--seconds 60] [--json FILE]
 
-A block misses when it is not done when the next one is due. The empty loop of the same period
-shows what the machine itself holds up; a process of normal priority keeps every other core busy.
+A block misses its deadline if it is not done when the next one is due. The empty loop of the same
+period shows the delays of the machine itself. Processes of normal priority keep all other cores
+busy.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rtsep.benchmark.trials import Trial, misses, percentiles_us
 
 
 def paced(model: str, seconds: float) -> dict[str, Any]:
-    """One model's misses, and those of the empty loop."""
+    """Return the misses of one model and of the empty loop."""
     trial = Trial(weights.find(model))
     run, floor = trial.paced(seconds)
     return {
@@ -38,7 +39,7 @@ def paced(model: str, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run."""
+    """Measure all models of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="all shipped ones by default")
     parser.add_argument("--seconds", type=float, default=60.0)

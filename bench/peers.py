@@ -1,9 +1,9 @@
-"""rtsep beside peers on the same sound, machine and core, in turns.
+"""Compare rtsep with other denoisers on the same sound, machine and core, alternating.
 
 python -m bench.peers [--peers DIR] [--rounds 20] [--json FILE]
 
-`pip install pyrnnoise webrtc-noise-gain noisereduce` gives peers of PyPI; those that are not there
-are left out. DIR holds streaming models as ONNX:
+`pip install pyrnnoise webrtc-noise-gain noisereduce` installs peers from PyPI; missing ones are
+skipped. DIR contains streaming models as ONNX:
 
 - ``gtcrn_simple.onnx`` (GTCRN, Rong et al. 2024), 16 kHz, STFT 512/256 with a square-root Hann
   window. ``mix`` (1, 257, 1, 2) and three caches in, ``enh`` and the next caches out.
@@ -11,8 +11,8 @@ are left out. DIR holds streaming models as ONNX:
   512 shifted by 128. Magnitudes and a state in, a mask and the next state out; then samples and a
   state in, samples and the next state out.
 
-All work with one thread, on samples in and samples out. Turns of half a second each, A B C A B C:
-what disturbs one disturbs all; the ratio is of the medians of one run.
+All run with one thread, from samples to samples. They alternate in turns of half a second, so
+disturbances affect all; the ratio is that of the medians of one run.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import ModelStep
 
 TURN_S = 0.5
-"""Of sound per turn, at least one hop."""
+"""Seconds of sound per turn, at least one hop."""
 
 
 class Peer:
-    """One program: hops of sound in, hops of sound out.
+    """A denoiser that processes sound hop by hop.
 
     Attributes
     ----------
     name, rate, hop
-        Its name, sample rate in Hz, and samples per call.
+        Name, sample rate in Hz, and samples per call.
     call
-        Takes (hop,) float32 and returns as many samples, float32.
+        Function of (hop,) float32 that returns as many samples, float32.
     latency
-        Window plus lookahead in samples; None where it is not live.
+        Window plus lookahead in samples; None if it is not live.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Peer:
 
 
 def ours(name: str) -> Peer:
-    """A shipped bundle in the engine."""
+    """Make a peer of a shipped bundle in the engine."""
     bundle = weights.find(name)
     spec = bundle.spec
     engine = Engine(ModelStep(bundle), spec, spec.channels, spec.step_length)
@@ -80,7 +80,7 @@ def ours(name: str) -> Peer:
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
-    """One thread, no spinning: as for our own models."""
+    """Open a session with one thread and without spinning, as for our own models."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -88,7 +88,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def gtcrn(folder: Path) -> Peer:
-    """GTCRN with its three caches."""
+    """Make the peer GTCRN, with its three caches."""
     model = session(folder / "gtcrn_simple.onnx")
     shapes = {i.name: i.shape for i in model.get_inputs() if i.name != "mix"}
     caches = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
@@ -109,7 +109,7 @@ def gtcrn(folder: Path) -> Peer:
 
 
 def dtln(folder: Path) -> Peer:
-    """DTLN: a mask on spectra, then a second network on samples."""
+    """Make the peer DTLN: a mask on spectra, then a second network on samples."""
     first, second = (session(folder / f"dtln_model_{k}.onnx") for k in (1, 2))
     names = [[i.name for i in model.get_inputs()] for model in (first, second)]
     states = [np.zeros(model.get_inputs()[1].shape, np.float32) for model in (first, second)]
@@ -130,7 +130,7 @@ def dtln(folder: Path) -> Peer:
 
 
 def rnnoise() -> Peer:
-    """RNNoise, its model of 2024, through pyrnnoise: 48 kHz, windows of 20 ms, 10 ms ahead."""
+    """Make the peer RNNoise (2024) of pyrnnoise: 48 kHz, window 20 ms, lookahead 10 ms."""
     from pyrnnoise.rnnoise import create, process_mono_frame
 
     state = create()
@@ -143,7 +143,7 @@ def rnnoise() -> Peer:
 
 
 def webrtc() -> Peer:
-    """The noise suppression of WebRTC through webrtc-noise-gain: 10 ms, windows of 16 ms."""
+    """Make the peer WebRTC of webrtc-noise-gain: hop 10 ms, window 16 ms."""
     from webrtc_noise_gain import AudioProcessor
 
     processor = AudioProcessor(0, 3)
@@ -156,14 +156,14 @@ def webrtc() -> Peer:
 
 
 def noise_reduce() -> Peer:
-    """Spectral gating over ten seconds at once: what noisereduce gives is not live."""
+    """Make the peer noisereduce: spectral gating of ten seconds at once, not live."""
     from noisereduce import reduce_noise
 
     return Peer("noisereduce", 16000, 160_000, None, lambda x: reduce_noise(x, 16000, n_jobs=1))
 
 
 def available(folder: Path | None) -> Iterator[Peer]:
-    """All that is there."""
+    """Yield all installed peers."""
     for name in weights.names():
         if "speech" in name:
             yield ours(name)
@@ -178,7 +178,7 @@ def available(folder: Path | None) -> Iterator[Peer]:
 
 
 def compare(peers: list[Peer], sounds: dict[int, Any], rounds: int) -> list[dict[str, Any]]:
-    """Let all take turns; time every call."""
+    """Time the calls of all peers, alternating."""
     times: list[list[float]] = [[] for _ in peers]
     at = [0] * len(peers)
     for _ in range(rounds + 1):
@@ -215,7 +215,7 @@ def compare(peers: list[Peer], sounds: dict[int, Any], rounds: int) -> list[dict
 
 
 def main() -> None:
-    """Run."""
+    """Compare all available peers."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peers", type=Path, help="folder of the streaming ONNX peers")
     parser.add_argument("--rounds", type=int, default=40)

@@ -1,10 +1,10 @@
-"""The tables of README and docs, from what was measured last.
+"""Write the tables of README and docs from the last measurements.
 
 python -m bench.report [--check]
 
-`bench/results` holds what `rtsep bench --json`, `bench.paced`, `bench.peers` and `bench.growth`
-wrote, all on one machine; the pages mark where their tables go. With ``--check`` nothing is
-written, and the exit code is 1 where they disagree.
+`bench/results` contains the results of `rtsep bench --json`, `bench.paced`, `bench.peers` and
+`bench.growth` on one machine; the pages have marks for their tables. With ``--check`` nothing is
+written, and the exit code is 1 if tables and results differ.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ PAGES = ROOT / "README.md", ROOT / "docs" / "bench.md"
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def speed(document: dict[str, Any]) -> str:
-    """Hop time and cost of every model."""
+    """Return the table of hop times and costs of the models."""
     rows = []
     for result in document["results"]:
         hop, start = result["hop_us"], result["start"]
@@ -48,7 +48,7 @@ def speed(document: dict[str, Any]) -> str:
 
 
 def deadlines(document: dict[str, Any]) -> str:
-    """Misses at the pace of real time."""
+    """Return the table of misses at real-time pace."""
     rows = [
         [
             f"`{result['model']}`",
@@ -63,7 +63,7 @@ def deadlines(document: dict[str, Any]) -> str:
 
 
 def side_by_side(document: dict[str, Any]) -> str:
-    """Peers and ratios."""
+    """Return the table of peers and ratios."""
     rows = []
     for result in document["results"]:
         late = result["latency_ms"]
@@ -80,7 +80,7 @@ def side_by_side(document: dict[str, Any]) -> str:
 
 
 def growth(document: dict[str, Any]) -> str:
-    """Exponents."""
+    """Return the table of exponents."""
     rows = [
         [name, f"{r['sizes'][0]} to {r['sizes'][-1]}", f"{r['us'][0]:.0f} to {r['us'][-1]:.0f} µs",
          f"{r['exponent']:.2f}"]
@@ -95,16 +95,16 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": side_by_side,
     "growth": growth,
 }
-"""By the name of the file in `RESULTS` and of the mark in the README."""
+"""Functions by the name of the file in `RESULTS` and of the mark in the pages."""
 
 
 def rendered(pages: dict[Path, str], results: Path = RESULTS) -> dict[Path, str]:
-    """Make every marked table of some pages anew.
+    """Return the pages with all marked tables updated.
 
     Raises
     ------
     ValueError
-        A table has no place, or several.
+        A table has no mark, or several.
     """
     pages = dict(pages)
     for name, make in TABLES.items():
@@ -119,7 +119,7 @@ def rendered(pages: dict[Path, str], results: Path = RESULTS) -> dict[Path, str]
 
 
 def main() -> int:
-    """Write, or check."""
+    """Write or check the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()

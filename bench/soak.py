@@ -1,8 +1,8 @@
-"""Hours of a live stream in minutes: drift, overload and random faults on a made-up clock.
+"""Run hours of a live stream in minutes: drift, overload and random faults, simulated clock.
 
-python -m bench.soak drift [--hours 8]        two clocks 300 parts per million apart, late calls
-python -m bench.soak overload [--hours 1]     the worker stands still for 50 ms every 10 s
-python -m bench.soak faults [--scripts 1000]  random scripts of everything that can go wrong
+python -m bench.soak drift [--hours 8]        two clocks 300 ppm apart, late callbacks
+python -m bench.soak overload [--hours 1]     the worker is suspended for 50 ms every 10 s
+python -m bench.soak faults [--scripts 1000]  random scripts of faults
 
 The stream is built as that of `rtsep run`, by `rtsep.realtime.builder`; the model only waits.
 """
@@ -27,11 +27,11 @@ from rtsep.spec import Float32, Spec
 
 RATE = 48_000
 HOP = 32
-"""Of the model; what is waited for, and the blocks of all devices here, are multiples of it."""
+"""Hop of the model; latencies and device blocks here are multiples of it."""
 
 
 def waiting(latency: int, gain: float) -> Bundle:
-    """Return a model whose one stem is the mixture, times ``gain``, so many samples later."""
+    """Return a model whose only stem is the mixture times ``gain``, ``latency`` samples late."""
     frames, frame = latency // HOP, ["streams", 1, 1, HOP]
     past = f"state.past@{frames}"
     node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
@@ -59,14 +59,14 @@ def waiting(latency: int, gain: float) -> Bundle:
 
 
 def stream(device: FakeDevice, latency: int, gain: float = 1.0) -> Stream:
-    """Return a stream on a made-up device, to be driven by it."""
+    """Return a stream on a fake device, which drives it."""
     made = Stream(waiting(latency, gain), device)
     device.start()
     return made
 
 
 def memory_mb() -> float:
-    """Return the memory this process has now."""
+    """Return the current memory of this process in MB."""
     if sys.platform == "linux":
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no path to speak of
             return int(file.read().split()[1]) * resource.getpagesize() / 1e6
@@ -74,19 +74,19 @@ def memory_mb() -> float:
 
 
 class Tone:
-    """A tone by absolute time; the phase of what is heard tells how late it is."""
+    """A tone by absolute time; the phase of the output gives the latency."""
 
     def __init__(self, rate: float, block: int, hz: float = 25.0) -> None:
         self._rate, self._hz, self._times = rate, hz, np.arange(block)
         self.late_ms: list[float] = []
 
     def speak(self, start: int, block: Float32) -> None:
-        """Fill a block of a microphone of this rate."""
+        """Fill a block of the microphone."""
         times = (start + self._times) / self._rate
         block[:] = np.sin(2 * np.pi * self._hz * times)[:, None]
 
     def hear(self, start: int, block: Float32) -> None:
-        """Measure, every ten seconds; the block holds whole periods."""
+        """Measure the phase every ten seconds; the block contains whole periods."""
         if start % (10 * RATE):
             return
         turn = np.exp(-2j * np.pi * self._hz * (start + self._times) / RATE)
@@ -135,7 +135,7 @@ def drift(hours: float = 8.0, ppm: float = 300.0, jitter_s: float = 0.002) -> di
 
 
 def overload(hours: float = 1.0, on_for_s: float = 0.05, every_s: float = 10.0) -> dict[str, Any]:
-    """Stop the worker again and again; report what was heard, and how soon all was as before."""
+    """Suspend the worker repeatedly; report the output and the time to recover."""
     block, headroom, latency = 128, 512, 960
     count = round(hours * 3600 / every_s)
     holds = [Hold(every_s * (i + 0.5), on_for_s) for i in range(count)]
@@ -187,7 +187,7 @@ def overload(hours: float = 1.0, on_for_s: float = 0.05, every_s: float = 10.0) 
 
 
 def _starved(holds: list[Hold], block: int, headroom: int) -> int:
-    """Samples without an answer: of the calls within a hold, the headroom answers the first."""
+    """Return the samples without output: callbacks within a hold, less the headroom."""
     total = 0
     for hold in holds:
         first = int(np.ceil(hold.at * RATE / block - 1e-6))
@@ -197,7 +197,7 @@ def _starved(holds: list[Hold], block: int, headroom: int) -> int:
 
 
 def faults(script: list[Event]) -> dict[str, int]:
-    """Run one script to its end and a while longer; report what must agree with it."""
+    """Run one script and some time more; report the counters."""
     nonfinite, block = 0, 64
     random = np.random.default_rng(len(script))
 
@@ -235,7 +235,7 @@ def faults(script: list[Event]) -> dict[str, int]:
 
 
 def expected(script: list[Event]) -> dict[str, int]:
-    """What `faults` must report of a script, whatever else happens; ``starved`` if it must be 0."""
+    """Return the counters that `faults` must report; ``starved`` only if it must be 0."""
     held = any(isinstance(event, Hold) for event in script)
     rates = [RATE, *(event.rate for event in _in_order(script) if isinstance(event, Rate))]
     return {
@@ -255,7 +255,7 @@ def _in_order(script: list[Event]) -> list[Event]:
 
 
 def random_script(random: np.random.Generator, seconds: float = 6.0) -> list[Event]:
-    """Return up to eight faults within that time."""
+    """Return up to eight random faults within ``seconds``."""
     script: list[Event] = []
     for _ in range(random.integers(0, 9)):
         at = float(random.uniform(0, seconds))

@@ -1,4 +1,4 @@
-"""Cost of one hop around the model: one channel, one source, window 1024, hop 256, one thread."""
+"""Time of a hop of the engine: one channel, one source, window 1024, hop 256, one thread."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class PassThrough:
         self.sources = np.zeros((*outer, len(spec.sources), *frame), np.float32)
 
     def __call__(self) -> None:
-        """Copy, to the first source."""
+        """Copy the mixture to the first source."""
         np.copyto(self.sources[:, :, 0], self.mixture)
 
     def reset(self, stream: int | None = None) -> None:
-        """Nothing is kept."""
+        """Do nothing: there is no state."""
 
 
 def noise(*shape: int) -> Any:

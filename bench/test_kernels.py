@@ -1,4 +1,4 @@
-"""The kernels of the audio path, each alone: python -m pytest bench/test_kernels.py."""
+"""Time of each kernel of the audio path: python -m pytest bench/test_kernels.py."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 python -m pytest bench/test_models.py --benchmark-only
 
-Models of `MODELS` have random weights, the shipped ones their own. In the extra info,
-`real_time_factor` is the median over the hop's duration and `roofline_share` what the model's
-operations are of those the core could do meanwhile, by its measured peak.
+Models of `MODELS` have random weights, shipped ones their own. In the extra info,
+`real_time_factor` is the median over the hop's duration, and `roofline_share` the model's
+operations over the measured peak of the core in that time.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ STEMS = ("vocals", "drums", "bass", "other")
 
 
 def music(hop: int, lookahead: int) -> Spec:
-    """44.1 kHz with four stems, as in the paper of Chandna et al."""
+    """Return the spec of the paper of Chandna et al.: 44.1 kHz, four stems."""
     return Spec(44100, 1, "stft", "hann", 1024, hop, 1, lookahead, STEMS)
 
 
 def voices(chunk: int) -> Spec:
-    """8 kHz windows of two speakers, as in the paper of Luo and Mesgarani."""
+    """Return the spec of the paper of Luo and Mesgarani: 8 kHz windows, two speakers."""
     return Spec(8000, 1, "waveform", "rectangular", 16, 8, chunk, 0, ("first", "second"))
 
 
 def spectra(lookahead: int) -> Spec:
-    """8 kHz spectra of two speakers, as in the paper of Mobin, Cheung and Olshausen."""
+    """Return the spec of the paper of Mobin et al.: 8 kHz spectra, two speakers."""
     return Spec(8000, 1, "stft", "hann", 256, 64, 1, lookahead, ("first", "second"))
 
 
@@ -56,13 +56,13 @@ MODELS: dict[str, tuple[str, Spec, dict[str, Any]]] = {
     "dilated-full-lookahead-127": ("dilated", spectra(127), {"size": "full"}),
     "dilated-half": ("dilated", spectra(0), {"size": "half"}),
 }
-"""By name: architecture, spec, options."""
+"""Architecture, spec and options by name."""
 NAMES = [*MODELS, *weights.names()]
 
 
 @cache
 def bundle(name: str) -> Bundle:
-    """A model of the table, or a shipped one."""
+    """Return a model of the table, or a shipped one."""
     if name not in MODELS:
         return weights.find(name)
     model, spec, options = MODELS[name]
@@ -72,7 +72,7 @@ def bundle(name: str) -> Bundle:
 
 @pytest.fixture(scope="session")
 def peak() -> float:
-    """FLOP/s of one core."""
+    """Return the peak of one core in FLOP/s."""
     found = core_peak()
     print(f"\npeak of one core: {found / 1e9:.0f} GFLOP/s")
     return found
@@ -81,7 +81,7 @@ def peak() -> float:
 def timed(
     benchmark: BenchmarkFixture, model: Bundle, peak: float, call: Callable[[], object]
 ) -> None:
-    """Run the benchmark and put beside it what the model is and does."""
+    """Run the benchmark and add figures of the model to its info."""
     parameters, macs = model.cost()
     info = benchmark.extra_info
     info |= {
@@ -109,7 +109,7 @@ def timed(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_call(benchmark: BenchmarkFixture, peak: float, name: str) -> None:
-    """The ONNX call alone."""
+    """Time the model alone."""
     step = ModelStep(bundle(name))
     step.mixture[:] = np.random.default_rng(0).standard_normal(step.mixture.shape)
     timed(benchmark, bundle(name), peak, step)
@@ -117,7 +117,7 @@ def test_call(benchmark: BenchmarkFixture, peak: float, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_engine(benchmark: BenchmarkFixture, peak: float, name: str) -> None:
-    """Samples in, samples of all sources out."""
+    """Time the engine with the model, from samples to stems."""
     spec = bundle(name).spec
     engine = Engine(ModelStep(bundle(name)), spec, spec.channels, spec.step_length)
     block = np.random.default_rng(0).uniform(-1, 1, (spec.step_length, spec.channels))

@@ -1,4 +1,4 @@
-"""Who is louder? Levels of a live stream's sources, in a program with other things to do.
+"""Print the levels of a live stream's sources, in an asyncio program.
 
 python examples/asyncio_levels.py [DEVICE] [SECONDS]
 """
@@ -21,7 +21,7 @@ async def main(device="demo", seconds=5.0):
     with rtsep.live(device) as stream:
         print(f"{stream.name}, {stream.latency}")
         reading = asyncio.create_task(levels(stream))
-        await asyncio.sleep(seconds)  # whatever else the program does
+        await asyncio.sleep(seconds)  # other work of the program
         reading.cancel()
         print(f"{stream.stats['deadline_misses']} misses")
 

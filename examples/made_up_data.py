@@ -1,4 +1,4 @@
-"""A folder of made-up voices and noises, to train on where there is nothing better yet.
+"""Write a folder of synthetic voices and noises, as placeholder training data.
 
 python examples/made_up_data.py DATA
 """
@@ -16,7 +16,7 @@ RATE, SECONDS = 16000, 4
 
 
 def voice(rng):
-    """Syllables of gliding harmonics, with an RMS of 1: enough of speech to tell it from noise."""
+    """Return syllables of gliding harmonics with RMS 1, which a network can tell from noise."""
     t = np.arange(SECONDS * RATE) / RATE
     pitch = rng.uniform(90, 250) * 2 ** (0.3 * np.sin(rng.uniform(3, 12) * t))
     wave = np.exp(2j * np.pi * np.cumsum(pitch) / RATE)
@@ -26,7 +26,7 @@ def voice(rng):
 
 
 def noise(rng):
-    """A fan, or rushing air, with an RMS of 1."""
+    """Return the noise of a fan or of air, with RMS 1."""
     return synthetic_noise(rng, SECONDS * RATE, RATE)
 
 

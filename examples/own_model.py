@@ -22,7 +22,7 @@ SPEC = Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, ("speech", "noise"))
 
 
 class Masks(Streaming):
-    """Two causal convolutions over log spectra say how much of each bin is speech."""
+    """Two causal convolutions over log spectra estimate a mask of speech."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,7 @@ class Masks(Streaming):
         h, one = self.one(torch.log10(x.square().sum((2, 3)) + 1e-6), state["one"])
         h, two = self.two(torch.tanh(h), state["two"])
         share = torch.sigmoid(self.share(torch.tanh(h)))[:, :, None, None, None]
-        x = x[:, :, None]  # and now an axis of sources
+        x = x[:, :, None]  # add an axis of sources
         return torch.cat([share * x, (1 - share) * x], dim=2), {"one": one, "two": two}
 
 

@@ -1,4 +1,4 @@
-"""Vocals through a board of effects, over what accompanies them.
+"""Apply effects to the vocals of a song and mix them with the accompaniment.
 
 python examples/pedalboard_vocals.py song.wav out.wav
 """

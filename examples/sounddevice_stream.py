@@ -1,4 +1,4 @@
-"""Separate in a stream of your own: the callback only moves blocks, a thread separates them.
+"""Separate in a sounddevice stream: the callback moves blocks, a thread separates them.
 
 python examples/sounddevice_stream.py [DEVICE] [SECONDS]
 """
@@ -13,11 +13,11 @@ import sounddevice
 import rtsep
 
 RATE, BLOCK = 48000, 480
-AHEAD = 2  # blocks the thread may be late by: part of the latency
+AHEAD = 2  # blocks of headroom for the thread: a term of the latency
 
 
 class Suppressor:
-    """What stands between microphone and loudspeaker."""
+    """Separates blocks between microphone and loudspeaker."""
 
     def __init__(self):
         self.sep = rtsep.load("speech", sample_rate=RATE, block=BLOCK)
@@ -34,9 +34,9 @@ class Suppressor:
             self.ready.put(self.sep.process(block)["speech"])
 
     def callback(self, indata, outdata, frames, time, status):
-        self.heard.put(indata[:, 0].copy())  # the device uses its own again
+        self.heard.put(indata[:, 0].copy())  # the device reuses its buffer
         while self.owed and not self.ready.empty():
-            self.ready.get()  # comes too late: played now, all after it would be late as well
+            self.ready.get()  # too late: drop it, so that later blocks are in time
             self.owed -= 1
         try:
             outdata[:, 0] = self.ready.get_nowait()

@@ -1,1 +1,1 @@
-"""How what ships with the package is made: one recipe per product."""
+"""Make the files that ship with the package: bundles, cards, demo, voice and picture."""

@@ -2,9 +2,9 @@
 
 python -m export speech --data ../shared/data [--steps N]
 
-Training goes on where ``runs/NAME`` left off, or, in a fresh clone, where
-``export/NAME.resume.safetensors`` did, if there is one. Its best weights are kept as
-``export/NAME.safetensors``. ``--steps 0`` trains nothing and makes the bundle from those.
+Training resumes the run in ``runs/NAME`` or, in a fresh clone, ``export/NAME.resume.safetensors``
+if it exists. The best weights are saved as ``export/NAME.safetensors``. ``--steps 0`` makes the
+bundle from these weights without training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WEIGHTS = HERE.parent / "rtsep" / "weights"
 
 
 def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> None:
-    """Export the checkpoint, score it through its bundle, and write bundle and card."""
+    """Export the checkpoint, score the bundle, and write bundle and card."""
     description, model = load_checkpoint(checkpoint)
     texts = description.texts()
     part = target.with_suffix(".measuring.onnx")
@@ -51,12 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=names)
     parser.add_argument("--data", type=Path, default=os.environ.get("RTSEP_DATA"))
-    parser.add_argument("--steps", type=int, help="train so many steps, not the recipe's number")
+    parser.add_argument("--steps", type=int, help="training steps, in place of the recipe's number")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--threads", type=int, default=1, help="of training; 1")
+    parser.add_argument("--threads", type=int, default=1, help="threads of training; 1")
     arguments = parser.parse_args()
     if arguments.data is None:
-        parser.error("where is the data? Use --data or RTSEP_DATA")
+        parser.error("the data folder is missing: use --data or RTSEP_DATA")
     torch.set_num_threads(arguments.threads)
     recipe = read(HERE / f"{arguments.name}.toml")
     if arguments.steps is not None:
@@ -70,7 +70,7 @@ def main() -> None:
             shutil.copyfile(kept, resume)
         try:
             best = fit(recipe, Path(arguments.data), folder)
-        except ValueError as error:  # bad input, divergence or Ctrl-C, in a sentence
+        except ValueError as error:  # invalid input, divergence or Ctrl-C
             parser.exit(1, f"{error}\n")
         shutil.copyfile(best, checkpoint)
     target = WEIGHTS / f"{arguments.name}.onnx"

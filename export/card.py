@@ -1,4 +1,4 @@
-"""The card of a shipped bundle: what it is, how late, how fast, how good, and whom to credit."""
+"""The card of a shipped bundle: figures, scores, training data, limits and attribution."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ both speakers beforehand; ideal ratio masks 13.0 dB with windows of 32 ms, 8.7 d
     "bench/music": """\
 On the same excerpts the mixture itself scores -4.8 dB, ideal ratio masks of 1024/256 10.9 dB.""",
 }
-"""By folder of an evaluation, what others score on it."""
+"""Scores of other methods, by the folder of the evaluation."""
 
 
 def card(bundle: Bundle, recipe: dict[str, Any], trained: dict[str, str]) -> str:
-    """Put the card together; times the bundle for a second.
+    """Return the text of the card; this times the bundle for a second.
 
     Parameters
     ----------
     bundle
-        With the quality in its metadata.
+        Bundle with the quality in its metadata.
     recipe
-        What it was made by.
+        Recipe of the bundle.
     trained
-        The checkpoint's record: ``steps``, and ``minutes`` if it was kept.
+        Record of the checkpoint: ``steps``, and ``minutes`` if known.
     """
     spec, told, mixtures = bundle.spec, recipe["training"], recipe["mixtures"]
     latency = Latency.of(spec, spec.step_length)
@@ -70,7 +70,7 @@ the network {measured.real_time_factor:.4f} on one core of a virtual EPYC server
 | quality | {bundle.metadata["quality"]} |
 | licence | {bundle.metadata["licence"]} |
 
-## Beside others
+## Comparison
 
 {BESIDE[recipe["evaluation"]["folder"]]}
 

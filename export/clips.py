@@ -1,4 +1,4 @@
-"""What more training audio is made with: sources, the table, and how clips are cut and levelled."""
+"""Sources, table and processing (cut, level, join) of additional training audio."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Audio = NDArray[np.float32]
 RATE = 16000
 FRAME = RATE // 50
 LEVEL = -26.0
-"""RMS of what is active, in dB re full scale."""
+"""RMS of the active frames in dB re full scale."""
 PEAK = 0.95
 CLEAN, CLEAN_SHORT = 35.0, 20.0
-"""So many dB must lie between the active level of a target and the quietest 60 ms of it; the second
-holds for clips under 2 s, of which many are cut so close that speech fills them."""
+"""Smallest difference in dB between the active level of a target and its quietest 60 ms; the second
+value is for clips under 2 s, which often have no pause."""
 PAUSE, PAUSE_KEPT = 0.5, 0.3
 """Longer pauses, in seconds, are shortened to the second."""
 GAP = 0.25
@@ -38,22 +38,22 @@ SEED = 20
 
 @dataclass(frozen=True)
 class Source:
-    """Where audio comes from, and under what licence.
+    """A source of audio and its licence.
 
     Attributes
     ----------
     folder
-        Its name in the folder of sources.
+        Name in the folder of sources.
     key
         Speaker or category of noise.
     pattern
-        Which of its files.
+        Glob pattern of its files.
     licence
         SPDX identifier.
     credit
         Line for the attributions.
     without
-        Names, or parts of paths, of files that are something else.
+        Names or parts of paths of files to leave out.
     """
 
     folder: str
@@ -65,11 +65,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """As the table calls it: ``owner/name`` or the package."""
+        """Name in the table: ``owner/name`` or the package."""
         return self.folder.replace("+", "/", 1)
 
     def files(self, sources: Path) -> list[Path]:
-        """Find the files, or say that there are none."""
+        """Return the files; report if there are none."""
         found = [
             path
             for path in sorted((sources / self.folder).glob(self.pattern))
@@ -82,16 +82,16 @@ class Source:
 
 @dataclass
 class Table:
-    """The rows of the table, and the credits, of what is written.
+    """Rows of the table and credits of the written files.
 
     Attributes
     ----------
     out
         Folder of the data.
     rows
-        By the part they belong to.
+        Rows by part.
     credits
-        Likewise, each once.
+        Credits by part, without duplicates.
     """
 
     out: Path
@@ -101,7 +101,7 @@ class Table:
     def add(
         self, part: str, audio: Audio, source: Source, original: str, split: str = "train"
     ) -> None:
-        """Write one file and note it."""
+        """Write one file and add its row."""
         rows = self.rows.setdefault(part, [])
         same = sum(row["speaker_or_category"] == source.key for row in rows)
         name = f"{'music' if part == 'music' else source.folder.split('+')[0]}_{same:04d}.flac"
@@ -114,19 +114,19 @@ class Table:
         self.credit(part, source.credit)
 
     def clear(self, part: str) -> None:
-        """Remove what an earlier call wrote of a part."""
+        """Remove the files of a part from an earlier call."""
         path = self.out / f"{part}.csv"
         for row in read_table(path) if path.is_file() else ():
             (self.out / row["path"]).unlink(missing_ok=True)
 
     def credit(self, part: str, line: str) -> None:
-        """Note whom to name."""
+        """Add a credit."""
         lines = self.credits.setdefault(part, [])
         if line not in lines:
             lines.append(line)
 
     def save(self) -> None:
-        """Write the tables of these parts; what an earlier call made of others stays."""
+        """Write the tables of these parts; tables of other parts are kept."""
         for part, rows in self.rows.items():
             write_table(self.out / f"{part}.csv", rows)
             text = "\n".join(f"- {line}" for line in self.credits[part])
@@ -165,7 +165,7 @@ def decode(path: Path) -> tuple[Audio, int]:
 
 
 def clipped(audio: Audio) -> bool:
-    """Tell whether the peaks are flat, four samples or more."""
+    """Return whether peaks are flat over four samples or more."""
     peak = np.max(np.abs(audio), initial=0.0)
     if peak < 0.9:
         return False
@@ -174,32 +174,32 @@ def clipped(audio: Audio) -> bool:
 
 
 def levels(audio: Audio) -> NDArray[np.float64]:
-    """Level of each frame of 20 ms, in dB re full scale."""
+    """Return the level of each frame of 20 ms, in dB re full scale."""
     frames = audio[: len(audio) // FRAME * FRAME].reshape(-1, FRAME)
     power = np.mean(np.square(frames, dtype=np.float64), axis=1)
     return np.asarray(10 * np.log10(power + 1e-12))
 
 
 def active_level(frames: NDArray[np.float64], below: float = 30.0) -> float:
-    """Level of the frames that are at most so far below the loudest ones."""
+    """Return the level of the frames within ``below`` dB of the loudest ones."""
     active = frames[frames > np.percentile(frames, 95) - below]
     return float(10 * np.log10(np.mean(10 ** (active / 10))))
 
 
 def prepare(audio: Audio, rate: int) -> Audio:
-    """Resample to `RATE`, without what is constant."""
+    """Resample to `RATE` and remove the mean."""
     audio = audio - np.mean(audio)
     return audio if rate == RATE else np.asarray(soxr.resample(audio, rate, RATE), np.float32)
 
 
 def runs(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield where each run of true values begins and ends."""
+    """Yield start and end of each run of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def faded(audio: Audio, seconds: float = 0.005) -> Audio:
-    """Fade in and out, so that cuts don't click."""
+    """Fade in and out, to avoid clicks at cuts."""
     n = min(round(seconds * RATE), len(audio) // 2)
     ramp = np.linspace(0, 1, n, dtype=np.float32)
     audio = audio.copy()
@@ -209,16 +209,16 @@ def faded(audio: Audio, seconds: float = 0.005) -> Audio:
 
 
 def trimmed(audio: Audio, below: float = 35.0, pause: float = PAUSE) -> list[Audio]:
-    """Cut off silence at both ends, and out of long pauses.
+    """Remove silence at both ends and shorten long pauses.
 
     Parameters
     ----------
     audio
-        At `RATE`.
+        Sound at `RATE`.
     below
-        What is so many dB below the active level is silence.
+        Frames this many dB below the active level are silence.
     pause
-        Longer ones, in seconds, are shortened; `PAUSE_KEPT`, or less, stays.
+        Longer pauses, in seconds, are shortened to `PAUSE_KEPT`.
 
     Returns
     -------
@@ -236,7 +236,7 @@ def trimmed(audio: Audio, below: float = 35.0, pause: float = PAUSE) -> list[Aud
 
 
 def levelled(audio: Audio) -> Audio:
-    """Bring what is active to `LEVEL`, or less where the peak would be above `PEAK`."""
+    """Scale the active level to `LEVEL`, or lower to keep the peak within `PEAK`."""
     gain = 10 ** ((LEVEL - active_level(levels(audio))) / 20)
     return np.asarray(audio * min(gain, PEAK / np.max(np.abs(audio))), np.float32)
 

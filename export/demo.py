@@ -1,7 +1,7 @@
-"""Make ``rtsep/demo.flac``: synthetic voices in synthetic noise, free of anyone's rights.
+"""Make ``rtsep/demo.flac``: synthetic voices in synthetic noise, without third-party rights.
 
-``python -m export.demo`` rewrites it, and the voices alone as ``rtsep/demo-speech.flac``, by which
-a separation of it can be judged. The voices are espeak-ng's, everything else is arithmetic.
+``python -m export.demo`` writes it, and the voices alone as ``rtsep/demo-speech.flac``, to score a
+separation. The voices are those of espeak-ng; all other sounds are computed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SENTENCES = (
 
 
 def say(voice: str, words_per_minute: int, pitch: int, sentence: str) -> Float64:
-    """Return one spoken sentence at 16 kHz, (n,), with a power of 1 while it lasts."""
+    """Return one spoken sentence at 16 kHz, (n,), with power 1."""
     program = shutil.which("espeak-ng")
     if program is None:
         sys.exit("espeak-ng is missing: install it (Debian, Ubuntu: apt install espeak-ng)")
@@ -48,8 +48,8 @@ def say(voice: str, words_per_minute: int, pitch: int, sentence: str) -> Float64
 
 
 def resampled(sound: Float64, rate_hz: int) -> Float64:
-    """Bring a short sound to 16 kHz by cutting its spectrum off."""
-    seconds = -(-len(sound) // rate_hz)  # whole ones, so that both rates have the same bins
+    """Resample a short sound to 16 kHz by truncating its spectrum."""
+    seconds = -(-len(sound) // rate_hz)  # whole seconds, so that both rates have the same bins
     spectrum = np.fft.rfft(sound, seconds * rate_hz)[: seconds * RATE_HZ // 2 + 1]
     padded = np.fft.irfft(spectrum, seconds * RATE_HZ) * (RATE_HZ / rate_hz)
     return padded[: len(sound) * RATE_HZ // rate_hz]
@@ -64,7 +64,7 @@ def coloured(rng: np.random.Generator, length: int, slope_db: float, low_hz: flo
 
 
 def fan(rng: np.random.Generator, length: int) -> Float64:
-    """Return a fan: harmonics of its blades, slowly wandering, in rushing air."""
+    """Return a fan: slowly varying harmonics of its blades, and noise."""
     time = np.arange(length) / RATE_HZ
     wander = 1.0 + 0.004 * np.sin(2 * np.pi * 0.23 * time + 1.0)
     turns = np.cumsum(118.0 * wander) / RATE_HZ
@@ -75,14 +75,14 @@ def fan(rng: np.random.Generator, length: int) -> Float64:
 
 
 def keyboard(rng: np.random.Generator, length: int) -> Float64:
-    """Return typing in bursts: each key a knock of the desk and a click, pressed and released."""
+    """Return bursts of typing; each key press and release is a low knock and a click."""
     sound = np.zeros(length)
     decay = np.arange(RATE_HZ // 12) / RATE_HZ
     now = 1.2
     while now < length / RATE_HZ - 0.3:
         for delay, level in ((0.0, 1.0), (rng.uniform(0.07, 0.11), 0.5)):
             click = rng.standard_normal(len(decay)) * np.exp(-decay / 0.004)
-            click = np.diff(click, prepend=0.0)  # more treble
+            click = np.diff(click, prepend=0.0)  # raise high frequencies
             knock = np.sin(2 * np.pi * rng.uniform(180, 260) * decay) * np.exp(-decay / 0.012)
             first = int((now + delay) * RATE_HZ)
             part = sound[first : first + len(decay)]
@@ -92,7 +92,7 @@ def keyboard(rng: np.random.Generator, length: int) -> Float64:
 
 
 def car(rng: np.random.Generator, length: int, passing_s: float) -> Float64:
-    """Return a car that passes: tyres and motor swell, brightest and loudest at ``passing_s``."""
+    """Return a passing car: tyres and motor, loudest and brightest at ``passing_s``."""
     time = np.arange(length) / RATE_HZ - passing_s
     near = 1.0 / (1.0 + (time / 0.9) ** 2)
     doppler = 1.0 - 0.06 * time / np.sqrt(time**2 + 0.6)
@@ -120,7 +120,7 @@ def demo() -> tuple[Float64, Float64]:
         + 0.55 * keyboard(rng, length)
         + 0.75 * car(rng, length, passing_s=6.6)
     )
-    # Power while someone speaks, so that pauses don't make the demo look harder than it is.
+    # Speech power without pauses, for the SNR.
     power = np.mean(speech[spoken] ** 2) / np.mean(noise[spoken] ** 2)
     sound = speech + noise * np.sqrt(power / 10 ** (SNR_DB / 10))
     fade = np.minimum(

@@ -2,8 +2,8 @@
 
 python -m export.more_data --sources DIR --out DIR [--only speech noise music] [--join DATA]
 
-`--sources` holds checkouts of repositories, each named ``owner+name``, and unpacked packages, each
-named as the package. What is not there is left out, and said. To fill it:
+`--sources` contains checkouts of repositories, named ``owner+name``, and unpacked packages, named
+as the package. Missing ones are reported and left out. To fill it:
 
 - ``git clone --depth 1 https://github.com/OWNER/NAME OWNER+NAME`` for
   rhasspy/dataset-voice-kerstin, hugolpz/audio-cmn, mateusfg7/Noisekun, JBFH-Dev/Keystroke-Datasets;
@@ -14,7 +14,7 @@ named as the package. What is not there is left out, and said. To fill it:
 
 It needs ``ffmpeg`` for G.722 and ``fluidsynth`` for music.
 
-`--join` writes no audio: it makes a folder of links, with one table, of the given data and these.
+`--join` writes no audio, but a folder of links with one table for the given data and these.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ AMBIENCES = (
     _noisekun(
         "white-noise", "nk_white_noise", "Jorge Stolfi, commons.wikimedia.org", "CC-BY-SA-3.0"
     ),
-    # Voices hide in these: the layout knows the categories and leaves them out.
+    # These contain voices: their categories are left out when the folder is read.
     _noisekun("coffee", "amb_cafe", SFX),
     _noisekun("playground", "amb_crowd", f"{SFX}, edited by Mateus Felipe"),
 )
@@ -182,7 +182,7 @@ OPENSFX = Source(
 
 
 class NotUsableError(ValueError):
-    """Why a clip was left out, in a word or two."""
+    """A clip is left out; the message is the reason in one or two words."""
 
 
 def utterance(path: Path) -> Audio:
@@ -191,7 +191,7 @@ def utterance(path: Path) -> Audio:
     Raises
     ------
     NotUsableError
-        It is clipped, noisy or (nearly) empty.
+        The clip is clipped, noisy or (nearly) empty.
     """
     audio, rate = decode(path)
     if clipped(audio):
@@ -246,7 +246,7 @@ def noise(sources: Path, table: Table) -> None:
 
 
 def _pieces(audio: Audio) -> Iterator[Audio]:
-    """Cut a long recording, all pieces of it at one gain unless a piece would be too loud."""
+    """Cut a long recording into pieces with the same gain, lower for pieces that would clip."""
     count = max(round(len(audio) / RATE / NOISE_SECONDS), 1)
     frames = levels(audio)
     whole = active_level(frames)
@@ -256,7 +256,7 @@ def _pieces(audio: Audio) -> Iterator[Audio]:
 
 
 def _typed(strokes: list[Audio]) -> Iterator[Audio]:
-    """Type: strokes in any order, 60 to 400 ms apart."""
+    """Make typing: strokes in random order, 60 to 400 ms apart."""
     random = np.random.default_rng(SEED)
     random.shuffle(strokes)
     size = round(NOISE_SECONDS * RATE)
@@ -270,7 +270,7 @@ def _typed(strokes: list[Audio]) -> Iterator[Audio]:
 
 
 def _effects(path: Path) -> Iterator[tuple[Audio, str]]:
-    """Read the sounds in a catalogue of OpenTTD: a table of offsets, then name and WAV of each."""
+    """Read the sounds of an OpenTTD catalogue: a table of offsets, then name and WAV of each."""
     data = path.read_bytes()
     count = (struct.unpack_from("<I", data)[0] & 0x7FFFFFFF) // 8
     for index in range(count):
@@ -289,13 +289,13 @@ def _effects(path: Path) -> Iterator[tuple[Audio, str]]:
 
 
 VOCAL = ("applause", "audience", "monkey", "growl", "oooh", "slurp")
-"""Effects with voices, by their names."""
+"""Names of effects with voices."""
 
 
 def join(base: Path, out: Path, target: Path) -> None:
     """Make a folder of links to the given data and to these, with one table.
 
-    The given data's ``gc_kerstin`` is a part of ``kerstin`` here, and is left out.
+    ``gc_kerstin`` of the given data is left out: it is a part of ``kerstin`` here.
     """
     target.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -322,12 +322,12 @@ def _link(link: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Build the parts named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sources", type=Path, help="what to make it of")
+    parser.add_argument("--sources", type=Path, help="folder of sources")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--join", type=Path, metavar="DATA", help="the data to add it to")
+    parser.add_argument("--join", type=Path, metavar="DATA", help="data folder to join with")
     parser.add_argument("--joined", type=Path, help="folder of links; OUT-joined")
     arguments = parser.parse_args()
     if arguments.sources is not None:

@@ -1,10 +1,9 @@
-"""Render scores to instrumental music, to be used as noise.
+"""Render scores to instrumental music, used as noise.
 
-Scores are those of music21's corpus whose music is in the public domain, read here without
-music21: chorales, quartets and sonatas (MusicXML) and the tunes of Ryan's Mammoth Collection (ABC),
-which get chords, a bass and sometimes drums. Instruments are random ones of General MIDI, without
-voices, rendered by ``fluidsynth``: training with one sound font, val and test with another and
-other scores.
+The scores are those of music21's corpus in the public domain, read here without music21: chorales,
+quartets and sonatas (MusicXML), and the tunes of Ryan's Mammoth Collection (ABC), to which chords,
+a bass and sometimes drums are added. Random General MIDI instruments without voices are rendered by
+``fluidsynth``; the training split uses one sound font, val and test use another and other scores.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ import soundfile
 from export.clips import NOISE_SECONDS, SEED, Audio, Source, Table, levelled, levels, prepare
 
 Note = tuple[float, float, int]
-"""Onset and length, in quarters, and pitch as in MIDI."""
+"""Onset and length in quarters, and MIDI pitch."""
 
 COMPOSERS = ("bach", "beethoven", "corelli", "handel", "haydn", "joplin", "mozart", "weber")
 TUNES = "ryansMammoth"
 LENGTHS = {"train": 90, "val": 5, "test": 5}
-"""Minutes of each split."""
+"""Length of each split in minutes."""
 FONTS = {
     "train": Source(
         "fluid-soundfont-gm",
@@ -75,13 +74,13 @@ BEATS: dict[int, tuple[tuple[str, str, str], ...]] = {
         ("x.....x.....", "........x...", "x...x...x..x"),
     ),
 }
-"""Kick, snare and cymbal in sixteenths, by quarters in a bar."""
+"""Patterns of kick, snare and cymbal in sixteenths, by the quarters of a bar."""
 PAUSE = 4.0
-"""Seconds between the clips that are rendered together."""
+"""Seconds between clips that are rendered together."""
 TOGETHER = 15
-"""Clips that are rendered at once: a sound font takes a while to load."""
+"""Clips per call of the renderer, because loading a sound font takes long."""
 TICKS = 960
-"""Of MIDI, a second."""
+"""MIDI ticks per second."""
 
 
 @dataclass
@@ -91,13 +90,13 @@ class Score:
     Attributes
     ----------
     path
-        Its file, below the corpus.
+        Path below the corpus.
     parts
-        The notes of each part.
+        Notes of each part.
     quarters
-        In a bar, 3 or 4.
+        Quarters per bar, 3 or 4.
     tune
-        Whether it is a melody with the chords that were made for it.
+        Whether it is a melody with generated chords.
     """
 
     path: Path
@@ -107,19 +106,19 @@ class Score:
 
     @property
     def work(self) -> str:
-        """What all its movements have in common: of a chorale or tune, the file."""
+        """Key of the work, shared by its movements; the file for a chorale or tune."""
         single = self.path.parent.name in {*COMPOSERS, TUNES}
         return str(self.path if single else self.path.parent)
 
     @property
     def length(self) -> float:
-        """In quarters, of whole bars."""
+        """Length in quarters, of whole bars."""
         end = max(at + length for part in self.parts for at, length, _ in part)
         return self.quarters * max(round(end / self.quarters), 1)
 
 
 def read_xml(path: Path) -> Score | None:
-    """Read MusicXML, plain or zipped; None if there is too little in it."""
+    """Read MusicXML, plain or zipped; None if it is too short."""
     if path.suffix == ".mxl":
         with zipfile.ZipFile(path) as archive:
             names = [n for n in archive.namelist() if n.endswith("xml") and "META-INF" not in n]
@@ -172,7 +171,7 @@ NAMES = "FCGDAEB"
 
 
 def read_abc(path: Path) -> Score | None:
-    """Read the first tune of an ABC file and give it chords; None if there is too little in it."""
+    """Read the first tune of an ABC file and add chords; None if it is too short."""
     fields: dict[str, str] = {}
     body = ""
     for line in path.read_text("utf-8", "replace").splitlines():
@@ -242,11 +241,11 @@ def _abc_notes(body: str, fifths: int, unit: float) -> Iterator[Note]:
 
 
 def _accompaniment(tune: list[Note], fifths: int, quarters: int) -> list[list[Note]]:
-    """Chords and bass: in each bar the triad of the key that fits its notes best."""
+    """Return chords and bass: in each bar the triad of the key that fits its notes best."""
     scale = [(7 * (fifths + step)) % 12 for step in range(-1, 6)]
     ladder = sorted(scale)
     triads = [[ladder[(i + 2 * j) % 7] for j in range(3)] for i in range(7)]
-    usual = [triad for triad in triads if (triad[2] - triad[0]) % 12 == 7]  # not the diminished
+    usual = [triad for triad in triads if (triad[2] - triad[0]) % 12 == 7]  # major and minor
     end = max(at + length for at, length, _ in tune)
     chords: list[Note] = []
     bass: list[Note] = []
@@ -267,7 +266,7 @@ def _accompaniment(tune: list[Note], fifths: int, quarters: int) -> list[list[No
 
 @dataclass
 class Track:
-    """What plays on one channel: a program, and notes as (second, seconds, pitch, velocity)."""
+    """A MIDI channel: a program, and notes as (onset s, length s, pitch, velocity)."""
 
     program: int
     notes: list[tuple[float, float, int, int]]
@@ -276,12 +275,12 @@ class Track:
 
 
 def arrange(score: Score, chance: random.Random, seconds: float) -> list[Track | None]:
-    """Make an excerpt of a score: instruments, tempo, key and drums by chance.
+    """Make an excerpt of a score with random instruments, tempo, key and drums.
 
     Returns
     -------
     list
-        At most 16 tracks; the tenth is the drums, or None.
+        At most 16 tracks; the tenth is drums or None.
     """
     usual = median(length for part in score.parts for _, length, _ in part)
     quarter = min(max(chance.uniform(0.15, 0.45) / usual, 0.25), 1.2)
@@ -297,7 +296,7 @@ def arrange(score: Score, chance: random.Random, seconds: float) -> list[Track |
         octave = 0 if low or chance.random() < 0.6 else chance.choice((-12, 12))
         short, loud = chance.choice((1.0, 1.0, 0.9, 0.6)), chance.randint(65, 110)
         notes = []
-        for turn in range(3):  # a short piece is played again
+        for turn in range(3):  # repeat a short piece
             for at, length, midi in part:
                 second = (at + (turn * bars - start) * score.quarters) * quarter
                 if 0 <= second < seconds:
@@ -336,7 +335,7 @@ def _drums(quarters: int, quarter: float, seconds: float, chance: random.Random)
 
 
 def midi(clips: list[list[Track | None]], seconds: float) -> bytes:
-    """Write clips as a MIDI file, one after the other with `PAUSE` between."""
+    """Write clips as a MIDI file, separated by `PAUSE`."""
     events: list[tuple[float, int, bytes]] = []
     for clip, tracks in enumerate(clips):
         start = clip * (seconds + PAUSE)
@@ -368,7 +367,7 @@ def _number(value: int) -> bytes:
 
 
 def render(clips: list[list[Track | None]], font: Path, seconds: float) -> Iterator[Audio]:
-    """Play clips with a sound font."""
+    """Render clips with a sound font."""
     with tempfile.TemporaryDirectory() as folder:
         score, wave = Path(folder, "score.mid"), Path(folder, "score.wav")
         score.write_bytes(midi(clips, seconds))
@@ -383,12 +382,12 @@ def render(clips: list[list[Track | None]], font: Path, seconds: float) -> Itera
 
 
 def corpus(sources: Path) -> Path:
-    """Where the scores are, in an unpacked wheel of music21."""
+    """Return the folder of the scores in an unpacked wheel of music21."""
     return sources / "music21" / "music21" / "corpus"
 
 
 def read(sources: Path) -> list[Score]:
-    """Read all scores that can be read."""
+    """Read all readable scores."""
     root = corpus(sources)
     paths = [path for name in COMPOSERS for path in sorted((root / name).rglob("*.*"))]
     scores = []

@@ -1,4 +1,4 @@
-"""Make ``rtsep/weights/voice.rtsep``: a dictionary of any voice, learned from many speakers.
+"""Make ``rtsep/weights/voice.rtsep``: a dictionary of speech, learned from many speakers.
 
 python -m export.voice --data ../shared/data
 """
@@ -25,12 +25,12 @@ WEIGHTS = Path(__file__).parents[1] / "rtsep" / "weights"
 
 
 def main() -> None:
-    """Learn it and write it."""
+    """Learn the dictionary and write it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("RTSEP_DATA"))
     data = parser.parse_args().data
     if data is None:
-        parser.error("where is the data? Use --data or RTSEP_DATA")
+        parser.error("the data folder is missing: use --data or RTSEP_DATA")
     speakers: dict[str, list[Path]] = {}
     with (Path(data) / "MANIFEST.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):

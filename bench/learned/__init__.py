@@ -1,1 +1,1 @@
-"""The papers' protocol in small, live against offline, and learned noise against Wiener."""
+"""Scores of learned sources: the papers' protocol, live and offline, and a Wiener filter."""

@@ -1,11 +1,11 @@
-"""Everything that docs/learned.md shows.
+"""Measure everything that docs/learned.md shows.
 
 python -m bench.learned --data ../shared/data
 
-Learns two speakers each of ten pairs by every model and separates their mixtures (``protocol``),
-turns the dial of the live form (``steps``), removes learned noise (``noise``) and finds the notes
-of a piano (``notes``). Tables go to the screen, figures and plots into ``runs/learned``; what is
-there already is not learned again. Half an hour on one core.
+Learns the speakers of ten pairs with every model and separates their mixtures (``protocol``),
+varies the updates per frame (``steps``), removes learned noise (``noise``) and learns the notes of
+a piano (``notes``). Tables are printed; figures and plots are written to ``runs/learned``, and
+existing results are reused. It takes half an hour on one core.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PARTS = ("notes", "noise", "protocol", "steps")
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the parts named on the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/learned"))
     arguments = parser.parse_args()
     if arguments.data is None:
-        parser.error("where is the data? Use --data or RTSEP_DATA")
+        parser.error("the data folder is missing: use --data or RTSEP_DATA")
     data, folder = Path(arguments.data), arguments.runs
     wanted = arguments.only or PARTS
     folder.mkdir(parents=True, exist_ok=True)

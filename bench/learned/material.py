@@ -1,4 +1,4 @@
-"""Pairs of speakers and noises from a folder with a manifest; separation of arrays."""
+"""Pairs of speakers and noises from a folder with a manifest, and separation of arrays."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
 from rtsep.spec import Float32
 
 RATE_HZ, WINDOW, HOP = 16000, 512, 128
-"""Windows of 512 and hops of 25 %, as in the papers."""
+"""Window of 512 samples and hop of 25 %, as in the papers."""
 LEARN_S = 20.0
-"""Of each speaker."""
+"""Training sound of each speaker, in seconds."""
 PAUSE = 1e-3
-"""Silence at the ends of the mixed sentences is cut below this level."""
+"""Peak below which the ends of the mixed sentences are cut."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two speakers: what is learned from, (n,) each, and a sentence of each at 0 dB, (n, 2)."""
+    """Two speakers: training sound, (n,) each, and a sentence of each at 0 dB, (n, 2)."""
 
     names: tuple[str, str]
     learned_from: tuple[Float32, Float32]
@@ -36,12 +36,12 @@ class Pair:
 
     @property
     def mixture(self) -> Float32:
-        """Sum of both, (n,)."""
+        """Return the sum of both sentences, (n,)."""
         return np.asarray(self.sentences.sum(axis=1), np.float32)
 
 
 def rows(data: Path, folder: str, split: str) -> list[dict[str, str]]:
-    """Rows of the manifest of one folder and split, in its order."""
+    """Return the rows of the manifest of one folder and split, in order."""
     with (data / "MANIFEST.csv").open(encoding="utf-8") as file:
         return [
             row
@@ -51,14 +51,14 @@ def rows(data: Path, folder: str, split: str) -> list[dict[str, str]]:
 
 
 def sound(path: Path) -> Float32:
-    """(n,) samples at `RATE_HZ`."""
+    """Read a file; return (n,) samples at `RATE_HZ`."""
     x, rate = soundfile.read(path, dtype="float32")
     assert rate == RATE_HZ and x.ndim == 1, path
     return np.asarray(x)
 
 
 def pairs(data: Path, count: int, seed: int = 0) -> list[Pair]:
-    """Pairs of labelled speakers, as chance brings them, each speaker in one pair only."""
+    """Return random pairs of labelled speakers; each speaker is in one pair only."""
     spoken: dict[str, list[str]] = {}
     for row in rows(data, "speech16k", "train"):
         if row["speaker_or_category"].startswith("so"):
@@ -78,7 +78,7 @@ def pairs(data: Path, count: int, seed: int = 0) -> list[Pair]:
 
 
 def _speaker(data: Path, paths: list[str]) -> tuple[Float32, Float32]:
-    """What is learned from, and one sentence that is no part of it."""
+    """Return the training sound and another sentence of a speaker."""
     longest = sorted(paths, key=lambda path: (data / path).stat().st_size)[-1]
     parts, samples = [], 0
     for path in paths:
@@ -91,19 +91,19 @@ def _speaker(data: Path, paths: list[str]) -> tuple[Float32, Float32]:
 
 
 def cut(x: Float32) -> list[Float32]:
-    """(n,) samples as blocks of one channel."""
+    """Split (n,) samples into blocks of one channel."""
     return [
         np.ascontiguousarray(x[i : i + BLOCK, None], np.float32) for i in range(0, len(x), BLOCK)
     ]
 
 
 def spectra(x: Float32) -> Float32:
-    """(frames, bins) magnitudes of (n,) samples."""
+    """Return the magnitudes of (n,) samples, (frames, bins)."""
     return magnitudes(cut(x), stream("any", RATE_HZ, WINDOW, HOP), 1, RATE_HZ)[0]
 
 
 def full_fit(x: Float32, learned: Sequence[Source], penalty: Penalty | None = None) -> Float32:
-    """Separate (n,) samples by a fit to all of them; (n, sources)."""
+    """Separate (n,) samples by a full fit; (n, sources)."""
     spec = alike(learned)
     masks = fit(spectra(x), [source.decoder for source in learned], UPDATES, penalty)
     parts = masked(cut(x), spec, 1, RATE_HZ, masks[None])
@@ -111,6 +111,6 @@ def full_fit(x: Float32, learned: Sequence[Source], penalty: Penalty | None = No
 
 
 def live(x: Float32, bundle: Bundle) -> Float32:
-    """Separate (n,) samples by the live engine; (n, sources)."""
+    """Separate (n,) samples with the live engine; (n, sources)."""
     engine = engine_for(ModelStep(bundle), bundle.spec, 1, RATE_HZ)
     return np.concatenate([part.copy() for part in aligned(engine, cut(x))])[:, :, 0]

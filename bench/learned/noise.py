@@ -1,4 +1,4 @@
-"""--learn-noise against the decision-directed Wiener filter, which knows the same ten seconds."""
+"""Compare --learn-noise with the decision-directed Wiener filter, on the same ten seconds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from rtsep.spec import Float32
 
 ALONE_S, TOGETHER_S = 10.0, 6.0
 VOICES_INSIDE = ("amb_cafe", "amb_crowd", "berlin_street", "berlin_crowd", "sc_miaowing")
-"""Noises with voices in them are no noises here."""
+"""Categories that are left out because they contain voices."""
 
 
 def mixtures(
     data: Path, split: str, count: int, speech_split: str = ""
 ) -> list[tuple[str, Float32, Float32]]:
-    """Noise, then noise and speech: name, mixture (n,), speech (m,) at its end.
+    """Yield noise followed by noise and speech: name, mixture (n,), speech (m,) at its end.
 
-    SNR from -5 to 10 dB in turn; noises in turn by category, each recording once.
+    The SNR cycles from -5 to 10 dB, the noise cycles through the categories; each recording is used
+    once.
     """
     kinds: dict[str, list[str]] = {}
     for row in rows(data, "noise16k", split):
@@ -59,7 +60,7 @@ def mixtures(
 
 
 def run(data: Path, split: str = "test", count: int = 10) -> list[dict[str, Any]]:
-    """Score both, and the mixture, on the part with speech."""
+    """Score both and the mixture on the part with speech."""
     noise = Noise("noise", ALONE_S)
     learned = bundle([weights.voice()], noise=noise, steps=REMOVAL_STEPS, **REMOVAL)
     found = []
@@ -77,7 +78,7 @@ def run(data: Path, split: str = "test", count: int = 10) -> list[dict[str, Any]
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Figures of each mixture and their means, in Markdown."""
+    """Return a Markdown table of the scores of each mixture and their means."""
     keys = ["wiener_improvement_db", "learned_improvement_db", "wiener_stoi", "learned_stoi"]
     lines = [
         "| noise, SNR | Wiener, SI-SDRi dB | learned, SI-SDRi dB | Wiener, STOI | learned, STOI |",

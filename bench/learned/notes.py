@@ -1,7 +1,7 @@
-"""The first example of Smaragdis and Venkataramani 2017: five notes of a piano, four of them new.
+"""The first example of Smaragdis and Venkataramani 2017: five piano notes, four of them new.
 
-Rank 4 finds one basis per note, and its activation marks when the note is played: by NMF, and by a
-shallow auto-encoder whose activations are sparse.
+With rank 4, NMF and a shallow auto-encoder with sparse activations find one basis per note, whose
+activation shows when the note is played.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ NOTES_HZ = (261.63, 392.00, 329.63, 523.25, 329.63)
 ONSETS_S = (0.1, 0.7, 1.3, 1.9, 2.5)
 LENGTH_S = 3.2
 PLANS = (Plan("nmf", 4), Plan("nae", 4, sparsity=0.05))
-"""What is learned."""
+"""Models that learn the notes."""
 
 
 def five_notes() -> Float32:
-    """(n,) samples: harmonics that decay the faster the higher they are, and a hammer's knock."""
+    """Return (n,) samples: harmonics that decay faster the higher they are, and a hammer noise."""
     n = round(LENGTH_S * RATE_HZ)
     rng = np.random.default_rng(0)
     out = 1e-4 * rng.standard_normal(n)
@@ -33,7 +33,7 @@ def five_notes() -> Float32:
         t = np.arange(n - first) / RATE_HZ
         release = np.clip((0.55 - t) / 0.05, 0, 1)
         for k in range(1, 12):
-            hz = k * pitch * np.sqrt(1 + 4e-4 * k**2)  # strings are stiff
+            hz = k * pitch * np.sqrt(1 + 4e-4 * k**2)  # inharmonicity of stiff strings
             if hz < 0.45 * RATE_HZ:
                 decay = np.exp(-t * (2.0 + 1.2 * k))
                 out[first:] += release * decay * np.sin(2 * np.pi * hz * t) / k**1.3
@@ -42,7 +42,7 @@ def five_notes() -> Float32:
 
 
 def played(activations: Float32) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(notes, rank): mean activation of each basis while each note sounds, its largest 1."""
+    """Return the mean activation of each basis during each note, (notes, rank), maximum 1."""
     hop_s = LENGTH_S / len(activations)
     while_sounding = [
         activations[round((onset + 0.08) / hop_s) : round((onset + 0.5) / hop_s)].mean(axis=0)
@@ -53,13 +53,13 @@ def played(activations: Float32) -> np.ndarray[tuple[int, int], np.dtype[np.floa
 
 
 def recovered() -> list[tuple[Plan, Decoder, Float32]]:
-    """Learn the notes by each plan: decoder and activations."""
+    """Learn the notes with each plan; return decoders and activations."""
     x = spectra(five_notes())
     return [(plan, *learn(x, plan)) for plan in PLANS]
 
 
 def draw(path: Path) -> None:
-    """Bases and activations, one row per plan."""
+    """Draw bases and activations, one row per plan."""
     import matplotlib
 
     matplotlib.use("Agg")

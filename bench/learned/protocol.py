@@ -1,4 +1,4 @@
-"""The papers' protocol: two speakers learned apart, their mixture at 0 dB, BSS Eval and STOI."""
+"""The papers' protocol: learn two speakers, separate their mixture at 0 dB, score it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PLANS = [
     *(Plan(model, rank) for rank in (20, 100) for model in ("nmf", "nae", "nae-deep")),
     *(Plan(model, rank) for rank in (20, 80) for model in ("ccae", "rcae")),
 ]
-"""What the papers compare."""
+"""Models that the papers compare."""
 SCORES = ("sdr_db", "sir_db", "sar_db", "stoi")
 
 
 def learned(pair: Pair, plan: Plan, folder: Path) -> tuple[list[Source], float]:
-    """Learn both speakers, or read what was learned; seconds that one takes on average."""
+    """Learn both speakers, or read them; also return the mean seconds per speaker."""
     found, seconds = [], 0.0
     for name, sound in zip(pair.names, pair.learned_from, strict=True):
         path = folder / f"{name}-{plan.model}-{plan.rank}.rtsep"
@@ -47,7 +47,7 @@ def learned(pair: Pair, plan: Plan, folder: Path) -> tuple[list[Source], float]:
 
 
 def score(estimates: Float32, references: Float32) -> list[dict[str, float]]:
-    """Scores of each source; both are (n, sources)."""
+    """Return the scores of each source; both arrays are (n, sources)."""
     whole = bss_eval(estimates.T[:, :, None], references.T[:, :, None], len(references))
     return [
         {
@@ -62,7 +62,7 @@ def score(estimates: Float32, references: Float32) -> list[dict[str, float]]:
 
 
 def work(pair: Pair, folder: Path) -> dict[str, Any]:
-    """Do all plans for one pair, except what is in ``folder`` already."""
+    """Run all plans for one pair, except results that are in ``folder``."""
     mixed = "+".join(pair.names)
     path = folder / f"{mixed}.json"
     found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -78,7 +78,7 @@ def work(pair: Pair, folder: Path) -> dict[str, Any]:
 
 
 def run(pairs: Sequence[Pair], folder: Path, jobs: int) -> dict[str, Any]:
-    """Do all pairs, some at a time: by plan, then by pair, what was found."""
+    """Run all pairs in ``jobs`` processes; return the results by plan and pair."""
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         done = list(pool.map(work, pairs, [folder] * len(pairs)))
     return {
@@ -91,12 +91,12 @@ def run(pairs: Sequence[Pair], folder: Path, jobs: int) -> dict[str, Any]:
 
 
 def values(entry: dict[str, Any], score: str) -> list[float]:
-    """All sources of all pairs."""
+    """Return a score of all sources of all pairs."""
     return [source[score] for pair in entry.values() for source in pair["scores"]]
 
 
 def table(found: dict[str, Any]) -> str:
-    """Medians in Markdown."""
+    """Return the medians as a Markdown table."""
     lines = [
         "| model | rank | SDR dB | SIR dB | SAR dB | STOI | learning, s |",
         "|---|---|---|---|---|---|---|",
@@ -113,7 +113,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """The papers' box plot."""
+    """Draw the papers' box plot."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""The dial: separation live by so many updates per frame, beside the full fit, and its cost."""
+"""Quality and cost of live separation over the updates per frame, and of the full fit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rtsep.runtime.timing import Durations
 COUNTS = (1, 2, 5, 10, 20)
 PLANS = (Plan("nmf", 40), Plan("nae", 40), Plan("ccae", 20))
 HOPS, ROUNDS = 600, 3
-"""Timed for each point: the quickest round counts, on a machine that is not alone."""
+"""Hops and rounds of a timing; the fastest round counts, because the machine is shared."""
 
 
 def hop_us(pair: Pair, made: Any) -> float:
-    """Median time of a hop in the quickest round, from samples in to samples out, on one core."""
+    """Return the median time of a hop in the fastest round, on one core, in µs."""
     engine = Engine(ModelStep(made), made.spec, 1, HOP)
     x = np.resize(pair.mixture, HOPS * HOP)[:, None].astype(np.float32)
     out = np.zeros((HOP, len(made.spec.sources), 1), np.float32)
@@ -42,7 +42,7 @@ def hop_us(pair: Pair, made: Any) -> float:
 
 
 def run(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
-    """Median SDR of the full fit and of each number of steps, and the time of a hop."""
+    """Return the median SDR of the full fit and of each number of steps, and the hop time."""
     found: dict[str, Any] = {}
     for plan in PLANS:
         sources = [learned(pair, plan, folder)[0] for pair in pairs]
@@ -73,7 +73,7 @@ def run(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Figures in Markdown; the default number of steps is marked."""
+    """Return a Markdown table; the default number of steps is bold."""
     lines = ["| sources | steps | SDR live dB | SDR full fit dB | hop µs | RTF |"]
     lines.append("|---|---|---|---|---|---|")
     for name, entry in found.items():
@@ -87,7 +87,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """SDR and hop time over the number of steps."""
+    """Draw SDR and hop time over the number of steps."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""The decision-directed Wiener filter, with a noise spectrum that is measured beforehand.
+"""The decision-directed Wiener filter with a noise spectrum measured beforehand.
 
 Y. Ephraim, D. Malah, "Speech enhancement using a minimum mean-square error short-time spectral
 amplitude estimator", IEEE TASSP 1984 (the decision-directed estimate of the a priori SNR);
@@ -18,7 +18,7 @@ from rtsep.spec import Float32
 SMOOTHING = 0.98
 """Weight of the last frame's estimate."""
 FLOOR_DB = -25.0
-"""Least a priori SNR."""
+"""Smallest a priori SNR."""
 
 
 def wiener(x: Float32, noise: Float32) -> Float32:
