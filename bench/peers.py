@@ -35,7 +35,7 @@ from rtsep import weights
 from rtsep.benchmark.machine import machine
 from rtsep.benchmark.trials import percentiles_us
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 
 TURN_S = 0.5
 """Seconds of sound per turn, at least one hop."""
@@ -69,7 +69,7 @@ def ours(name: str) -> Peer:
     """Make a peer of a shipped bundle in the engine."""
     bundle = weights.find(name)
     spec = bundle.spec
-    engine = Engine(ModelStep(bundle), spec, spec.channels, spec.step_length)
+    engine = Engine(make_step(bundle), spec, spec.channels, spec.step_length)
     out = np.empty((spec.step_length, len(spec.sources), spec.channels), np.float32)
 
     def call(block: Any) -> Any:

@@ -24,7 +24,7 @@ from rtsep.models import build
 from rtsep.nn.onnx import export
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 
 TEXTS = {"training": "none", "licence": "MIT", "quality": "none"}
@@ -110,7 +110,7 @@ def timed(
 @pytest.mark.parametrize("name", NAMES)
 def test_call(benchmark: BenchmarkFixture, peak: float, name: str) -> None:
     """Time the model alone."""
-    step = ModelStep(bundle(name))
+    step = make_step(bundle(name))
     step.mixture[:] = np.random.default_rng(0).standard_normal(step.mixture.shape)
     timed(benchmark, bundle(name), peak, step)
 
@@ -119,7 +119,7 @@ def test_call(benchmark: BenchmarkFixture, peak: float, name: str) -> None:
 def test_engine(benchmark: BenchmarkFixture, peak: float, name: str) -> None:
     """Time the engine with the model, from samples to stems."""
     spec = bundle(name).spec
-    engine = Engine(ModelStep(bundle(name)), spec, spec.channels, spec.step_length)
+    engine = Engine(make_step(bundle(name)), spec, spec.channels, spec.step_length)
     block = np.random.default_rng(0).uniform(-1, 1, (spec.step_length, spec.channels))
     samples = block.astype(np.float32)
     out = np.empty((spec.step_length, len(spec.sources), spec.channels), np.float32)

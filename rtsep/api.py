@@ -25,9 +25,9 @@ from rtsep.errors import SoundError
 from rtsep.files.readers import MAX_CHANNELS, RATES_HZ
 from rtsep.latency import StreamLatency
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import ModelStep
-from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
-from rtsep.runtime.resampled import stream_latency
+from rtsep.runtime.engine import Engine, stream_latency
+from rtsep.runtime.model_step import make_step
+from rtsep.runtime.pipeline import BLOCK, aligned
 from rtsep.spec import Float32
 
 Stems = dict[str, Float32]
@@ -67,8 +67,8 @@ class Separation:
         self.channels = _channels(channels)
         self.sample_rate = spec.sample_rate if sample_rate is None else _rate(sample_rate)
         self.block = block
-        step = ModelStep(bundle, spec.streams(self.channels))
-        self._engine = engine_for(step, spec, self.channels, self.sample_rate, block)
+        step = make_step(bundle, spec.streams(self.channels))
+        self._engine = Engine(step, spec, self.channels, block, self.sample_rate)
         self.latency: StreamLatency = stream_latency(self._engine, self.sample_rate)
         self._flat = self.channels == 1
 
@@ -246,9 +246,8 @@ def separate(samples: ArrayLike, sample_rate: int, model: str | Path | None = No
     if not finite.all():
         row, channel = np.argwhere(~finite)[0]
         raise SoundError(f"sample {row} of channel {channel} is not a finite number")
-    engine = engine_for(
-        ModelStep(bundle, spec.streams(channels)), spec, channels, _rate(sample_rate)
-    )
+    step, rate_hz = make_step(bundle, spec.streams(channels)), _rate(sample_rate)
+    engine = Engine(step, spec, channels, rate_hz=rate_hz)
     stems = np.empty((len(mixture), len(spec.sources), channels), np.float32)
     blocks = (mixture[first : first + BLOCK] for first in range(0, len(mixture), BLOCK))
     done = 0

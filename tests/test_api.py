@@ -20,7 +20,7 @@ from rtsep.errors import BundleError, DeviceError, SpecError
 from rtsep.files.readers import read_all
 from rtsep.realtime.stem_reader import Tap
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from tests.support import models
 from tests.support.audio import band
@@ -100,7 +100,7 @@ def test_blocks_are_the_recording_exactly_as_late_as_said(
 
 def test_latency_is_the_engines() -> None:
     bundle = weights.find(LIGHT)
-    engine = Engine(ModelStep(bundle), bundle.spec)
+    engine = Engine(make_step(bundle), bundle.spec)
     told = rtsep.load(LIGHT).latency
     assert told.samples == engine.latency.total
     assert told.terms["overlap"] == engine.latency.overlap
@@ -260,7 +260,7 @@ def test_a_fault_of_the_worker_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ZeroDivisionError("a fault")
 
     live = rtsep.live("demo", LIGHT)
-    monkeypatch.setattr(live._worker.chain, "loop_state", broken)
+    monkeypatch.setattr(live._worker, "_state", broken)
     with pytest.raises(ZeroDivisionError, match="a fault"), live:
         live.wait(10)
 

@@ -14,8 +14,9 @@ from rtsep.learned.decoder import UPDATES, Penalty, fit
 from rtsep.learned.frames import magnitudes, masked
 from rtsep.learned.source import Source, alike, stream
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import ModelStep
-from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import make_step
+from rtsep.runtime.pipeline import BLOCK, aligned
 from rtsep.spec import Float32
 
 RATE_HZ, WINDOW, HOP = 16000, 512, 128
@@ -112,5 +113,5 @@ def full_fit(x: Float32, learned: Sequence[Source], penalty: Penalty | None = No
 
 def live(x: Float32, bundle: Bundle) -> Float32:
     """Separate (n,) samples with the live engine; (n, sources)."""
-    engine = engine_for(ModelStep(bundle), bundle.spec, 1, RATE_HZ)
+    engine = Engine(make_step(bundle), bundle.spec, rate_hz=RATE_HZ)
     return np.concatenate([part.copy() for part in aligned(engine, cut(x))])[:, :, 0]

@@ -15,7 +15,7 @@ from bench.learned.protocol import learned, score
 from rtsep.learned.learn import Plan
 from rtsep.learned.live import STEPS, bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.runtime.timing import Durations
 
 COUNTS = (1, 2, 5, 10, 20)
@@ -26,7 +26,7 @@ HOPS, ROUNDS = 600, 3
 
 def hop_us(pair: Pair, made: Any) -> float:
     """Return the median time of a hop in the fastest round, on one core, in µs."""
-    engine = Engine(ModelStep(made), made.spec, 1, HOP)
+    engine = Engine(make_step(made), made.spec, 1, HOP)
     x = np.resize(pair.mixture, HOPS * HOP)[:, None].astype(np.float32)
     out = np.zeros((HOP, len(made.spec.sources), 1), np.float32)
     medians = []

@@ -20,7 +20,7 @@ import numpy as np
 from rtsep.realtime import scheduling
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Float32, Float64
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class Trial:
         self.bundle, self.threads = bundle, threads
         self.block = block or spec.step_length
         self.period_s = self.block / spec.sample_rate
-        self.step = ModelStep(bundle, streams, threads)
+        self.step = make_step(bundle, streams, threads)
         channels = streams * spec.channels
         self.engine = Engine(self.step, spec, channels, self.block)
         self._group = spec.step_length // gcd(self.block, spec.step_length)
@@ -209,11 +209,11 @@ from pathlib import Path
 import numpy as np
 from rtsep import weights
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 
 bundle = weights.find(sys.argv[1])
 spec = bundle.spec
-engine = Engine(ModelStep(bundle), spec, spec.channels, spec.step_length)
+engine = Engine(make_step(bundle), spec, spec.channels, spec.step_length)
 engine.process(np.zeros((spec.step_length, spec.channels), np.float32))
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.platform == "linux":  # ru_maxrss includes the parent's

@@ -20,8 +20,9 @@ from rtsep.learned.decoder import UPDATES, Penalty, fit
 from rtsep.learned.frames import magnitudes, masked
 from rtsep.learned.source import alike
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import ModelStep
-from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import make_step
+from rtsep.runtime.pipeline import BLOCK, aligned
 from rtsep.spec import Float32
 
 Reading = Callable[[], Iterator[Float32]]
@@ -99,8 +100,8 @@ class Streamed:
     def stems(self, read: Reading, audio: AudioInfo) -> Iterator[Float32]:
         """Yield the stems in parts, (n, sources, channels)."""
         spec = self._bundle.spec
-        step = ModelStep(self._bundle, spec.streams(audio.channels))
-        yield from aligned(engine_for(step, spec, audio.channels, audio.rate_hz), read())
+        step = make_step(self._bundle, spec.streams(audio.channels))
+        yield from aligned(Engine(step, spec, audio.channels, rate_hz=audio.rate_hz), read())
 
 
 class FullFit:

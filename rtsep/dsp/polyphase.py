@@ -136,6 +136,8 @@ def ready(line: Line) -> int:
 @kernel(types.void(LINE, _samples))
 def pull(line: Line, out: Float32) -> None:
     """Fill ``out`` (n, width) with the next rows; no more than are `ready`."""
+    if out.shape[0] > ready(line):
+        raise ValueError("more rows are asked for than are ready")
     history, table, cursors = line
     in_period, out_period = cursors[IN_PERIOD], cursors[OUT_PERIOD]
     interpolate(history, cursors[POSITION], table, in_period, out_period, out)
@@ -239,6 +241,4 @@ class Polyphase:
 
     def pull(self, out: Float32) -> None:
         """Fill ``out`` (n, width) with the next ``n`` rows; no more than `ready`."""
-        if len(out) > self.ready:
-            raise ValueError(f"{len(out)} rows asked for, {self.ready} ready")
         pull(self.line, out)

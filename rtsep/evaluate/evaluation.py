@@ -15,9 +15,9 @@ from rtsep.evaluate.folder import REST, Example, Item, items, matched, read, ste
 from rtsep.evaluate.metrics import METRICS
 from rtsep.evaluate.score import best_order, is_speech, scores, silent
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.model_step import ModelStep
-from rtsep.runtime.pipeline import BLOCK, aligned, engine_for
-from rtsep.runtime.resampled import Processor, Resampled
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.model_step import make_step
+from rtsep.runtime.pipeline import BLOCK, aligned
 from rtsep.spec import Float32
 
 
@@ -211,14 +211,14 @@ class _Bundled:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._engines: dict[tuple[int, int], Processor | Resampled] = {}
+        self._engines: dict[tuple[int, int], Engine] = {}
 
     def __call__(self, example: Example) -> Float32:
         channels, spec = example.mixture.shape[1], self._bundle.spec
         kind = example.rate_hz, channels
         if kind not in self._engines:
-            step = ModelStep(self._bundle, spec.streams(channels))
-            self._engines[kind] = engine_for(step, spec, channels, example.rate_hz)
+            step = make_step(self._bundle, spec.streams(channels))
+            self._engines[kind] = Engine(step, spec, channels, rate_hz=example.rate_hz)
         return _stems(self._engines[kind], example.mixture)
 
 
@@ -226,12 +226,12 @@ def _oracle(example: Example, kind: str, window_length: int, sources: tuple[str,
     """Compute the estimates of an oracle mask, (sources, n, channels)."""
     channels = example.mixture.shape[1]
     step = oracle.Oracle(kind, sources, example.rate_hz, channels, window_length)
-    engine = engine_for(step, step.spec, step.spec.channels, example.rate_hz)
+    engine = Engine(step, step.spec, step.spec.channels, rate_hz=example.rate_hz)
     sound = np.concatenate([example.mixture, *example.references], axis=1)
     return _stems(engine, sound)[:, :, :channels]
 
 
-def _stems(engine: Processor | Resampled, sound: Float32) -> Float32:
+def _stems(engine: Engine, sound: Float32) -> Float32:
     """Separate (n, channels) into (sources, n, channels)."""
     blocks = (sound[start : start + BLOCK] for start in range(0, len(sound), BLOCK))
     stems = np.concatenate([part.copy() for part in aligned(engine, blocks)])

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rtsep.errors import LearnedError
-from rtsep.runtime.pipeline import aligned, engine_for
+from rtsep.runtime.engine import Engine
+from rtsep.runtime.pipeline import aligned
 from rtsep.spec import Float32, Spec
 
 MAX_VALUES = 1 << 25
@@ -64,7 +65,7 @@ def magnitudes(blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: in
     (channels, frames, bins)
     """
     step = _Collect(spec, channels)
-    for _ in aligned(engine_for(step, spec, channels, rate_hz), blocks):
+    for _ in aligned(Engine(step, spec, channels, rate_hz=rate_hz), blocks):
         pass
     return np.stack(step.kept, axis=1)
 
@@ -78,4 +79,4 @@ def masked(
     ------
     (n, sources, channels), as `rtsep.runtime.pipeline.aligned` does.
     """
-    return aligned(engine_for(_Mask(spec, masks), spec, channels, rate_hz), blocks)
+    return aligned(Engine(_Mask(spec, masks), spec, channels, rate_hz=rate_hz), blocks)

@@ -21,7 +21,7 @@ from rtsep.files.atomic import replacing
 from rtsep.nn.checks import check_contract
 from rtsep.nn.streaming import Line, Streaming, flatten, reads, unflatten
 from rtsep.runtime.bundle import Bundle, describe, parse
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from rtsep.version import __version__
 
@@ -171,7 +171,7 @@ def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> f
     shape = (2, 40 * spec.chunk, spec.channels, *spec.frame_shape)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     loud = spec.window_length**0.5 if spec.frontend == "stft" else 1.0  # of full-scale noise
-    step = ModelStep(bundle, streams=2)
+    step = make_step(bundle, streams=2)
     worst = 0.0
     for name, x in {
         "silence": torch.zeros_like(noise),

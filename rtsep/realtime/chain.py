@@ -1,21 +1,43 @@
-"""A model at work on a stream: what it makes, what is heard of it, and how it is taken over."""
+"""A model at work on a stream: what it makes, and what is heard and seen of it."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import NamedTuple
 
-from rtsep.dsp.mixer import Mixer
-from rtsep.dsp.ring import Cells
-from rtsep.realtime.compiled_loop import LoopState
+import numpy as np
+from numba import types
+
+from rtsep.dsp.kernel import named
+from rtsep.dsp.mixer import CONTROLS, Controls, Mixer
+from rtsep.dsp.ring import CELLS, Cells
 from rtsep.realtime.monitor import Scope
-from rtsep.realtime.recorder import NO_TRACKS, Recorder
-from rtsep.realtime.stem_reader import NO_TAP, Tap
+from rtsep.realtime.recorder import Recorder
+from rtsep.realtime.stem_reader import Tap
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.resampled import ONE_RATE, Processor, Resampled
-from rtsep.runtime.timing import Durations, TimedStep
-from rtsep.spec import Float32, Float64, Int64
+from rtsep.runtime.timing import Durations
+from rtsep.spec import Float32, Step
 
 _WARM_UP = 20
+
+
+class ChainState(NamedTuple):
+    """What the compiled loop works on."""
+
+    engine: int
+    """Address of an `EngineState`."""
+    stems: Float32
+    """(block, sources, channels)"""
+    out: Float32
+    """(block, out channels)"""
+    controls: Controls
+    scope: Cells
+
+
+CHAIN_STATE = named(
+    ChainState,
+    *(types.int64, types.Array(types.float32, 3, "C"), types.Array(types.float32, 2, "C")),
+    *(CONTROLS, CELLS),
+)
 
 
 class ProcessingChain:
@@ -31,7 +53,7 @@ class ProcessingChain:
         Of the sound that goes in and out, in Hz.
     out_channels
         Of what is heard.
-    most
+    block
         Samples of the longest block.
 
     Attributes
@@ -46,16 +68,20 @@ class ProcessingChain:
         Gets mixture and stems, if there is one.
     tap
         Gets the stems, if there is one.
+    state
+        What the compiled loop works on.
+
+    Raises
+    ------
+    ValueError
+        The blocks are longer than what the engine works on at once.
     """
 
     def __init__(
-        self,
-        engine: Processor | Resampled,
-        step: TimedStep,
-        sample_rate: int,
-        out_channels: int,
-        most: int,
+        self, engine: Engine, step: Step, sample_rate: int, out_channels: int, block: int
     ) -> None:
+        if block > engine.piece:
+            raise ValueError(f"blocks of {block} samples are longer than {engine.piece}")
         sources, channels = len(engine.spec.sources), engine.channels
         self.engine, self.step = engine, step
         self.mixer = Mixer(sources, channels, out_channels, sample_rate, engine.latency_samples)
@@ -63,8 +89,11 @@ class ProcessingChain:
         self.hops = Durations()
         self.recorder: Recorder | None = None
         self.tap: Tap | None = None
-        self._stems = np.zeros((most, sources, channels), np.float32)
-        self._out = np.zeros((most, out_channels), np.float32)
+        self._stems = np.zeros((block, sources, channels), np.float32)
+        self._out = np.zeros((block, out_channels), np.float32)
+        self.state = ChainState(
+            engine.held.address, self._stems, self._out, self.mixer.controls, self.scope.cells
+        )
 
     def process(self, mixture: Float32) -> Float32:
         """Separate the next samples (n, channels) and return what is heard, until the next call."""
@@ -74,57 +103,9 @@ class ProcessingChain:
         return self.mixer.process(mixture, stems, self._out[:n])
 
     def record(self, mixture: Float32) -> None:
-        """Hand what was processed last to the recorder and the tap, if there are any."""
-        recorder, stems = self.recorder, self._stems[: len(mixture)]
-        if recorder is not None:
-            recorder.put(mixture, stems)
-        if self.tap is not None:
-            self.tap.put(stems)
-
-    def loop_state(
-        self,
-        block: int,
-        incoming: Cells,
-        outgoing: Cells,
-        progress: Int64,
-        busy_s: Float64,
-        most: Int64,
-    ) -> LoopState | None:
-        """Collect what the compiled loop works on; None for a model that has to run in Python.
-
-        Parameters
-        ----------
-        block
-            Samples that are separated at once.
-        incoming, outgoing, progress, busy_s, most
-            As of `rtsep.realtime.compiled_loop.LoopState`.
-        """
-        engine, rates = self.engine, ONE_RATE
-        if isinstance(engine, Resampled) and block <= engine.piece:
-            rates, engine = engine.rates, engine.engine
-        program = self.step.program
-        if program is None or not isinstance(engine, Engine):
-            return None
-        return LoopState(
-            incoming,
-            outgoing,
-            np.zeros((block, engine.channels), np.float32),
-            self._stems[:block],
-            self._out[:block],
-            rates,
-            engine.buffers,
-            program,
-            self.mixer.controls,
-            self.scope.cells,
-            NO_TAP if self.tap is None else self.tap.tapped,
-            NO_TRACKS if self.recorder is None else self.recorder.tracks,
-            self.step.times.histogram,
-            self.hops.histogram,
-            progress,
-            busy_s,
-            most,
-            np.zeros(2, np.int64),
-        )
+        """Hand the block that was separated last to the recorder, if there is one."""
+        if self.recorder is not None:
+            self.recorder.put(mixture, self._stems[: len(mixture)])
 
     def warm_up(self, block: int) -> None:
         """Run every path once, then start from nothing; not for the audio path."""
@@ -133,7 +114,6 @@ class ProcessingChain:
             self.process(silence)
         self.engine.reset()
         self.mixer.reset()
-        self.step.times = Durations()
 
     def go_on_from(self, former: ProcessingChain) -> None:
         """Take over the controls: of sources of the same names as they are; others are muted.

@@ -2,41 +2,38 @@
 
 Whoever holds the interpreter's lock may be held up itself: by other programs, or by a hypervisor
 that has no processor for it just now. A worker that needs the lock waits for that, whatever its
-priority. This one takes it only for what is out of the ordinary: see `OTHER`.
-
-Everything here is also done in Python, by the same kernels: in `rtsep.runtime.engine.Engine`,
-`rtsep.runtime.resampled.Resampled`, `rtsep.realtime.chain.ProcessingChain` and
-`rtsep.realtime.worker.StreamWorker`, for models that ONNX Runtime runs, and for what is out of the
-ordinary.
+priority. This one takes it only where ONNX Runtime runs the model, and for what is out of the
+ordinary; it then stands within a block, and goes on from there when it is entered again.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
-from rtsep.dsp import mixer, overlap_add, polyphase, timed_ring
+from rtsep.dsp import mixer, timed_ring
+from rtsep.dsp.held import putter, taker
 from rtsep.dsp.kernel import kernel, named
-from rtsep.dsp.mixer import CONTROLS, Controls
-from rtsep.dsp.overlap_add import BUFFERS, HOP, NONFINITE_IN, NONFINITE_OUT, POSITION, Buffers
+from rtsep.dsp.overlap_add import CALLS
 from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, acquire
 from rtsep.realtime import monitor, recorder, stem_reader
+from rtsep.realtime.chain import CHAIN_STATE, ChainState
+from rtsep.realtime.crossfade import FADE, Fade, cross
 from rtsep.realtime.recorder import TRACKS, Tracks
 from rtsep.realtime.stem_reader import TAPPED, Tapped
-from rtsep.runtime import timing
-from rtsep.runtime.resampled import RATES, Rates
-from rtsep.runtime.tape import interpreter
-from rtsep.runtime.tape.interpreter import PROGRAM, SETTLED, Program
+from rtsep.runtime import engine, timing
 from rtsep.runtime.timing import HISTOGRAM, Histogram
-from rtsep.spec import Float32, Int64
+from rtsep.spec import Float32, Float64, Int64
 
 NOTHING, DONE = 0, 1
-"""There was no block; there was one, or more."""
-OTHER = 2
-"""The next block is for Python: too much of a backlog, or a recording that does not take it."""
+"""There was no block; there was one, or more. Also where a cross-fade is complete."""
+MODEL = 2
+"""A model is to be called, see `STAGE`."""
+LATE = 3
+"""The backlog is for Python to drop: it is too long, or has been overwritten meanwhile."""
+UNRECORDED = 4
+"""The block is for Python to record: there is no room, or something was lost before it."""
 
 PROCESSED = 0
 """Of ``progress``: samples separated on the present device."""
@@ -44,31 +41,38 @@ IN_TIME = 1
 """Of ``progress``: time, in samples, of the last block that was not too late to be played."""
 ASKED = 2
 """Of ``progress``: whether Python wants to do something."""
+STAGE = 3
+"""Of ``progress``: how far the present block is, see `BETWEEN` and what follows."""
+LEFT = 4
+"""Of ``progress``: blocks left of the backlog that was found."""
+CALLED = 5
+"""Of ``progress``: calls of the model before the present block."""
+BETWEEN, PRESENT, ARRIVING, PLAYED, RECORDED = range(5)
+"""There is none; the model at work separates it; the one that is to take its place does; it is
+played; it is recorded."""
+
+BUSY, BEGAN, EXPECTED = 0, 1, 2
+"""Of ``seconds``: time that all blocks took; when the present one began; when the next may come."""
 
 
 class LoopState(NamedTuple):
-    """Everything the loop works on."""
+    """Everything the loop works on, and where it stands."""
 
     input: Cells
     output: Cells
     mixture: Float32
     """(block, channels)"""
-    stems: Float32
-    """(block, sources, channels)"""
-    out: Float32
-    """(block, out channels)"""
-    rates: Rates
-    buffers: Buffers
-    program: Program
-    controls: Controls
-    scope: Cells
+    chain: ChainState
+    arriving: ChainState
+    """On its way to take the other's place, if there is one."""
+    fade: Fade
     tapped: Tapped
     tracks: Tracks
-    steps: Histogram
     hops: Histogram
     progress: Int64
-    busy_s: NDArray[np.float64]
-    """(1,)"""
+    """(6,), see `PROCESSED` and what follows."""
+    seconds: Float64
+    """(3,), see `BUSY` and what follows."""
     most: Int64
     """(2,): samples of a backlog, and how late it may be before it is dropped."""
     instant: Int64
@@ -76,12 +80,11 @@ class LoopState(NamedTuple):
 
 
 _samples = types.Array(types.float32, 2, "C")
-_stems = types.Array(types.float32, 3, "C")
 _counts = types.int64[::1]
 LOOP_STATE = named(
     LoopState,
-    *(CELLS, CELLS, _samples, _stems, _samples, RATES, BUFFERS, PROGRAM, CONTROLS, CELLS),
-    *(TAPPED, TRACKS, HISTOGRAM, HISTOGRAM, _counts, types.float64[::1], _counts, _counts),
+    *(CELLS, CELLS, _samples, CHAIN_STATE, CHAIN_STATE, FADE, TAPPED, TRACKS, HISTOGRAM),
+    *(_counts, types.float64[::1], _counts, _counts),
 )
 
 
@@ -90,71 +93,69 @@ _part = kernel(inline="always")
 
 
 @_part
-def _heal(buffers: Buffers, program: Program, broken: int) -> None:
-    """Count ``broken`` frames, and reset the model for the streams that had them."""
-    buffers.cursors[NONFINITE_OUT] += broken
-    for stream in range(buffers.broken.size):
-        if buffers.broken[stream]:
-            buffers.broken[stream] = 0
-            program.known[stream] = 0
-            program.cursors[SETTLED] = 0
+def _look(state: LoopState) -> int:
+    """Look for blocks; `NOTHING`, `DONE` or `LATE`."""
+    incoming, outgoing, progress = state.input.cursors, state.output.cursors, state.progress
+    n, start = state.mixture.shape[0], incoming[READ, 0]
+    progress[LEFT] = (incoming[WRITTEN, 0] - start) // n
+    if progress[LEFT] <= 0:
+        return NOTHING
+    if outgoing[WRITTEN, 0] >= outgoing[READ, 0]:
+        progress[IN_TIME] = start
+    late = incoming[WRITTEN, 0] - progress[IN_TIME]
+    return LATE if n * progress[LEFT] > state.most[0] or late > state.most[1] else DONE
 
 
 @_part
-def _process(state: LoopState, block: Float32, out: Float32) -> int:
-    """Separate samples of the model's rate; return how often the model was called."""
-    own, cursors, calls, done = state.buffers, state.buffers.cursors, 0, 0
-    hop = cursors[HOP]
-    chunk = own.mixture.shape[1] * hop
-    while done < block.shape[0]:
-        position = cursors[POSITION]
-        count = min(chunk - position, block.shape[0] - done)
-        cursors[NONFINITE_IN] += overlap_add.analyse(
-            block, done, count, position, hop, own.history, own.analysis,
-            own.factors, own.twiddles, own.work, own.mixture,
-        )  # fmt: skip
-        cursors[POSITION] = (position + count) % chunk
-        if position + count == chunk:
-            start = timing.clock(state.instant)
-            interpreter.step(state.program)
-            timing.count(state.steps, timing.clock(state.instant) - start)
-            calls += 1
-        broken = overlap_add.overlap_add(
-            own.sources, done, count, position, hop, own.synthesis,
-            own.factors, own.twiddles, own.work, own.overlap, own.ready, out, own.broken,
-        )  # fmt: skip
-        if broken:
-            _heal(own, state.program, broken)
-        done += count
-    return calls
+def _take(state: LoopState) -> bool:
+    """Take the next block in; tell whether it was still there."""
+    incoming, data = state.input.cursors, state.input.data
+    start = incoming[READ, 0]
+    timed_ring.copy(data, start, state.mixture)
+    acquire()
+    if incoming[WRITTEN, 0] - start > data.shape[0]:
+        return False
+    incoming[READ, 0] = start + state.mixture.shape[0]
+    return True
 
 
 @_part
-def _separate(state: LoopState) -> int:
-    """Make ``stems`` of ``mixture``; return how often the model was called."""
-    rates, block, made = state.rates, state.mixture, state.stems
-    resampled = rates.mixture.shape[0] > 0
-    if resampled:
-        rates.replaced[0] += polyphase.push(rates.inward, state.mixture)
-        count = polyphase.ready(rates.inward)
-        block, made = rates.mixture[:count], rates.stems[:count]
-        polyphase.pull(rates.inward, block)
-    calls = _process(state, block, made)
-    if resampled:
-        width = made.shape[1] * made.shape[2]
-        polyphase.push(rates.outward, made.reshape(made.shape[0], width))
-        polyphase.pull(rates.outward, state.stems.reshape(state.stems.shape[0], width))
-    return calls
+def _hear(chain: ChainState, mixture: Float32) -> None:
+    """Mix what has been separated, and show it."""
+    monitor.keep(chain.scope.data, chain.scope.cursors, mixture, chain.stems)
+    mixer.mix(mixture, chain.stems, chain.controls, chain.out)
 
 
-@kernel(types.int64(LOOP_STATE, types.int64, types.int64), nogil=True)
-def run_loop(state: LoopState, pause_us: int, rest_us: int) -> int:
+@_part
+def _play(state: LoopState) -> None:
+    """Hand over what is heard, and count the time it took."""
+    timed_ring.append(state.output.data, state.output.cursors, state.chain.out)
+    seconds, progress = state.seconds, state.progress
+    elapsed = timing.clock(state.instant) - seconds[BEGAN]
+    calls = engine.take(state.chain.engine).buffers.cursors[CALLS] - progress[CALLED]
+    if calls and state.arriving.stems.size == 0:
+        timing.count(state.hops, elapsed / calls)
+    seconds[BUSY] += elapsed
+
+
+_put = putter(LOOP_STATE)
+_get = taker(LOOP_STATE)
+
+
+@kernel(types.void(LOOP_STATE, types.int64))
+def hold(state: LoopState, address: int) -> None:
+    """Put a state to an address."""
+    _put(state, address)
+
+
+@kernel(types.int64(types.int64, types.int64, types.int64), nogil=True)
+def run_loop(address: int, pause_us: int, rest_us: int) -> int:
     """Separate the blocks that are there, and those that come, until Python asks or is needed.
 
     Parameters
     ----------
-    state
-        Everything it works on.
+    address
+        Of a `LoopState`, see `rtsep.dsp.held.Held`.
     pause_us
         How long to sleep where there is no block, in microseconds; if 0, return then.
     rest_us
@@ -163,50 +164,54 @@ def run_loop(state: LoopState, pause_us: int, rest_us: int) -> int:
     Returns
     -------
     int
-        `NOTHING`, `DONE` or `OTHER`.
+        `NOTHING`, `DONE`, `MODEL`, `LATE` or `UNRECORDED`.
     """
-    incoming, outgoing, progress = state.input.cursors, state.output.cursors, state.progress
-    n, status, expected = state.mixture.shape[0], NOTHING, 0.0
-    while not progress[ASKED]:
-        start = incoming[READ, 0]
-        backlog = (incoming[WRITTEN, 0] - start) // n * n
-        if backlog <= 0:
-            if pause_us == 0:
-                break
-            left_us = int(1e6 * (expected - timing.clock(state.instant)))
-            timed_ring.pause(max(left_us, pause_us))
-            continue
-        expected = timing.clock(state.instant) + 1e-6 * rest_us
-        if outgoing[WRITTEN, 0] >= outgoing[READ, 0]:
-            progress[IN_TIME] = start
-        late = incoming[WRITTEN, 0] - progress[IN_TIME]
-        if (
-            backlog > state.most[0]
-            or late > state.most[1]
-            or not recorder.room(state.tracks, backlog)
-        ):
-            return OTHER
-        for _ in range(backlog // n):
+    state = _get(address)
+    progress, seconds, chain, arriving = state.progress, state.seconds, state.chain, state.arriving
+    n, status = state.mixture.shape[0], NOTHING
+    while True:
+        if progress[STAGE] == BETWEEN:
             if progress[ASKED]:
-                break
-            began = timing.clock(state.instant)
-            timed_ring.copy(state.input.data, start, state.mixture)
-            acquire()
-            if incoming[WRITTEN, 0] - start > state.input.data.shape[0]:
-                return OTHER  # it was overwritten meanwhile
-            start += n
-            incoming[READ, 0] = start
-            calls = _separate(state)
-            monitor.keep(state.scope.data, state.scope.cursors, state.mixture, state.stems)
-            mixer.mix(state.mixture, state.stems, state.controls, state.out)
-            timed_ring.append(state.output.data, state.output.cursors, state.out)
-            elapsed = timing.clock(state.instant) - began
-            if calls:
-                timing.count(state.hops, elapsed / calls)
-            state.busy_s[0] += elapsed
-            stems = state.stems.reshape(n, state.stems.size // n)
+                progress[LEFT] = 0
+                return status
+            if progress[LEFT] == 0:
+                found = _look(state)
+                if found == LATE:
+                    return LATE
+                if found == NOTHING:
+                    if pause_us == 0:
+                        return status
+                    left_us = int(1e6 * (seconds[EXPECTED] - timing.clock(state.instant)))
+                    timed_ring.pause(max(left_us, pause_us))
+                    continue
+                seconds[EXPECTED] = timing.clock(state.instant) + 1e-6 * rest_us
+            seconds[BEGAN] = timing.clock(state.instant)
+            if not _take(state):
+                return LATE
+            progress[CALLED] = engine.take(chain.engine).buffers.cursors[CALLS]
+            progress[STAGE] = PRESENT
+        if progress[STAGE] == PRESENT:
+            if engine.advance(chain.engine, state.mixture, chain.stems) == engine.MODEL:
+                return MODEL
+            _hear(chain, state.mixture)
+            progress[STAGE] = ARRIVING
+        if progress[STAGE] == ARRIVING:
+            if arriving.stems.size:
+                if engine.advance(arriving.engine, state.mixture, arriving.stems) == engine.MODEL:
+                    return MODEL
+                _hear(arriving, state.mixture)
+                cross(arriving.out, state.fade, chain.out)
+            _play(state)
+            progress[STAGE] = PLAYED
+        stems = chain.stems.reshape(n, chain.stems.size // n)
+        if progress[STAGE] == PLAYED:
+            if not recorder.room(state.tracks, n):
+                return UNRECORDED
             recorder.put(state.tracks, state.mixture, stems)
-            stem_reader.put(state.tapped, stems)
-            progress[PROCESSED] += n
+        stem_reader.put(state.tapped, stems)
+        progress[PROCESSED] += n
+        progress[LEFT] -= 1
+        progress[STAGE] = BETWEEN
         status = DONE
-    return status
+        if arriving.stems.size and state.fade.cursor[0] == state.fade.curve.size - 1:
+            return DONE

@@ -7,12 +7,12 @@ stems.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numba import types
 
-from rtsep.dsp.kernel import kernel
+from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.mixer import raised_cosine
 from rtsep.realtime.chain import ProcessingChain
 from rtsep.spec import Float32, Int64
@@ -27,21 +27,27 @@ Chain = TypeVar("Chain", bound=ProcessingChain)
 _samples = types.Array(types.float32, 2, "C")
 
 
-@kernel(types.void(_samples, types.float32[::1], types.int64[::1], _samples))
-def cross(fresh: Float32, fade: Float32, cursor: Int64, out: Float32) -> None:
-    """Go over from ``out`` to ``fresh``, both (n, channels), in ``out``.
+class Fade(NamedTuple):
+    """What `cross` works on."""
 
-    Parameters
-    ----------
-    fade
-        (length + 1,) from 0 to 1.
-    cursor
-        (1,): samples of the fade so far; negative before it begins.
-    """
-    length = fade.size - 1
+    curve: Float32
+    """(length + 1,) from 0 to 1."""
+    cursor: Int64
+    """(1,): samples of the fade so far; negative before it begins."""
+
+
+FADE = named(Fade, types.float32[::1], types.int64[::1])
+NO_FADE = Fade(np.zeros(1, np.float32), np.full(1, -1, np.int64))
+
+
+@kernel(types.void(_samples, FADE, _samples))
+def cross(fresh: Float32, fade: Fade, out: Float32) -> None:
+    """Go over from ``out`` to ``fresh``, both (n, channels), in ``out``."""
+    curve, cursor = fade
+    length = curve.size - 1
     for n in range(out.shape[0]):
         cursor[0] = min(cursor[0] + 1, length)
-        share = fade[max(cursor[0], 0)]
+        share = curve[max(cursor[0], 0)]
         for channel in range(out.shape[1]):
             if share == 1.0:
                 out[n, channel] = fresh[n, channel]
@@ -58,19 +64,25 @@ class Crossfade(Generic[Chain]):
         Warmed up.
     sample_rate
         In Hz.
+
+    Attributes
+    ----------
+    fade
+        What the compiled loop works on.
     """
 
     def __init__(self, chain: Chain, sample_rate: int) -> None:
         self.chain = chain
-        self._fade = raised_cosine(max(1, round(CROSS_S * sample_rate)))
         unheard = chain.engine.latency_samples + round(LISTEN_S * sample_rate)
-        self._cursor = np.full(1, -unheard, np.int64)
+        self.fade = Fade(
+            raised_cosine(max(1, round(CROSS_S * sample_rate))), np.full(1, -unheard, np.int64)
+        )
 
     def process(self, mixture: Float32, out: Float32) -> None:
         """Separate the next samples, and put into ``out``, what is heard so far, its share."""
-        cross(self.chain.process(mixture), self._fade, self._cursor, out)
+        cross(self.chain.process(mixture), self.fade, out)
 
     @property
     def complete(self) -> bool:
         """Whether only the new chain is heard."""
-        return int(self._cursor[0]) == len(self._fade) - 1
+        return int(self.fade.cursor[0]) == len(self.fade.curve) - 1

@@ -9,7 +9,7 @@ from rtsep.devices.device import Device
 from rtsep.errors import AudioFileError, DeviceError, RateError
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import StreamWorker
-from rtsep.runtime.resampled import Processor, Resampled
+from rtsep.runtime.engine import Engine
 
 RETRY_S = 0.2
 """Pause between two looks for a lost device, in seconds."""
@@ -43,7 +43,7 @@ class Comeback:
         self,
         live: StreamWorker,
         say: Callable[[str], object],
-        engine: Callable[[int], Processor | Resampled],
+        engine: Callable[[int], Engine],
         takes: Takes,
         give_up_s: float | None,
     ) -> None:

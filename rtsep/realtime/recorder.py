@@ -15,7 +15,7 @@ from rtsep.dsp.kernel import kernel, named
 from rtsep.dsp.ring import CELLS, READ, WRITTEN, Cells, Ring, write
 from rtsep.errors import AudioFileError
 from rtsep.files.writers import Take
-from rtsep.runtime.resampled import Processor, Resampled
+from rtsep.runtime.engine import Engine
 from rtsep.spec import Float32, Int64
 
 DISK_LAG_S = 4.0
@@ -264,7 +264,7 @@ class Takes:
         """Let those to come go to another folder, as of the first."""
         self._folder, self._number = folder, 0
 
-    def begin(self, engine: Processor | Resampled, rate_hz: int) -> Recorder:
+    def begin(self, engine: Engine, rate_hz: int) -> Recorder:
         """Begin the next one, of what an engine makes at its rate; see `Recorder`."""
         folder = self._folder / str(self._number + 1) if self._number else self._folder
         sources, latency = engine.spec.sources, engine.latency_samples

@@ -21,18 +21,36 @@ from typing import Any, Literal
 import numpy as np
 
 from rtsep.devices.device import Device
+from rtsep.dsp.held import Held
 from rtsep.dsp.mixer import Mixer, linear
 from rtsep.errors import ControlError
 from rtsep.latency import StreamLatency
 from rtsep.realtime import scheduling
 from rtsep.realtime.chain import ProcessingChain
-from rtsep.realtime.compiled_loop import ASKED, IN_TIME, OTHER, PROCESSED, LoopState, run_loop
-from rtsep.realtime.crossfade import Crossfade
-from rtsep.realtime.recorder import Recorder
-from rtsep.realtime.stem_reader import Tap
-from rtsep.runtime.resampled import Processor, Resampled, stream_latency
-from rtsep.runtime.timing import Durations, TimedStep
-from rtsep.spec import Float32
+from rtsep.realtime.compiled_loop import (
+    ASKED,
+    BUSY,
+    DONE,
+    IN_TIME,
+    LATE,
+    LEFT,
+    LOOP_STATE,
+    MODEL,
+    PRESENT,
+    PROCESSED,
+    RECORDED,
+    STAGE,
+    UNRECORDED,
+    LoopState,
+    hold,
+    run_loop,
+)
+from rtsep.realtime.crossfade import NO_FADE, Crossfade
+from rtsep.realtime.recorder import NO_TRACKS, Recorder
+from rtsep.realtime.stem_reader import NO_TAP, Tap
+from rtsep.runtime.engine import Engine, stream_latency
+from rtsep.runtime.timing import Durations
+from rtsep.spec import Float32, Step
 
 POLL_S = 0.0005
 """Longest sleep of an idle worker, a quarter block where that is less: the device's callback must
@@ -40,9 +58,6 @@ not wait for a lock, so it can't wake anybody."""
 REST = 0.95
 """Share of a block's time in which the next one is not looked for; with less, it is looked for
 twice, and every wake of this thread is one more moment for the sound server's to be held up."""
-IDLE_S = 0.02
-"""After so long without a block the worker looks whether it is to stop."""
-
 PATIENCE_S = 0.5
 """A backlog that is not worked off after this time is dropped, in seconds."""
 
@@ -100,8 +115,8 @@ class StreamWorker:
     def __init__(
         self,
         device: Device,
-        engine: Processor | Resampled,
-        step: TimedStep,
+        engine: Engine,
+        step: Step,
         gains: Float32,
         options: WorkerOptions | None = None,
         *,
@@ -114,9 +129,9 @@ class StreamWorker:
         self._manners = ExitStack()
         self._separated_s = 0.0
         self._nonfinite = 0, 0
-        self._busy_s = np.zeros(1)
-        self._progress = np.zeros(3, np.int64)
-        self._own: tuple[tuple[object, ...], LoopState | None] = ((), None)
+        self._seconds = np.zeros(3)
+        self._progress = np.zeros(6, np.int64)
+        self._laid: tuple[tuple[object, ...], Held[LoopState]] | None = None
         self.drops, self.dropped = 0, 0
         self._turns = 0
         self._arriving: Crossfade[ProcessingChain] | None = None
@@ -129,20 +144,21 @@ class StreamWorker:
     def _connect(self, device: Device) -> None:
         """Make what the worker needs for this device."""
         self.device = device
-        self._most = (4 * device.headroom // device.block + 16) * device.block
-        self._patience = round(PATIENCE_S * device.sample_rate)
+        most = (4 * device.headroom // device.block + 16) * device.block
+        self._most = np.array([most, round(PATIENCE_S * device.sample_rate)], np.int64)
         self._progress[:] = 0
-        self._mixture = np.zeros((self._most, device.input.width), np.float32)
+        self._mixture = np.zeros((device.block, device.input.width), np.float32)
         self._pause_s = min(POLL_S, 0.25 * device.block / device.sample_rate)
         self._stopping, self._asked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
         limit_db = self._options.limit_db
         device.limit(np.inf if limit_db is None else linear(limit_db))
 
-    def make_chain(self, engine: Processor | Resampled, step: TimedStep) -> ProcessingChain:
+    def make_chain(self, engine: Engine, step: Step) -> ProcessingChain:
         """Make a chain for the present device, of an engine for its rate and channels."""
         device = self.device
-        chain = ProcessingChain(engine, step, device.sample_rate, device.output.width, self._most)
+        rate, width = device.sample_rate, device.output.width
+        chain = ProcessingChain(engine, step, rate, width, device.block)
         if self._tapped:
             chain.tap = Tap(len(engine.spec.sources), engine.channels, device.sample_rate)
         return chain
@@ -173,9 +189,9 @@ class StreamWorker:
     def move(
         self,
         device: Device,
-        engine: Processor | Resampled,
+        engine: Engine,
         recorder: Recorder | None,
-        step: TimedStep | None = None,
+        step: Step | None = None,
     ) -> None:
         """Go on with another device, and an engine and a recorder for its rate.
 
@@ -255,9 +271,9 @@ class StreamWorker:
     def exchange_recorder(self, recorder: Recorder | None) -> Recorder | None:
         """Record with another recorder, or none, from now on; return the former, no longer used."""
         former, self.chain.recorder = self.chain.recorder, recorder
-        self._progress[ASKED] = 1
         turn = self._turns
         while self.working and self._turns == turn:
+            self._progress[ASKED] = 1  # again and again: the worker clears it before it looks
             time.sleep(POLL_S)
         return former
 
@@ -289,7 +305,7 @@ class StreamWorker:
             recorder.close(self.chain.silent_tail() if silent else self.engine.flush())
 
     @property
-    def engine(self) -> Processor | Resampled:
+    def engine(self) -> Engine:
         """The engine of the model at work."""
         return self.chain.engine
 
@@ -320,7 +336,7 @@ class StreamWorker:
     @property
     def busy_s(self) -> float:
         """Time that took, on all devices, in seconds."""
-        return float(self._busy_s[0])
+        return float(self._seconds[BUSY])
 
     @property
     def separated_s(self) -> float:
@@ -389,17 +405,14 @@ class StreamWorker:
         scheduling.flush_denormals()
         self.realtime = self._options.realtime and scheduling.go_first()
         self._asked.set()
-        pause_us, pauses = max(1, round(1e6 * self._pause_s)), round(IDLE_S / self._pause_s)
+        pause_us = max(1, round(1e6 * self._pause_s))
         rest_us = round(1e6 * REST * self.device.block / self.device.sample_rate)
         try:
             while True:
                 self._progress[ASKED] = 0  # first of all: whoever asks, asks after what is wanted
                 if self._stopping.is_set():
                     return
-                state = self._compiled()
-                here = state is None or run_loop(state, pause_us, rest_us) == OTHER
-                if here and not self._turn():
-                    self.device.input.wait(self.device.block, pause_us, pauses)
+                self._work(pause_us, rest_us)
                 self._turns += 1
         except BaseException as error:  # the main thread reports it
             self.error = error
@@ -410,65 +423,62 @@ class StreamWorker:
         The worker does nothing else. What drives a stream without a thread calls it.
         """
         self._progress[ASKED] = 0
-        state = self._compiled()
-        if state is not None and (status := run_loop(state, 0, 0)) != OTHER:
-            return bool(status)
-        return self._turn()
+        return self._work(0, 0)
 
-    def _compiled(self) -> LoopState | None:
-        """Return what the compiled loop works on, if it can do it."""
-        chain, device = self.chain, self.device
-        what = chain, chain.recorder, self._arriving, device
-        if self._own[0] != what:
-            state = None
-            if self._arriving is None:
-                most = np.array([self._most, self._patience], np.int64)
-                state = chain.loop_state(
-                    *(device.block, device.input.cells, device.output.cells),
-                    *(self._progress, self._busy_s, most),
-                )
-            self._own = what, state
-        return self._own[1]
+    def _work(self, pause_us: int, rest_us: int) -> bool:
+        """Run the compiled loop, and do what it leaves to Python; tell whether there was anything.
 
-    def _turn(self) -> bool:
-        """Do the same in Python: for models that ONNX Runtime runs, and what is unusual."""
-        device = self.device
-        backlog = device.input.readable // device.block * device.block
-        if not backlog:
-            return False
-        if device.output.readable >= 0:
-            self._progress[IN_TIME] = device.input.position
-        late = device.input.written - int(self._progress[IN_TIME])
-        mixture = self._mixture[:backlog]
-        if backlog > self._most or late > self._patience:
-            device.input.skip(backlog)
-            return self._drop(backlog)
-        chain, arriving = self.chain, self._arriving
-        start, calls = time.perf_counter(), chain.step.times.count
-        if not device.input.read(mixture):  # held up for seconds in between: it was overwritten
-            return self._drop(backlog)
-        heard = chain.process(mixture)
-        if arriving is not None:
-            arriving.process(mixture, heard)
-        device.output.append(heard)
-        elapsed = time.perf_counter() - start
-        calls = chain.step.times.count - calls
-        if calls and arriving is None:
-            chain.hops.add(elapsed / calls)
-        self._busy_s[0] += elapsed
-        chain.record(mixture)
-        self._progress[PROCESSED] += backlog
-        if arriving is not None and arriving.complete:
-            self._arrive(arriving)
-        return True
+        Parameters
+        ----------
+        pause_us, rest_us
+            As of `rtsep.realtime.compiled_loop.run_loop`.
+        """
+        state, worked = self._state(), False
+        while True:
+            status = run_loop(state.address, pause_us, rest_us)
+            if status == MODEL:
+                self.chains[self._progress[STAGE] - PRESENT].engine.call()
+            elif status == UNRECORDED:
+                self.chain.record(self._mixture)
+                self._progress[STAGE] = RECORDED
+            elif status == LATE:
+                self._drop()
+                return True
+            else:
+                worked = worked or status == DONE
+                if self._arriving is None or not self._arriving.complete:
+                    return worked
+                self._arrive(self._arriving)
+                state = self._state()
 
-    def _drop(self, n: int) -> bool:
-        """Go on ``n`` samples later."""
-        latency, arriving = self.engine.latency_samples, self._arriving
-        if arriving is not None:
-            latency = max(latency, arriving.chain.engine.latency_samples)
-        self.device.leave_out(n, latency)
-        self._progress[IN_TIME] = self.device.input.position
+    def _state(self) -> Held[LoopState]:
+        """Return what the compiled loop works on now."""
+        chain, device, arriving = self.chain, self.device, self._arriving
+        what = chain, chain.recorder, chain.tap, arriving, device
+        if self._laid is None or self._laid[0] != what:
+            nobody = chain.state._replace(stems=np.zeros((0, 0, 0), np.float32))
+            state = LoopState(
+                *(device.input.cells, device.output.cells, self._mixture, chain.state),
+                arriving=nobody if arriving is None else arriving.chain.state,
+                fade=NO_FADE if arriving is None else arriving.fade,
+                tapped=NO_TAP if chain.tap is None else chain.tap.tapped,
+                tracks=NO_TRACKS if chain.recorder is None else chain.recorder.tracks,
+                hops=chain.hops.histogram,
+                progress=self._progress,
+                seconds=self._seconds,
+                most=self._most,
+                instant=np.zeros(2, np.int64),
+            )
+            self._laid = what, Held(state, LOOP_STATE, hold)
+        return self._laid[1]
+
+    def _drop(self) -> None:
+        """Go on after the backlog, as if it had not been."""
+        device, latency = self.device, max(c.engine.latency_samples for c in self.chains)
+        n = device.input.readable // device.block * device.block
+        device.input.skip(n)
+        device.leave_out(n, latency)
+        self._progress[LEFT] = 0
+        self._progress[IN_TIME] = device.input.position
         self.drops += 1
         self.dropped += n
-        return True

@@ -13,38 +13,15 @@ import numpy as np
 
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
-from rtsep.runtime.resampled import Processor, Resampled, around
-from rtsep.runtime.timing import TimedStep
-from rtsep.spec import Float32, Spec, Step
+from rtsep.runtime.model_step import make_step
+from rtsep.spec import Float32
 
 BLOCK = 1 << 14
 """Samples worked on at once."""
 _TRIALS = 15
 
 
-def engine_for(
-    step: Step, spec: Spec, channels: int, rate_hz: int, block: int = 1
-) -> Processor | Resampled:
-    """Build the engine that runs ``step`` on sound of any rate.
-
-    Parameters
-    ----------
-    step, spec
-        The model and its stream.
-    channels
-        Of the sound.
-    rate_hz
-        Of the sound; the stems have it too.
-    block
-        Blocks are multiples of this many samples; 1 for any size.
-    """
-    return around(
-        lambda inner: Engine(step, spec, channels, inner), rate_hz, spec.sample_rate, block
-    )
-
-
-def aligned(engine: Processor | Resampled, mixture: Iterable[Float32]) -> Iterator[Float32]:
+def aligned(engine: Engine, mixture: Iterable[Float32]) -> Iterator[Float32]:
     """Separate a recording into stems that line up with it and are as long.
 
     Parameters
@@ -81,21 +58,21 @@ class LoadedModel:
     Raises
     ------
     BundleError
-        See `rtsep.runtime.model_step.ModelStep`.
+        See `rtsep.runtime.model_step.make_step`.
     """
 
     def __init__(self, bundle: Bundle, channels: int) -> None:
         self.bundle, self.channels = bundle, channels
-        self.step = TimedStep(ModelStep(bundle, bundle.spec.streams(channels)))
+        self.step = make_step(bundle, bundle.spec.streams(channels))
 
     @property
     def name(self) -> str:
         """Of the model."""
         return self.bundle.metadata["name"]
 
-    def engine(self, rate: int, block: int) -> Processor | Resampled:
+    def engine(self, rate: int, block: int) -> Engine:
         """Make an engine for blocks that are multiples of ``block`` samples, at a rate in Hz."""
-        return engine_for(self.step, self.bundle.spec, self.channels, rate, block)
+        return Engine(self.step, self.bundle.spec, self.channels, block, rate)
 
     def load(self) -> float:
         """Measure the share of real time that the network takes now; it forgets what it heard."""

@@ -12,8 +12,6 @@ from numba import types
 from numpy.typing import NDArray
 
 from rtsep.dsp.kernel import INT64_POINTER, kernel, named
-from rtsep.runtime.tape.interpreter import Program
-from rtsep.spec import Float32, Step
 
 _FIRST_S = 1e-7
 _PER_DECADE = 200  # a resolution of 1.2 %
@@ -109,30 +107,3 @@ class Durations:
         named = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
         figures = {name: self.percentile_s(percent) * 1e6 for name, percent in named.items()}
         return {name: round(us, 1) for name, us in {**figures, "max": self.max_s * 1e6}.items()}
-
-
-class TimedStep:
-    """A step that records how long each of its calls takes; otherwise the step itself.
-
-    Attributes
-    ----------
-    program
-        What a kernel may run in place of a call, if there is such a thing.
-    """
-
-    def __init__(self, step: Step) -> None:
-        self._step = step
-        self.mixture: Float32 = step.mixture
-        self.sources: Float32 = step.sources
-        self.program: Program | None = getattr(step, "program", None)
-        self.times = Durations()
-
-    def __call__(self) -> None:
-        """Call and time the step."""
-        start = time.perf_counter()
-        self._step()
-        self.times.add(time.perf_counter() - start)
-
-    def reset(self, stream: int | None = None) -> None:
-        """Reset the step; the times go on."""
-        self._step.reset(stream)

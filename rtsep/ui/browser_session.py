@@ -9,7 +9,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 
 from rtsep.errors import ProtocolError
-from rtsep.runtime.resampled import stream_latency
+from rtsep.runtime.engine import stream_latency
 from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
 from rtsep.ui.guard import Allowance
 from rtsep.ui.protocol import (

@@ -23,8 +23,8 @@ from rtsep.devices import open as opening
 from rtsep.devices.open import DeviceOptions
 from rtsep.errors import DeviceError, OptionError
 from rtsep.realtime.builder import Stream, StreamOptions
-from rtsep.realtime.chain import ProcessingChain
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime import model_step
+from rtsep.runtime.ort_step import OrtStep
 from tests.support import models
 from tests.support.audio import recording
 from tests.support.command import NO_CARD, refused, rtsep, start, stems
@@ -251,16 +251,16 @@ def test_a_source_that_cannot_be_named_in_a_folder_is_no_bundle(tmp_path: Path) 
 def test_a_fault_while_running_is_no_success(
     tmp_path: Path, no_card: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: ModelStep) -> None:
+    def fail(self: OrtStep) -> None:
         failing.calls += 1
         call(self)
         if failing.calls > 100:
             raise ZeroDivisionError("a fault")
 
     failing: Any = fail
-    failing.calls, call = 0, ModelStep.__call__
-    monkeypatch.setattr(ModelStep, "__call__", fail)
-    monkeypatch.setattr(ProcessingChain, "loop_state", lambda *_: None)  # only Python can fail
+    failing.calls, call = 0, OrtStep.__call__
+    monkeypatch.setattr(OrtStep, "__call__", fail)
+    monkeypatch.setattr(model_step, "TAPE_FRAMES", 0)  # only Python can fail
     result = CliRunner().invoke(
         command.run, ["-d", "demo", "-r", str(tmp_path / "r"), "--json", str(tmp_path / "s.json")]
     )

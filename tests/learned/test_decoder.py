@@ -21,8 +21,8 @@ from rtsep.learned.decoder import (
     unfold,
 )
 from rtsep.learned.live import Noise, Rest, bundle
-from rtsep.runtime.model_step import ModelStep
-from rtsep.spec import Float32
+from rtsep.runtime.model_step import make_step
+from rtsep.spec import Float32, Step
 from tests.support.learned import BINS, HOP, RATE, decoder, source
 
 KINDS = ("nmf", "cnmf", "nae", "nae-deep", "ccae")
@@ -143,7 +143,7 @@ def plain(
     return np.stack(out)
 
 
-def live(frames: Float32, model_step: ModelStep) -> Float32:
+def live(frames: Float32, model_step: Step) -> Float32:
     """The same by a bundle."""
     out = []
     for frame in frames:
@@ -171,14 +171,14 @@ def test_the_graph_is_the_plain_formula(kinds: tuple[str, ...]) -> None:
     frames = spectra(25)
     frames[8:12] = 0.0
     wanted = plain(frames, [s.decoder for s in sources], 4, 0.7, Penalty(sparsity=0.1))
-    found = live(frames, ModelStep(made))
+    found = live(frames, make_step(made))
     np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
     np.testing.assert_allclose(found.sum(axis=1), frames, atol=1e-5 * np.abs(frames).max())
 
 
 def test_streams_are_independent_and_a_reset_forgets() -> None:
     made = bundle([source("a", "cnmf"), source("b", "nae", seed=1)], steps=3)
-    one, two = ModelStep(made), ModelStep(made, streams=2)
+    one, two = make_step(made), make_step(made, streams=2)
     frames = spectra(20), spectra(20, seed=1)
     alone = live(frames[0], one)
     found = []
@@ -195,7 +195,7 @@ def test_streams_are_independent_and_a_reset_forgets() -> None:
 def test_whatever_comes_stays_finite(kinds: tuple[str, ...]) -> None:
     sources = [source(f"s{i}", kind, seed=i) for i, kind in enumerate(kinds)]
     rest = Rest("rest", np.ones((4, BINS), np.float32))
-    model_step = ModelStep(bundle(sources, rest=rest, noise=Noise("noise", 0.05)))
+    model_step = make_step(bundle(sources, rest=rest, noise=Noise("noise", 0.05)))
     for gain in (0.0, 1.0, 1e4, 0.0, 1e-7, 1.0):
         found = live(np.float32(gain) * spectra(200), model_step)
         assert np.all(np.isfinite(found)), gain
@@ -215,7 +215,7 @@ def test_noise_passes_while_it_is_learned_and_is_removed_then() -> None:
     known = source("voice")
     flat = np.repeat(voice[None], 5, axis=0).astype(np.float32) / voice.sum()
     known.decoder.matrices[0][:] = flat
-    found = live(mixture_frames, ModelStep(bundle([known], noise=Noise("noise", 0.5))))
+    found = live(mixture_frames, make_step(bundle([known], noise=Noise("noise", 0.5))))
     np.testing.assert_array_equal(found[:frames, 0], mixture_frames[:frames])
     assert not found[:frames, 1].any()
     after = found[frames + 5 :, 0, 0] + 1j * found[frames + 5 :, 0, 1]
@@ -229,7 +229,7 @@ def test_learning_noise_is_the_plain_formula() -> None:
     noise, voice = Noise("noise", 30 * HOP / RATE, 4, 0.02, anchor=2.0, weight=1.5), source("v")
     options = {"steps": steps, "memory": memory, "sparsity": sparsity, "power": 2.0}
     made = bundle([voice], noise=noise, **options)  # type: ignore[arg-type]
-    found = live(frames, ModelStep(made))
+    found = live(frames, make_step(made))
     (w,), usual = voice.decoder.matrices, voice.decoder.usual
     first = np.random.default_rng(0).uniform(0.1, 1.9, (4, BINS))
     first /= first.sum(axis=1, keepdims=True)
@@ -271,7 +271,7 @@ def test_the_rest_is_learned() -> None:
     fan = source("fan")
     fan.decoder.matrices[0][:] = known / known.sum()
     rest = Rest("voice", rng.uniform(0.5, 1.5, (3, BINS)).astype(np.float32), memory_s=0.2)
-    found = live(frames, ModelStep(bundle([fan], rest=rest)))[200:]
+    found = live(frames, make_step(bundle([fan], rest=rest)))[200:]
     for index, part in enumerate(parts):
         estimate = found[:, index, 0] + 1j * found[:, index, 1]
         error = np.sum(np.abs(estimate - part[200:]) ** 2) / np.sum(np.abs(part[200:]) ** 2)

@@ -18,7 +18,7 @@ from rtsep.nn.onnx import export
 from rtsep.nn.streaming import flatten, unflatten
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from rtsep.train.losses import negative_snr
 from tests.support.voices import mixtures
@@ -231,7 +231,7 @@ def trained() -> Bundle:
 
 def scores(bundle: Bundle, mixture: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """SI-SDR of both outputs, as the engine gives them, in dB."""
-    engine = Engine(ModelStep(bundle), bundle.spec)
+    engine = Engine(make_step(bundle), bundle.spec)
     y = np.concatenate([engine.process(mixture), engine.flush()])[engine.latency_samples :]
     return np.array([si_sdr_db(y[:, i, 0], sources[:, i, 0]) for i in range(2)])
 

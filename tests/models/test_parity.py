@@ -13,7 +13,7 @@ from rtsep.nn.onnx import check_parity, export
 from rtsep.nn.streaming import Streaming
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 
 TEXTS = {"name": "t", "model": "m", "training": "none", "licence": "MIT", "quality": "none"}
@@ -55,7 +55,7 @@ def offline(model: Streaming, spec: Spec, x: np.ndarray) -> np.ndarray:
 
 def live(bundle: Bundle, x: np.ndarray, sizes: list[int], block: int) -> np.ndarray:
     spec, channels = bundle.spec, x.shape[1]
-    engine = Engine(ModelStep(bundle, spec.streams(channels)), spec, channels, block)
+    engine = Engine(make_step(bundle, spec.streams(channels)), spec, channels, block)
     parts, start, turn = [], 0, 0
     while start < len(x):
         part = x[start : start + sizes[turn % len(sizes)]]
@@ -104,7 +104,7 @@ def test_interleaved_engines_are_independent(made: dict[str, tuple[Streaming, Bu
     x = signal(4096, 2)
     spec = bundle.spec
     alone = [live(bundle, np.ascontiguousarray(x[:, [c]]), [4096], 1) for c in range(2)]
-    engines = [Engine(ModelStep(bundle), spec, 1, 128) for _ in range(2)]
+    engines = [Engine(make_step(bundle), spec, 1, 128) for _ in range(2)]
     parts: list[list[np.ndarray]] = [[], []]
     for start in range(0, 4096, 128):
         for c, engine in enumerate(engines):

@@ -21,7 +21,7 @@ from rtsep.models import NAMES, architecture, build
 from rtsep.nn.onnx import export
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from tests.support.models import TEXTS
 
@@ -108,7 +108,7 @@ def test_contract(name: str, size: str, lookahead: int, chunk: int) -> None:
     spec = dataclasses.replace(SPECS[name][size], lookahead=lookahead, chunk=chunk)
     made = bundle(name, spec, size)
     assert made.spec == spec
-    assert ModelStep(made, streams=3).sources.shape[:2] == (3, chunk)
+    assert make_step(made, streams=3).sources.shape[:2] == (3, chunk)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_minutes_of_everything(name: str, size: str) -> None:
     settled after a minute; if it drifted, the same sound would come out otherwise in the last.
     """
     spec = SPECS[name][size]
-    engine = Engine(ModelStep(bundle(name, spec, size), threads=2), spec)
+    engine = Engine(make_step(bundle(name, spec, size), threads=2), spec)
     powers: dict[str, list[np.ndarray]] = {}
     minutes = MINUTES_OF_LARGE if size in ("full", "half") else MINUTES
     for sound, samples in sounds(spec.sample_rate, minutes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,24 @@ from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.crossfade import CROSS_S, LISTEN_S
 from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.worker import StreamWorker
+from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
-from rtsep.runtime.timing import TimedStep
-from rtsep.spec import Spec
+from rtsep.runtime.model_step import make_step
+from rtsep.runtime.ort_step import OrtStep
+from rtsep.spec import Spec, Step
 from tests.support import models
 from tests.support.audio import delayed, sines, steps
 from tests.support.audio import uniform as noise
-from tests.support.stream import OTHER, SPEC, Hand, stream
+from tests.support.stream import BUNDLE, OTHER, SPEC, Hand, stream
 
 RATE, BLOCK = 16000, 64
 
 
-def chain(live: StreamWorker, spec: Spec = OTHER) -> ProcessingChain:
+def chain(
+    live: StreamWorker, spec: Spec = OTHER, make: Callable[[Bundle], Step] = make_step
+) -> ProcessingChain:
     """Of another model, of which only the second source is heard."""
-    step = TimedStep(ModelStep(models.bundle(spec)))
+    step = make(models.bundle(spec))
     made = live.make_chain(Engine(step, spec, 1, BLOCK), step)
     made.mixer.gains[:] = 0, 1
     made.warm_up(BLOCK)
@@ -48,14 +52,15 @@ def run(
     return played
 
 
+@pytest.mark.parametrize("ways", [(make_step, make_step), (make_step, OrtStep), (OrtStep, OrtStep)])
 @pytest.mark.parametrize("sound", [noise, sines])
-def test_the_models_cross_fade(sound: Any) -> None:
+def test_the_models_cross_fade(sound: Any, ways: tuple[Any, Any]) -> None:
     n, until = 100 * BLOCK * 2, 40 * BLOCK
     x = sound(n, 1)
     device = Hand(RATE, 1, 1, BLOCK, BLOCK, x)
-    live = stream(device, (1, 0))
+    live = stream(device, (1, 0), step=ways[0](BUNDLE))
     before = live.chain
-    after = chain(live)
+    after = chain(live, make=ways[1])
     heard = run(live, n, until=until, switch=after)
     assert live.chain is after and not live.switching and live.chains == (after,)
     a = 0.75 * delayed(x, before.engine.latency_samples + BLOCK)
@@ -130,7 +135,7 @@ def test_a_model_that_is_too_late_for_the_device_is_refused() -> None:
     device = Hand(RATE, 1, 1, BLOCK, BLOCK)
     live = stream(device, (1, 0))
     slow = Spec(16000, 1, "stft", "hann", 256, 64, 1, device.input.capacity // 64, ("a", "b"))
-    step = TimedStep(ModelStep(models.bundle(slow)))
+    step = make_step(models.bundle(slow))
     made = live.make_chain(Engine(step, slow, 1, BLOCK), step)
     with pytest.raises(ValueError, match="not kept"):
         live.switch(made)

@@ -161,7 +161,7 @@ def test_the_bypass_is_also_that_of_a_model_on_its_way(rig: Rig, tmp_path: Path)
 
 def test_a_fault_of_the_worker_ends_the_control_too(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    rig.live.chain.loop_state = None  # type: ignore[assignment, method-assign]
+    rig.live._state = None  # type: ignore[assignment, method-assign]
     rig.control.start()
     rig.live.start()
     deadline = time.monotonic() + 20

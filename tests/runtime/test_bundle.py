@@ -16,7 +16,7 @@ from rtsep.errors import BundleError
 from rtsep.runtime import bundle as bundles
 from rtsep.runtime.bundle import KEYS, State, describe, load, parse
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from tests.support import models
 from tests.support.models import Change, refused, refused_after
@@ -38,21 +38,21 @@ def test_the_handmade_bundle_separates(tmp_path: Path) -> None:
     assert (bundle.spec, bundle.states) == (models.SPEC, PAST)
     assert bundle.state_bytes == 4 * 64
     x = np.random.default_rng(0).standard_normal((1000, 1)).astype("f4")
-    engine = Engine(ModelStep(bundle), bundle.spec)
+    engine = Engine(make_step(bundle), bundle.spec)
     y = np.concatenate([engine.process(x), engine.flush()])[engine.latency_samples :]
     np.testing.assert_allclose(y, x[:, None] * models.GAINS[:, None], atol=1e-6)
 
 
 def test_a_separator_leaves_the_processor_as_it_is() -> None:
     """ONNX Runtime's treatment of denormals would hold for all arithmetic of the thread."""
-    ModelStep(models.bundle())
+    make_step(models.bundle())
     smallest = np.full(1, 1e-45, np.float32)
     assert (smallest * np.float32(1))[0] == smallest[0] > 0
 
 
 def test_streams_are_independent_and_reset_is_a_new_start() -> None:
     bundle = models.bundle()
-    step, alone = ModelStep(bundle, streams=3), ModelStep(bundle)
+    step, alone = make_step(bundle, streams=3), make_step(bundle)
     x = np.random.default_rng(0).standard_normal((4, *step.mixture.shape)).astype("f4")
     for _ in range(2):
         for frame in x:
@@ -109,7 +109,7 @@ def test_a_state_may_reach_back_many_calls(tmp_path: Path, calls: int) -> None:
     bundle = load(models.write(reaching_back(calls), tmp_path / "a.onnx"))
     assert bundle.states == {"state.past": State((1, 1, 64), {calls: f"state.past@{calls}"})}
     assert bundle.state_bytes == 4 * 64 * calls
-    step = ModelStep(bundle, streams=2)
+    step = make_step(bundle, streams=2)
     frames = np.random.default_rng(0).standard_normal((calls + 20, *step.mixture.shape))
     for run in range(2):  # the second after a reset in the middle of the rings
         for i, frame in enumerate(frames.astype("f4")[: calls + 20 - run]):

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rtsep.cli.show import facts
 from rtsep.errors import BundleError
-from rtsep.runtime import model_step as separators
+from rtsep.runtime import ort_step
 from rtsep.runtime.bundle import parse
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from tests.support import models
 from tests.support.models import Change, refused, refused_after
@@ -193,7 +193,7 @@ def test_a_graph_that_takes_too_much_work(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(separators, "MAX_START_S", 0.3)
+    monkeypatch.setattr(ort_step, "MAX_START_S", 0.3)
     value = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", [a], [b]) for a, b in (("go", "goes"), ("x", "y"))],
@@ -216,10 +216,10 @@ def test_a_graph_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_state_too_large_for_so_many_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(separators, "MAX_MEMORY", 1 << 20)
-    ModelStep(models.bundle(), streams=100)
+    monkeypatch.setattr(ort_step, "MAX_MEMORY", 1 << 20)
+    make_step(models.bundle(), streams=100)
     with pytest.raises(BundleError, match="frames of 2000 streams would take 2 MiB, more than 1"):
-        ModelStep(models.bundle(), streams=2000)
+        make_step(models.bundle(), streams=2000)
 
 
 def test_functions(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_names_that_a_terminal_would_obey(tmp_path: Path) -> None:
 
 def test_a_provider_that_is_not_there() -> None:
     with pytest.raises(BundleError, match="NoSuchProvider is not available here"):
-        ModelStep(models.bundle(), providers=("NoSuchProvider",))
+        make_step(models.bundle(), providers=("NoSuchProvider",))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -266,7 +266,7 @@ def test_damaged_at_random_it_runs_or_is_refused(seed: int) -> None:
         try:
             bundle = parse(bytes(damaged))
             facts(bundle)
-            step = ModelStep(bundle)
+            step = make_step(bundle)
         except BundleError as error:
             assert "\n" not in str(error)
             outcomes.add("refused")

@@ -11,7 +11,7 @@ import pytest
 from rtsep import weights
 from rtsep.latency import Latency
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from tests.support.models import PassThrough
 
@@ -31,8 +31,7 @@ def test_a_models_cost_is_known(name: str) -> None:
     bundle = weights.find(name)
     latency = Latency.of(bundle.spec, bundle.spec.step_length).total
     nodes = len(onnx.load_model_from_string(bundle.graph).graph.node)
-    program = ModelStep(bundle).program
-    steps = 0 if program is None else len(program.operations)
+    steps = len(make_step(bundle).program.operations)
     assert (latency, nodes, steps, *bundle.cost(), bundle.state_bytes) == KNOWN[name]
 
 

@@ -13,8 +13,8 @@ from rtsep.models import build
 from rtsep.nn.onnx import export, write
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
-from rtsep.spec import Spec
+from rtsep.runtime.model_step import make_step
+from rtsep.spec import Spec, Step
 from tests.support import models
 
 ALONE = """
@@ -22,10 +22,10 @@ import sys
 import numpy as np
 from rtsep.runtime.bundle import load
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 
 bundle = load(sys.argv[1])
-engine = Engine(ModelStep(bundle), bundle.spec)
+engine = Engine(make_step(bundle), bundle.spec)
 blocks = np.split(np.load(sys.argv[2]), 40)
 np.save(sys.argv[3], np.concatenate([engine.process(np.ascontiguousarray(b)) for b in blocks]))
 """
@@ -65,7 +65,7 @@ def test_interleaved_streams_are_as_if_alone(tmp_path: Path, name: str) -> None:
             [sys.executable, "-c", ALONE, str(tmp_path / "model.onnx"), *files], check=True
         )
         alone.append(np.load(files[1]))
-    engines = [Engine(ModelStep(bundle), bundle.spec) for _ in range(2)]
+    engines = [Engine(make_step(bundle), bundle.spec) for _ in range(2)]
     parts: list[list[np.ndarray]] = [[], []]
     for blocks in zip(*(np.split(samples, 40) for samples in inputs), strict=True):
         for engine, part, block in zip(engines, parts, blocks, strict=True):
@@ -81,15 +81,15 @@ def test_streams_join_and_leave_unnoticed(name: str) -> None:
     spec = bundle.spec
     samples = np.random.default_rng(1).standard_normal((3000, 3)).astype(np.float32)
     joined = 1037  # within a chunk
-    together = Engine(ModelStep(bundle, streams=3), spec, 3)
+    together = Engine(make_step(bundle, streams=3), spec, 3)
     parts = [together.process(samples[:joined].copy())]
     together.reset(1)
     parts.append(together.process(samples[joined:].copy()))
     out = np.concatenate(parts)
     for channel in (0, 2):
-        alone = Engine(ModelStep(bundle), spec).process(samples[:, [channel]].copy())
+        alone = Engine(make_step(bundle), spec).process(samples[:, [channel]].copy())
         np.testing.assert_allclose(out[:, :, [channel]], alone, atol=1e-4)
-    new = Engine(ModelStep(bundle), spec)
+    new = Engine(make_step(bundle), spec)
     new.process(np.zeros((joined % spec.step_length, 1), np.float32))
     alone = new.process(samples[joined:, [1]].copy())
     assert np.abs(alone).max() > 0.1
@@ -99,7 +99,7 @@ def test_streams_join_and_leave_unnoticed(name: str) -> None:
 class Poisoned:
     """A model that gives its second stream NaN, once."""
 
-    def __init__(self, step: ModelStep) -> None:
+    def __init__(self, step: Step) -> None:
         self._step, self.waits = step, False
         self.mixture, self.sources, self.reset = step.mixture, step.sources, step.reset
 
@@ -115,7 +115,7 @@ def test_a_poisoned_stream_is_alone(name: str) -> None:
     bundle = MADE[name]()
     spec = bundle.spec
     samples = np.random.default_rng(2).standard_normal((2000, 2)).astype(np.float32)
-    step = Poisoned(ModelStep(bundle, streams=2))
+    step = Poisoned(make_step(bundle, streams=2))
     together = Engine(step, spec, 2)
     parts = [together.process(samples[:1000].copy())]
     step.waits = True
@@ -123,6 +123,6 @@ def test_a_poisoned_stream_is_alone(name: str) -> None:
     out = np.concatenate(parts)
     assert np.isfinite(out).all()
     assert together.nonfinite_out == spec.chunk
-    whole = Engine(ModelStep(bundle, streams=2), spec, 2).process(samples)
+    whole = Engine(make_step(bundle, streams=2), spec, 2).process(samples)
     np.testing.assert_array_equal(out[:, :, 0], whole[:, :, 0])
     assert not np.array_equal(out[:, :, 1], whole[:, :, 1])

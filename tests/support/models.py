@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rtsep.errors import BundleError
 from rtsep.runtime.bundle import Bundle, describe, load, parse
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 
 Change = Callable[[onnx.ModelProto], object]
@@ -89,7 +89,7 @@ def chandna() -> tuple[Any, Bundle]:
 def refused(path: Path) -> str:
     """The one sentence with which a file is refused, by loading it or by opening it."""
     with pytest.raises(BundleError) as caught:
-        ModelStep(load(path))
+        make_step(load(path))
     sentence = str(caught.value)
     assert str(path) in sentence and "\n" not in sentence
     assert caught.value.__cause__ is None

@@ -10,10 +10,8 @@ from rtsep.devices.callback_stream import CallbackStream
 from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
-from rtsep.runtime.resampled import around
-from rtsep.runtime.timing import TimedStep
-from rtsep.spec import Spec
+from rtsep.runtime.model_step import make_step
+from rtsep.spec import Spec, Step
 from tests.support import models
 
 SPEC = Spec(16000, 1, "stft", "hann", 64, 16, 1, 1, ("speech", "noise"))
@@ -34,15 +32,16 @@ class Hand(CallbackStream):
         pass
 
 
-def stream(device: Any, gains: tuple[float, ...], recorder: Recorder | None = None) -> StreamWorker:
+def stream(
+    device: Any,
+    gains: tuple[float, ...],
+    recorder: Recorder | None = None,
+    step: Step | None = None,
+) -> StreamWorker:
     channels = device.input.width
-    step = TimedStep(ModelStep(BUNDLE, SPEC.streams(channels)))
-    engine = around(
-        lambda block: Engine(step, SPEC, channels, block),
-        device.sample_rate,
-        SPEC.sample_rate,
-        device.block,
-    )
+    if step is None:
+        step = make_step(BUNDLE, SPEC.streams(channels))
+    engine = Engine(step, SPEC, channels, device.block, device.sample_rate)
     live = StreamWorker(device, engine, step, np.array(gains, np.float32))
     live.recorder = recorder
     return live

@@ -17,9 +17,8 @@ from rtsep.errors import GuardError, ProtocolError
 from rtsep.realtime.crossfade import CROSS_S, LISTEN_S
 from rtsep.realtime.monitor import Scope
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
 from rtsep.runtime.pipeline import LoadedModel
-from rtsep.runtime.resampled import around
 from rtsep.ui import protocol
 from rtsep.ui.guard import Allowance, Guard, is_loopback, token_for
 from rtsep.ui.protocol import Control, Hello, Record, SwitchDevice, SwitchModel
@@ -211,10 +210,8 @@ def test_a_chain_is_engine_and_mixer(pool: Pool, rate: int, channels: int) -> No
     heard = np.concatenate([chain.process(f).copy() for f in frames])
     chain.close()
     spec = chain.engine.spec
-    step = ModelStep(models.bundle(), spec.streams(channels))
-    engine = around(
-        lambda block: Engine(step, spec, channels, block), rate, spec.sample_rate, hello.frame
-    )
+    step = make_step(models.bundle(), spec.streams(channels))
+    engine = Engine(step, spec, channels, hello.frame, rate)
     stems = engine.process(np.concatenate(frames))
     wanted = np.moveaxis(stems, 1, 2) @ np.array([1.0, 10**-0.3])
     np.testing.assert_allclose(heard, wanted, atol=1e-6)

@@ -378,6 +378,13 @@ PROGRAM = named(
     *(array(1), array(2, types.int64), array(2)),
     *(array(2, types.int64), array(1, types.int64), array(1, types.int64)),
 )
+NO_TAPE = Program(
+    *(np.zeros(0, np.float32), np.zeros((0, WIDTH), np.int64), np.zeros((0, 2), np.float32)),
+    reads=np.zeros((0, CALLS + 1), np.int64),
+    known=np.zeros(0, np.int64),
+    cursors=np.array([0, 1, 0, 1], np.int64),
+)
+"""Of a step that keeps its state to itself, without streams."""
 
 
 @kernel(types.void(PROGRAM), **FAST)

@@ -35,16 +35,16 @@ from tests.support.command import NO_CARD, stems
 from tests.support.stream import Hand, stream
 
 _FAULT = """
-from rtsep.runtime.model_step import ModelStep
-from rtsep.realtime.chain import ProcessingChain
-ProcessingChain.loop_state = lambda *_: None
-call, calls = ModelStep.__call__, []
+from rtsep.runtime import model_step
+from rtsep.runtime.ort_step import OrtStep
+model_step.TAPE_FRAMES = 0
+call, calls = OrtStep.__call__, []
 def fail(self):
     call(self)
     calls.append(0)
     if len(calls) > 200:
         raise ZeroDivisionError("a fault")
-ModelStep.__call__ = fail
+OrtStep.__call__ = fail
 """
 """A model whose program, in Python, has a fault that shows after seconds."""
 ARROWS = {"up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D", "enter": "\r"}

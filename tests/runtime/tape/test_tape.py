@@ -19,8 +19,10 @@ from rtsep.learned import live as learned
 from rtsep.learned.live import Noise, Rest
 from rtsep.runtime.bundle import parse
 from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import ModelStep
+from rtsep.runtime.model_step import make_step
+from rtsep.runtime.ort_step import OrtStep
 from rtsep.runtime.tape.graph import Tape
+from rtsep.runtime.tape_step import TapeStep
 from tests.support import models
 from tests.support.learned import BINS, source
 
@@ -199,8 +201,8 @@ MADE = {
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_made_here_runs_on_a_tape_as_in_onnx_runtime(name: str) -> None:
     bundle = MADE[name]()
-    quick, slow = ModelStep(bundle), ModelStep(bundle, threads=2)
-    assert quick.program is not None and slow.program is None
+    quick, slow = make_step(bundle), make_step(bundle, threads=2)
+    assert isinstance(quick, TapeStep) and isinstance(slow, OrtStep)
     engines = [Engine(step, bundle.spec, bundle.spec.channels) for step in (quick, slow)]
     samples = 0.1 * RNG.standard_normal((16000, bundle.spec.channels)).astype(np.float32)
     for part in np.array_split(samples, 30):
@@ -215,8 +217,8 @@ def test_what_is_made_here_runs_on_a_tape_as_in_onnx_runtime(name: str) -> None:
 def test_what_is_not_known_stays_with_onnx_runtime() -> None:
     model = models.handmade()
     model.graph.node[-1].op_type = "Erf"
-    assert ModelStep(parse(model.SerializeToString())).program is None
-    assert ModelStep(models.bundle()).program is not None
+    assert isinstance(make_step(parse(model.SerializeToString())), OrtStep)
+    assert isinstance(make_step(models.bundle()), TapeStep)
 
 
 @pytest.mark.parametrize(
