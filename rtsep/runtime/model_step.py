@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rtsep.errors import BundleError
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.ort_step import CPU, OrtStep
 from rtsep.runtime.tape_step import TapeStep, lay
@@ -49,13 +48,11 @@ def make_step(
     return OrtStep(bundle, streams, threads, providers)
 
 
-def _on_tape(bundle: Bundle, streams: int) -> TapeStep | None:
+def _on_tape(bundle: Bundle, streams: int) -> ModelStep | None:
     """Lay a tape of what ONNX Runtime makes of the graph, if there is room for it."""
     with suppress(OSError), TemporaryDirectory(prefix="rtsep-") as folder:
-        simplified = Path(folder) / "graph.onnx"
-        try:
-            plain = OrtStep(bundle, streams, simplified=simplified)
-        except BundleError:  # no room; if it is the graph, that is said without a file, too
-            return None
-        return lay(bundle, streams, simplified, plain.seen)
+        plain = OrtStep(bundle, streams, simplified=Path(folder) / "graph.onnx")
+        if plain.simplified is None:
+            return plain
+        return lay(bundle, streams, plain.simplified, plain.seen)
     return None

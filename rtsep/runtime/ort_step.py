@@ -62,6 +62,8 @@ class OrtStep:
 
     Attributes
     ----------
+    simplified
+        The file of the simplified graph; None where there was no room for it.
     program
         Its states, without operations: a kernel has to leave the call to Python.
     seen
@@ -84,7 +86,14 @@ class OrtStep:
     ) -> None:
         self.bundle = bundle
         self._name = bundle.path or bundle.metadata["name"]
-        self._session = self._open(streams, threads, providers, simplified)
+        try:
+            self._session = self._open(streams, threads, providers, simplified)
+        except BundleError:
+            if simplified is None:
+                raise
+            simplified = None  # there is no room for the file
+            self._session = self._open(streams, threads, providers, None)
+        self.simplified = simplified
         self._allocate(streams)
         try:
             turns = range(self.program.cursors[interpreter.TURNS])
