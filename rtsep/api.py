@@ -1,4 +1,4 @@
-"""The Python interface: sound in, stems out, by the engine that runs live.
+"""The Python interface for arrays: separate recordings and streams of blocks.
 
 >>> import numpy as np, rtsep
 >>> mixture = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
@@ -31,34 +31,34 @@ from rtsep.runtime.pipeline import BLOCK, aligned
 from rtsep.spec import Float32
 
 Stems = dict[str, Float32]
-"""Sound by the name of its source; each array is shaped like the mixture it came from."""
+"""Stems by the name of the source; each array has the shape of the mixture."""
 
 
 class Separation:
-    """One stream: blocks in, as many samples of every source out, always the same latency later.
+    """Separates one stream block by block, with constant latency; created by `load`.
 
-    Made by `load`. For one thread at a time; another stream is another `Separation`.
+    Not thread-safe. Use one `Separation` per stream.
 
     Parameters
     ----------
     bundle
         The model.
     channels, sample_rate, block
-        As of `load`.
+        As in `load`.
 
     Attributes
     ----------
     sources
         Names of the stems, in order.
     sample_rate
-        Of the blocks, in Hz.
+        Sample rate of the blocks, in Hz.
     channels
-        Of the blocks.
+        Channels of the blocks.
     block
-        Every block is a multiple of this many samples.
+        The length of every block is a multiple of this.
     latency
-        Samples between a sound going in and its stems coming out, by their terms: ``print`` it, or
-        read ``.samples``, ``.ms``, ``.terms_ms``.
+        Delay of the stems behind the mixture, by its terms: ``print`` it, or read ``.samples``,
+        ``.ms``, ``.terms_ms``.
     """
 
     def __init__(self, bundle: Bundle, channels: int, sample_rate: int | None, block: int) -> None:
@@ -78,19 +78,19 @@ class Separation:
         Parameters
         ----------
         block
-            (n,) or (n, channels) of floats, full scale 1, any n that is a multiple of ``block``.
-            NaN and Inf are taken for silence.
+            (n,) or (n, channels) of floats, full scale 1; n is a multiple of ``block``. NaN and Inf
+            count as silence.
 
         Returns
         -------
         dict
-            Name of each source to float32 of the block's shape. Sample ``t`` of all that came out
-            belongs to sample ``t - latency.samples`` of all that went in; before that, silence.
+            Stems by source name, float32 of the block's shape. Output sample ``t`` of the stream
+            belongs to input sample ``t - latency.samples``; the first samples are silence.
 
         Raises
         ------
         SoundError
-            The block does not fit; nothing has been taken in then.
+            The block has an invalid type, shape or length; the stream is unchanged.
 
         Examples
         --------
@@ -111,26 +111,26 @@ class Separation:
         return self._named(self._engine.process(mixture))
 
     def flush(self) -> Stems:
-        """Return what is still inside, ``latency.samples`` long, and start anew.
+        """Return the last ``latency.samples`` samples and reset the stream.
 
         Returns
         -------
         dict
-            As of `process`, shaped like the blocks before it.
+            As `process`, with the shape of the blocks before.
         """
         return self._named(self._engine.flush())
 
     def reset(self) -> None:
-        """Forget everything heard: the next block starts a new stream."""
+        """Reset the state: the next block starts a new stream."""
         self._engine.reset()
 
     async def stream(self, blocks: AsyncIterable[ArrayLike]) -> AsyncIterator[Stems]:
-        """Separate blocks as they come, in a thread, so that the event loop stays free.
+        """Separate blocks in a thread, without blocking the event loop.
 
         Parameters
         ----------
         blocks
-            Each as `process` takes them.
+            Blocks as for `process`.
 
         Yields
         ------
@@ -169,25 +169,25 @@ def load(
     Parameters
     ----------
     model
-        Name of a shipped model, see ``rtsep models``, or path of a bundle; the default model, which
-        separates speech from noise, if not given.
+        Name of a shipped model, see ``rtsep models``, or path of a bundle; by default ``speech``,
+        which separates speech from noise.
     channels
-        Of the blocks. A model of one channel runs on each as a stream of its own.
+        Channels of the blocks. A model of one channel processes each as a separate stream.
     sample_rate
-        Of the blocks, in Hz; the model's own if not given. At any other, sound is resampled on the
-        way in and out, which `Separation.latency` counts.
+        Sample rate of the blocks in Hz; by default that of the model. Another rate is resampled,
+        which adds a term to `Separation.latency`.
     block
-        Every block will be a multiple of so many samples; 1 for any size. A fixed size that hops
-        divide, or that divides hops, is less late.
+        The length of every block is a multiple of this; 1 for any length. A multiple or a divisor
+        of the hop lowers the latency.
 
     Raises
     ------
     BundleError
         There is no such model, or it can't be run.
     SpecError
-        The model separates another number of channels jointly.
+        The model processes another number of channels jointly.
     SoundError
-        Channels or rate can't be.
+        Channels, rate or block is out of range.
 
     Examples
     --------
@@ -212,24 +212,24 @@ def separate(samples: ArrayLike, sample_rate: int, model: str | Path | None = No
     samples
         (n,) or (n, channels) of floats, full scale 1.
     sample_rate
-        In Hz; the stems have it too.
+        Sample rate of samples and stems, in Hz.
     model
-        As of `load`.
+        As in `load`.
 
     Returns
     -------
     dict
-        Name of each source to float32 of the shape of ``samples``, aligned with it. The same
-        numbers come out live, as late as the stream is.
+        Stems by source name, float32 of the shape of ``samples`` and aligned with it. A live stream
+        gives the same samples, delayed by its latency.
 
     Raises
     ------
     BundleError
         There is no such model, or it can't be run.
     SpecError
-        The model separates another number of channels jointly.
+        The model processes another number of channels jointly.
     SoundError
-        The samples or their rate are not what can be separated.
+        The samples or their rate are invalid.
 
     Examples
     --------
@@ -265,12 +265,12 @@ def sound(samples: ArrayLike, channels: int | None = None) -> Float32:
     samples
         (n,) or (n, channels) of floats.
     channels
-        How many there must be; any number if None.
+        Required number of channels; any number if None.
 
     Raises
     ------
     SoundError
-        They are not floats of such a shape.
+        The samples are not floats of such a shape.
     """
     array: NDArray[np.floating] = np.asarray(samples)
     if array.dtype.kind != "f":
@@ -284,12 +284,12 @@ def sound(samples: ArrayLike, channels: int | None = None) -> Float32:
     width = _channels(1 if array.ndim == 1 else array.shape[1], array.shape)
     if channels is not None and width != channels:
         raise SoundError(f"samples must be (n, {channels}) for this stream, not {array.shape}")
-    with np.errstate(over="ignore"):  # too large for sound: Inf, like what is too large for float64
+    with np.errstate(over="ignore"):  # values beyond float32 become Inf
         return np.ascontiguousarray(array.reshape(len(array), width), np.float32)
 
 
 def named(stems: Float32, sources: tuple[str, ...], flat: bool) -> Stems:
-    """Take (n, sources, channels) apart, by name; without the axis of one channel if ``flat``."""
+    """Split (n, sources, channels) by name; (n,) each if ``flat``, for one channel."""
     first = np.ascontiguousarray(stems.transpose(1, 0, 2))
     parts = first[:, :, 0] if flat else first
     return dict(zip(sources, parts, strict=True))

@@ -1,20 +1,20 @@
-"""Every error that rtsep raises on purpose: all are `RtsepError`, the message is one sentence.
+"""The errors of rtsep. All derive from `RtsepError`, and each message is one sentence.
 
-Each also derives from what it would be without this class: ``except ValueError`` keeps working.
+Each also derives from a built-in error, so ``except ValueError`` works.
 """
 
 from __future__ import annotations
 
 
 class RtsepError(Exception):
-    """Base of all errors below; the message names what was asked for and what is possible."""
+    """Base of all errors below; the message names the invalid value and the valid ones."""
 
 
 # The stream and its model
 
 
 class SpecError(RtsepError, ValueError):
-    """A stream description that cannot be run; the message holds the offending values."""
+    """An invalid spec of a stream; the message has the offending values."""
 
 
 class BundleError(RtsepError, ValueError):
@@ -22,15 +22,15 @@ class BundleError(RtsepError, ValueError):
 
 
 class LearnedError(RtsepError, ValueError):
-    """A source that cannot be learned, read or combined; the message says which and why."""
+    """A source that cannot be learned, read or combined; the message names it and the reason."""
 
 
 class NoTapeError(RtsepError, ValueError):
-    """A graph that cannot run off the tape; the message names the operation in the way."""
+    """A graph that cannot run on the tape; the message names the operation that prevents it."""
 
 
 class SoundError(RtsepError, ValueError):
-    """Sound, or a rate or gain of it, that cannot be separated; the message has the valid ones."""
+    """Invalid samples, rate or channels; the message has the valid ones."""
 
 
 class AudioFileError(RtsepError, ValueError):
@@ -41,20 +41,20 @@ class AudioFileError(RtsepError, ValueError):
 
 
 class DeviceError(RtsepError, ValueError):
-    """A device that cannot be used as asked; the message says what was asked for."""
+    """A device that does not exist or cannot be used with these settings."""
 
 
 class LostError(DeviceError):
-    """The process that hosts PortAudio has ended, or does not answer."""
+    """The child process of PortAudio has ended or does not reply."""
 
 
 class RateError(DeviceError):
-    """A device that came back with another sample rate.
+    """A lost device that is back with another sample rate.
 
     Parameters
     ----------
     rate
-        In Hz.
+        The new rate, in Hz.
     """
 
     def __init__(self, rate: int) -> None:
@@ -67,7 +67,7 @@ class GainError(RtsepError, ValueError):
 
 
 class ControlError(RtsepError, ValueError):
-    """A request to a running stream that cannot be fulfilled; the stream goes on as it was."""
+    """A request to a running stream that cannot be executed; the stream is unchanged."""
 
 
 # The command line and the panel
@@ -82,7 +82,7 @@ class PresetError(RtsepError, ValueError):
 
 
 class ExtraError(RtsepError, ValueError):
-    """A package that is needed is not installed; the message has the command that installs it."""
+    """A required package is not installed; the message has the command that installs it."""
 
 
 class BenchError(RtsepError, ValueError):
@@ -94,15 +94,15 @@ class EvaluationError(RtsepError, ValueError):
 
 
 class ServerError(RtsepError, ValueError):
-    """The panel's server cannot work as asked."""
+    """The panel's server cannot be started with these settings."""
 
 
 class GuardError(RtsepError, ValueError):
-    """The panel's server was asked to open in a way that would let others in."""
+    """Settings of the panel's server that would give others access."""
 
 
 class ProtocolError(RtsepError, ValueError):
-    """A message of a browser that ends its session; the text says why."""
+    """An invalid message of a browser, which ends its session; the text is the reason."""
 
 
 # Training
@@ -113,11 +113,11 @@ class ContractError(RtsepError, AssertionError):
 
 
 class CheckpointError(RtsepError, ValueError):
-    """A file that is no checkpoint of rtsep; the message names it and the reason."""
+    """A file that is not a checkpoint of rtsep; the message names it and the reason."""
 
 
 class RecipeError(RtsepError, ValueError):
-    """A recipe that cannot be trained; the message names the field."""
+    """An invalid recipe; the message names the field."""
 
 
 class CorpusError(RtsepError, ValueError):
@@ -129,4 +129,4 @@ class NotFiniteError(RtsepError, ValueError):
 
 
 class StoppedError(RtsepError, ValueError):
-    """Training was interrupted by Ctrl-C; everything up to there is kept."""
+    """Training was interrupted by Ctrl-C; the run is saved."""

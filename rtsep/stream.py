@@ -1,8 +1,7 @@
-"""A live stream in a ``with`` block: a microphone separated while the program does other things.
+"""A live stream as a context manager: separate a device's sound in the background.
 
-The sound goes from the device through the engine to the device as in ``rtsep run``: a native
-callback, a worker thread, nothing of the caller's in between. The caller looks on, reads stems, and
-may change gains, model, device and recording meanwhile.
+As in ``rtsep run``, a native callback and a worker thread process the sound; the caller's code is
+not involved. The caller can read stems and change gains, model, device and recording.
 """
 
 from __future__ import annotations
@@ -23,46 +22,46 @@ from rtsep.realtime.builder import Stream, StreamOptions, linear_gains, open_str
 from rtsep.realtime.chain import ProcessingChain
 
 BLOCK_S = 0.02
-"""Blocks of `LiveStream.blocks`, in seconds, unless their size is given."""
+"""Default length of the blocks of `LiveStream.blocks`, in seconds."""
 
 
 class LiveStream:
-    """A device, a model and the worker between them; made by `live`.
+    """A running stream of a device and a model; created by `live`.
 
-    What is asked of it is done, or refused by an exception, when the call returns; the sound goes
-    on meanwhile. All of it may be called from any thread, within the ``with`` block.
+    Methods return when the request is done, or raise; the sound continues meanwhile. They may be
+    called from any thread, inside the ``with`` block.
     """
 
     def __init__(self, stream: Stream) -> None:
         self._stream, self._worker = stream, stream.worker
 
     def __enter__(self) -> Self:
-        """Start; a stream runs once."""
+        """Start the stream; once per object."""
         self._stream.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Stop; what ended the worker or a recording, if anything did, is raised."""
+        """Stop the stream; raise the error that ended the worker or a recording, if any."""
         self._stream.__exit__(*exc)
 
     @property
     def name(self) -> str:
-        """Of the device."""
+        """Name of the device."""
         return self._worker.device.name
 
     @property
     def sample_rate(self) -> int:
-        """Of the device, in Hz."""
+        """Sample rate of the device, in Hz."""
         return self._worker.device.sample_rate
 
     @property
     def channels(self) -> int:
-        """Of the mixture and of each stem."""
+        """Channels of the mixture and of each stem."""
         return self._worker.engine.channels
 
     @property
     def model(self) -> str:
-        """Name of the model at work, or about to be."""
+        """Name of the current model, or of the one that is being faded in."""
         return self._stream.control.loaded.name
 
     @property
@@ -72,9 +71,9 @@ class LiveStream:
 
     @property
     def gains(self) -> dict[str, float]:
-        """Source to the gain it is heard at, in dB; those that are missing are not heard.
+        """Gains in dB by source name; sources without an entry are silent.
 
-        May be assigned at any time, and is faded in.
+        May be assigned at any time; changes fade in.
         """
         mixer = self._worker.mixer
         levels = zip(self.sources, mixer.gains, mixer.heard, strict=True)
@@ -82,9 +81,9 @@ class LiveStream:
 
     @gains.setter
     def gains(self, gains_db: Mapping[str, float]) -> None:
-        linear_gains(self.sources, gains_db)  # raises before anything has changed
+        linear_gains(self.sources, gains_db)  # raises before any change
         chains = self._worker.chains
-        for chain in chains:  # of a model on its way, too
+        for chain in chains:  # including a model that is being faded in
             sources = chain.engine.spec.sources
             known = {name: gain for name, gain in gains_db.items() if name in sources}
             if known or chain is chains[0]:
@@ -93,51 +92,51 @@ class LiveStream:
 
     @property
     def latency(self) -> StreamLatency:
-        """From microphone to loudspeaker, by its terms: ``.ms``, ``.terms_ms``; or print it."""
+        """Latency from microphone to loudspeaker: print it, or read ``.ms``, ``.terms_ms``."""
         return self._worker.latency
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Everything measured and counted so far, as in the summary of ``rtsep run --json``.
+        """Measurements and counters so far, as in the summary of ``rtsep run --json``.
 
-        Among it ``real_time_factor``, ``hop_time_us``, ``xruns``, ``deadline_misses``,
-        ``device_losses``; and ``unread_samples``, those that `blocks` was too late for.
+        They include ``real_time_factor``, ``hop_time_us``, ``xruns``, ``deadline_misses`` and
+        ``device_losses``, and ``unread_samples``, which `blocks` has lost.
         """
         return self._stream.figures()
 
     @property
     def notices(self) -> list[str]:
-        """What happened so far, in sentences: a device that went, a recording that began."""
+        """Messages so far, for example of a lost device or a started recording."""
         return self._stream.notices.all()
 
     @property
     def running(self) -> bool:
-        """Whether it goes on, or waits for its device.
+        """Whether the stream runs or waits for a lost device.
 
-        False once a file has been heard out, or the device has gone for good.
+        False after the end of a file, or after the device was given up.
         """
         return self._stream.working and not self._stream.heard_out
 
     def wait(self, seconds: float | None = None) -> None:
-        """Let it run: until it ends, or for so many seconds."""
+        """Wait until the stream ends, or for ``seconds``."""
         end = None if seconds is None else time.monotonic() + seconds
         while self.running and (end is None or time.monotonic() < end):
             time.sleep(0.01)
 
     def switch_model(self, model: str | Path) -> None:
-        """Go on with another model, cross-faded; gains of sources of the same names stay.
+        """Cross-fade to another model; sources of the same name keep their gains.
 
         Parameters
         ----------
         model
-            As of `rtsep.load`.
+            As in `rtsep.load`.
 
         Raises
         ------
         BundleError, SpecError
-            There is no such model, or it can't be run on so many channels.
+            There is no such model, or it can't process this number of channels.
         ControlError
-            It is too slow for this machine, or the stream does not run.
+            The model is too slow for this machine, or the stream does not run.
 
         Examples
         --------
@@ -150,17 +149,17 @@ class LiveStream:
         self._stream.control.switch_model(str(model)).result()
 
     def switch_device(self, device: int | str | Path) -> None:
-        """Go on with another device, after a short silence; the model stays.
+        """Change the device, with a short silence; the model continues.
 
         Parameters
         ----------
         device
-            As of `live`.
+            As in `live`.
 
         Raises
         ------
         DeviceError, AudioFileError
-            There is no such device or file, or it can't be used; nothing has changed.
+            There is no such device or file, or it can't be used; the stream is unchanged.
         ControlError
             The stream does not run.
         """
@@ -168,19 +167,19 @@ class LiveStream:
 
     @property
     def recording(self) -> Path | None:
-        """Folder that is recorded into now, if there is one."""
+        """Folder of the current recording; None if there is none."""
         recorder = self._worker.recorder
         return None if recorder is None else recorder.paths[0].parent
 
     def start_recording(self, folder: str | Path | None = None) -> Path:
-        """Record the mixture and each stem, aligned, from now on, if that is not done already.
+        """Start to record the mixture and all stems, aligned; a running recording continues.
 
         Parameters
         ----------
         folder
-            Gets ``mixture.wav`` and one WAV per source, with a number where there are such files.
-            If None, the folder given to `live`, or one named by the time; from the second recording
-            on, a folder ``2`` (``3``, ...) in it. A new model or device begins such a one, too.
+            Folder for ``mixture.wav`` and one WAV per source, with a number if the files exist. By
+            default the folder given to `live`, or one named by the time; later recordings, also
+            those after a change of model or device, go to its subfolders ``2``, ``3``, ...
 
         Returns
         -------
@@ -190,7 +189,7 @@ class LiveStream:
         Raises
         ------
         AudioFileError
-            It can't be written to.
+            The folder can't be written to.
         ControlError
             The stream does not run.
 
@@ -210,35 +209,35 @@ class LiveStream:
         return recorder.paths[0].parent
 
     def stop_recording(self) -> list[Path]:
-        """Complete the recording; return its files, none if there was no recording.
+        """Complete the recording and return its files; an empty list without a recording.
 
         Raises
         ------
         AudioFileError
-            The disk was full, or the like; what was written until then is kept.
+            Writing failed, for example on a full disk; the files are valid up to that point.
         ControlError
-            The stream does not run; its end has completed the recording.
+            The stream does not run; its recording was completed at its end.
         """
         control = self._stream.control
         recorder = control.record(False).result()
         if recorder is not None and isinstance(recorder.error, AudioFileError):
-            control.unwritten = None  # who is told now is not told at the end
+            control.unwritten = None  # raised here, not again at the end
             raise recorder.error
         return [] if recorder is None else recorder.paths
 
     async def blocks(self, size: int | None = None) -> AsyncIterator[Stems]:
-        """Read the stems while they are played; for one reader.
+        """Yield the stems while they are played; for one reader.
 
         Parameters
         ----------
         size
-            Samples of each block, only the last of a model or device may be shorter; 20 ms if None.
+            Samples per block; 20 ms by default. The last block of a model or device may be shorter.
 
         Yields
         ------
         dict
-            Name of each source to (size, channels) float32. A reader that is late by more than two
-            seconds loses samples, which ``stats`` counts; the sound that is heard never waits.
+            Stems by source name, (size, channels) float32. A reader that is more than two seconds
+            late loses samples, counted in ``stats``; the output is not affected.
         """
         if size is not None and size < 1:
             raise ValueError(f"size must be 1 sample or more, not {size}")
@@ -246,7 +245,7 @@ class LiveStream:
         try:
             running = True
             while running:
-                running = self.running  # what came until then is read below
+                running = self.running  # the samples until then are read below
                 if reader is None or reader.chain is not self._worker.chain:
                     while reader is not None and reader.tap.readable:
                         yield reader.read()
@@ -263,7 +262,7 @@ class LiveStream:
 
 
 class _Reader:
-    """Reads the stems of one chain in blocks of ``size`` samples, `BLOCK_S` if None."""
+    """Reads the stems of one chain in blocks of ``size`` samples, by default `BLOCK_S`."""
 
     def __init__(self, chain: ProcessingChain, size: int | None) -> None:
         assert chain.tap is not None
@@ -274,7 +273,7 @@ class _Reader:
         self.tap.reading = True
 
     def read(self) -> Stems:
-        """Take the oldest block, shorter where there is no more."""
+        """Return the oldest block, shorter if fewer samples are there."""
         return named(self.tap.read(self.size), self.chain.engine.spec.sources, flat=False)
 
 
@@ -294,46 +293,46 @@ def live(
     give_up_s: float | None = None,
     realtime: bool = True,
 ) -> LiveStream:
-    """Open a device and separate what it brings as long as a ``with`` block lasts.
+    """Open a device and separate its sound for the duration of a ``with`` block.
 
     Parameters
     ----------
     device
         Input: an index or a part of a name (see ``rtsep devices``), ``"demo"``, or an audio file
-        that is played at real-time pace; the system's default microphone if not given.
+        that is played at real-time pace; by default the system's microphone.
     model
-        As of `rtsep.load`.
+        As in `rtsep.load`.
     output
-        Output device, like ``device``; that of the same sound card, or the system's default.
+        Output device, like ``device``; by default that of the same sound card or of the system.
     gains
-        Source to gain in dB, at most 24; the first source at 0 dB if not given.
+        Gains in dB by source name, at most 24; by default the first source at 0 dB.
     channels
-        Of a microphone; a file has its own.
+        Channels of a microphone; a file has its own.
     block
         Samples per device block.
     buffer_ms
-        Time the worker may take for a block, part of the latency.
+        Time the worker has for a block, a term of the latency.
     on_late
-        What is heard while the worker is late: ``"dry"``, the mixture, or ``"mute"``, silence.
+        Output while the worker is late: ``"dry"``, the mixture, or ``"mute"``, silence.
     limit_db
-        Largest magnitude played, in dB re full scale; any if not given.
+        Limit of the output in dB re full scale; none by default.
     record
-        Folder to record into from the start, see `LiveStream.start_recording`.
+        Folder to record to from the start, see `LiveStream.start_recording`.
     reconnect
-        Wait for a device that goes away, and go on with it; model and recording go on, too.
+        Wait for a lost device and reopen it; model and recording continue.
     give_up_s
-        End after so long without the device, in seconds; never if not given.
+        End the stream after this time without the device, in seconds; never by default.
     realtime
-        Ask the system for real-time scheduling and locked memory.
+        Request real-time scheduling and locked memory.
 
     Raises
     ------
     DeviceError, AudioFileError
-        There is no such device or file, or it can't be used; or no such folder can be written to.
+        There is no such device or file, or it can't be used, or the folder can't be written to.
     BundleError, SpecError
-        There is no such model, or it can't be run on so many channels.
+        There is no such model, or it can't process this number of channels.
     GainError
-        There is no such source, or no such gain.
+        There is no such source, or the gain is invalid.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Open what a user names as a device: a sound card, the demo, or a file as a microphone."""
+"""Open a device by its name: a sound card, the demo, or a file in place of a microphone."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from rtsep.errors import AudioFileError, DeviceError
 from rtsep.files.readers import read_all
 
 DEFAULT = "default"
-"""The system's default devices."""
+"""Name of the system's default devices."""
 DEMO = Path(__file__).parents[1] / "demo.flac"
 MAX_SOURCE_S = 3600.0
-"""Files played as a device are held in memory; longer ones are for `rtsep separate`."""
+"""Longest file that is played as a device, in seconds; it is kept in memory."""
 
 
 def find(query: int | str | None, kind: str, process: Process) -> dict[str, Any]:
-    """As `rtsep.devices.portaudio.library.find`, in the process that will open the device."""
+    """As `rtsep.devices.portaudio.library.find`, in the child process that opens the device."""
     return process.find(query, kind)
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """How a device is opened.
+    """Options with which a device is opened.
 
     Attributes
     ----------
     output
-        An index or a part of a name; None is the system's output, or that of the same sound card.
+        An index or a part of a name; None is the output of the same sound card, or of the system.
     channels
-        Of a microphone; a file has its own.
+        Channels of a microphone; a file has its own.
     block
         Samples per device block.
     buffer_ms
@@ -53,7 +53,7 @@ class DeviceOptions:
 def open_device(
     device: str, options: DeviceOptions | None = None, process: Process | None = None
 ) -> Device:
-    """Open what a user names.
+    """Open a device by its name.
 
     Parameters
     ----------
@@ -62,7 +62,8 @@ def open_device(
     options
         See `DeviceOptions`.
     process
-        Opens a sound card, and ends with it, or here if it is not needed; a new one if None.
+        Child process for a sound card; it ends with the device, or here if it is not needed. None
+        starts a new one.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def open_device(
 
 
 def inputs() -> list[str]:
-    """Names of the input devices, each of which finds that one alone; none without PortAudio."""
+    """Return unambiguous names of the input devices; an empty list without PortAudio."""
     process = Process()
     try:
         names: list[str] = process.ask("names", kind="input")
@@ -94,16 +95,16 @@ def inputs() -> list[str]:
 
 
 def headroom_for(buffer_ms: float, rate: int, block: int) -> int:
-    """Count the samples of the buffer: whole blocks, as the worker moves them; at least one."""
+    """Return the headroom in samples: whole blocks, at least one."""
     return max(1, round(buffer_ms / 1000 * rate / block)) * block
 
 
 def _play(path: Path, options: DeviceOptions, process: Process) -> Device:
-    """Open a file as the input, heard where there is an output device."""
+    """Open a file as the input, with an output device if there is one."""
     output, block, buffer_ms = options.output, options.block, options.buffer_ms
     source, rate = read_all(path)
     if len(source) > MAX_SOURCE_S * rate:
-        raise AudioFileError(f"{path} is longer than an hour: rtsep separate takes any length")
+        raise AudioFileError(f"{path} is longer than an hour: use rtsep separate for any length")
     channels = source.shape[1]
     try:
         speaker = find(output, "output", process)
@@ -115,7 +116,7 @@ def _play(path: Path, options: DeviceOptions, process: Process) -> Device:
     try:
         headroom = headroom_for(buffer_ms, rate, block)
         return Hosted(process, None, speaker, rate, channels, wide, block, headroom, source)
-    except DeviceError:  # the device has a rate of its own
+    except DeviceError:  # the device has another rate than the file
         import soxr
 
         own = round(speaker["default_samplerate"])
@@ -125,7 +126,7 @@ def _play(path: Path, options: DeviceOptions, process: Process) -> Device:
 
 
 def _sound_card(name: str, options: DeviceOptions, process: Process) -> Device:
-    """Open a microphone and an output; by default of the same card."""
+    """Open a microphone and an output, by default of the same card."""
     output, channels, block = options.output, options.channels, options.block
     query = None if name == DEFAULT else name
     microphone = find(query, "input", process)
@@ -142,9 +143,9 @@ class Backend(NamedTuple):
     """One row of `BACKENDS`."""
 
     takes: Callable[[str], bool]
-    """Whether a name is of this kind."""
+    """Return whether a name is of this kind."""
     open: Callable[[str, DeviceOptions, Process], Device]
-    """Open a device of this name; raises `DeviceError` or `AudioFileError`."""
+    """Open a device of this name; raise `DeviceError` or `AudioFileError`."""
 
 
 BACKENDS = (
@@ -155,4 +156,4 @@ BACKENDS = (
     ),
     Backend(lambda _: True, _sound_card),
 )
-"""The kinds of devices: the first that takes a name opens it."""
+"""The kinds of devices; the first that accepts a name opens it."""

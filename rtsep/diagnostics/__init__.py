@@ -1,1 +1,1 @@
-"""What may be wrong with an installation: `rtsep doctor` and the self-test."""
+"""Checks of an installation for `rtsep doctor`, and the self-test."""

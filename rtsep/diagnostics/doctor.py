@@ -1,4 +1,4 @@
-"""What a copy of rtsep is made of, what may be wrong with it, and what to do about it."""
+"""Check an installation of rtsep: versions, kernels, models, devices, priority, self-test."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from rtsep.version import __version__
 FOLDER_HINT = "set NUMBA_CACHE_DIR to a folder that can be written, so that nothing is compiled at "
 FOLDER_HINT += "every start"
 RUNTIMES = "onnxruntime-gpu", "onnxruntime"
-"""Packages that bring ONNX Runtime: installed side by side, each breaks the other."""
+"""Packages of ONNX Runtime; installed together, they break each other."""
 _PACKAGES = "numpy", "numba", *RUNTIMES, "onnx", "soundfile", "soxr", "sounddevice"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """Result of one check.
 
     Attributes
     ----------
     name
-        What was looked at.
+        Subject of the check.
     text
-        What was found.
+        Result.
     fix
-        What to do; nothing where all is well.
+        How to fix it; empty if there is no problem.
     needed
-        Whether it keeps rtsep from its work, live or at all; else it is only better done.
+        Whether it is a problem; otherwise the fix is an improvement.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing has to be done."""
+        """Whether there is no problem."""
         return not self.fix or not self.needed
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, one after the other; each finding comes when it is known."""
+    """Run all checks; yield each finding as soon as it is known."""
     for check in CHECKS:
         try:
             yield from check()
-        except Exception as error:  # a doctor does not fall ill
+        except Exception as error:  # report it as a finding
             name = check.__name__.replace("_", " ")
             said = next(iter(str(error).splitlines()), "")
             yield Finding(
@@ -66,7 +66,7 @@ def examine() -> Iterator[Finding]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of the installed packages that rtsep runs on, by name."""
+    """Return the versions of the installed packages that rtsep uses, by name."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -77,7 +77,7 @@ def packages() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Python and the platform."""
+    """Return Python's version and the platform."""
     return (
         f"Python {platform.python_version()} ({platform.python_implementation()}), "
         f"{platform.system()} {platform.release()}, {platform.machine()}"
@@ -85,7 +85,7 @@ def machine() -> str:
 
 
 def version_text() -> str:
-    """What ``rtsep --version`` prints."""
+    """Return the text of ``rtsep --version``."""
     from rtsep.devices.portaudio import library
 
     try:
@@ -97,7 +97,7 @@ def version_text() -> str:
 
 
 def versions() -> Iterator[Finding]:
-    """Look for the packages rtsep runs on."""
+    """Check the required packages."""
     found = packages()
     both = [name for name in RUNTIMES if name in found]
     fix = ""
@@ -109,7 +109,7 @@ def versions() -> Iterator[Finding]:
 
 
 def kernels() -> Iterator[Finding]:
-    """Load what a live stream compiles; tell whether it was compiled before, and can be kept."""
+    """Load the kernels of a live stream; report whether they came from a writable cache."""
     importlib.import_module("rtsep.stream")
     folder = kernel.cache_folder()
     if folder is None:
@@ -122,13 +122,13 @@ def kernels() -> Iterator[Finding]:
 
 
 def _compiled_now(found: Any) -> bool:
-    """Whether a kernel, or a C function, did not come from the cache."""
+    """Return whether a kernel or C function was compiled, not loaded from the cache."""
     stats = getattr(found, "stats", None)
     return bool(found.cache_hits == 0 if stats is None else sum(stats.cache_misses.values()))
 
 
 def runtime() -> Iterator[Finding]:
-    """Ask ONNX Runtime for its providers."""
+    """Check the providers of ONNX Runtime."""
     import onnxruntime
 
     providers = onnxruntime.get_available_providers()
@@ -146,7 +146,7 @@ def models() -> Iterator[Finding]:
 
 
 def sound() -> Iterator[Finding]:
-    """Ask PortAudio for its version and the default devices, in a process that may hang."""
+    """Check PortAudio and the default devices, in a child process, which may hang."""
     process = Process()
     try:
         try:
@@ -174,7 +174,7 @@ def sound() -> Iterator[Finding]:
 
 
 def priority() -> Iterator[Finding]:
-    """Ask for what keeps other programs from delaying the worker, in a thread that ends."""
+    """Check real-time priority and locked memory, in a temporary thread."""
     from rtsep.realtime import scheduling
 
     if sys.platform != "linux":
@@ -205,7 +205,7 @@ def self_test() -> Iterator[Finding]:
 
 
 def judged(outcome: Any) -> Finding:
-    """Say of a `rtsep.diagnostics.selftest.Outcome` whether it is as it should be."""
+    """Return the finding of a `rtsep.diagnostics.selftest.Outcome`."""
     late = 1000 * outcome.measured / outcome.printed.rate_hz
     text = (
         f"{late:.1f} ms late, {outcome.printed.ms:.1f} printed; {outcome.misses} misses; SI-SDR of "

@@ -1,4 +1,4 @@
-"""Three seconds of the demo at real-time pace, to see whether all is as it is printed."""
+"""Self-test: separate three seconds of the demo at real-time pace and check the result."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _PATIENCE_S = 20.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the self-test has measured.
+    """Measurements of the self-test.
 
     Attributes
     ----------
     printed
-        The latency that is computed and said.
+        Computed latency.
     measured
-        The latency that what was played has, in samples.
+        Latency of the output, in samples.
     misses
-        Blocks that were missed, late or dropped.
+        Number of missed, late and dropped blocks.
     improvement_db
-        SI-SDR of the speech that came out, less that of the mixture.
+        SI-SDR improvement of the speech.
     real_time_factor
         Share of real time the worker was busy.
     """
@@ -50,7 +50,7 @@ class Outcome:
 
 
 class _Heard(Clock):
-    """A clock that keeps what is played."""
+    """A clock that stores the output."""
 
     def __init__(self, rate: int, headroom: int, source: Float32) -> None:
         super().__init__(rate, 1, 1, BLOCK, headroom, source)
@@ -67,8 +67,8 @@ class _Heard(Clock):
 def selftest() -> Outcome:
     """Separate the demo for three seconds as ``rtsep run`` does, on a clock in place of a device.
 
-    All sources are played at their own level: together they are the mixture, so what is played is
-    the demo, exactly as late as the stream is.
+    All sources are played at 0 dB and sum to the mixture, so the output is the demo, delayed by the
+    latency.
     """
     bundle = weights.find()
     (mixture, rate), (speech, _) = read_all(DEMO), read_all(SPEECH)
@@ -89,7 +89,7 @@ def selftest() -> Outcome:
         while live.running and sum(map(len, parts)) < wanted and time.monotonic() < deadline:
             parts.append(tap.read(wanted))
             time.sleep(0.02)
-        time.sleep(live.latency.ms / 1000)  # what was separated last is played
+        time.sleep(live.latency.ms / 1000)  # until the last separated samples are played
     stats = device.stats()
     estimate = np.zeros((n, 1), np.float32)
     stem = np.concatenate(parts)[late:, spec.sources.index("speech")][:n]
@@ -104,7 +104,7 @@ def selftest() -> Outcome:
 
 
 def delay(heard: Float32, played: Float32) -> int:
-    """Samples by which ``heard`` is later than ``played``, by their cross-correlation."""
+    """Return the delay of ``heard`` behind ``played`` in samples, by cross-correlation."""
     size = 1 << (len(heard) + len(played) - 1).bit_length()
     spectra = np.fft.rfft(heard, size) * np.fft.rfft(played, size).conj()
     return int(np.argmax(np.fft.irfft(spectra, size)[: len(heard)]))

@@ -1,7 +1,7 @@
-"""Metrics of separation quality: one row of `METRICS` each, and the formulas behind them.
+"""Metrics of separation quality, their formulas, and the table `METRICS`.
 
-Sound of several channels is one long vector to the formulas; the libraries take one channel, and
-what they say of several is their mean.
+The formulas treat several channels as one vector. The libraries take one channel; their scores are
+averaged over the channels.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from rtsep.spec import Float32, Float64
 Band = Literal["wb", "nb"]
 
 PESQ_RATES_HZ: dict[Band, tuple[int, ...]] = {"wb": (16000,), "nb": (8000, 16000)}
-"""Rates that ITU-T P.862 knows, by band."""
+"""Rates of ITU-T P.862, by band."""
 PESQ_RATE_HZ = 16000
-"""Sound of other rates is brought to this one for `METRICS`."""
+"""Rate to which other rates are resampled for `METRICS`."""
 PESQ_LONGEST_S = 15.0
-"""Room for less than 40 utterances of the shortest kind, 0.2 s, with the shortest pauses, 0.2 s."""
+"""Longest piece in seconds: fewer than 40 of the shortest utterances and pauses, 0.2 s each."""
 FRAME_S = 1.0
-"""Frame of BSS Eval, as in the campaigns."""
+"""Frame length of BSS Eval in seconds, as in the campaigns."""
 STOI_SHORTEST_S = 0.41
-"""30 frames of 256 samples at 10 kHz, half overlapping."""
+"""Shortest signal in seconds: 30 frames of 256 samples at 10 kHz, hop 128."""
 
 
 def _ratio_db(signal: Float64, error: Float64) -> float:
@@ -54,7 +54,7 @@ def _scaled(x: Float64, s: Float64) -> Float64:
 
 
 def snr_db(estimate: ArrayLike, reference: ArrayLike) -> float:
-    """Signal-to-noise ratio 10 lg(|s|^2 / |s - x|^2), in dB, over the whole signal.
+    """Compute the signal-to-noise ratio 10 lg(|s|^2 / |s - x|^2) of the whole signal, in dB.
 
     The "SDR" of the Music Demixing Challenges (Y. Mitsufuji et al., "Music Demixing Challenge
     2021", Frontiers in Signal Processing 2022, equation 1).
@@ -69,7 +69,7 @@ def snr_db(estimate: ArrayLike, reference: ArrayLike) -> float:
 
 
 def si_sdr_db(estimate: ArrayLike, reference: ArrayLike) -> float:
-    """Scale-invariant signal-to-distortion ratio, in dB.
+    """Compute the scale-invariant signal-to-distortion ratio, in dB.
 
     J. Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3: no mean removal.
 
@@ -86,7 +86,7 @@ def si_sdr_db(estimate: ArrayLike, reference: ArrayLike) -> float:
 def si_sir_sar_db(
     estimate: ArrayLike, reference: ArrayLike, others: ArrayLike
 ) -> tuple[float, float]:
-    """Scale-invariant signal-to-interference and signal-to-artefacts ratios, in dB.
+    """Compute the scale-invariant interference and artefacts ratios SIR and SAR, in dB.
 
     Le Roux et al. 2019, section 3: interference is the part of the error in the span of all
     sources, artefacts the part outside, so that 10^(-SDR/10) = 10^(-SIR/10) + 10^(-SAR/10).
@@ -109,10 +109,10 @@ def si_sir_sar_db(
 
 
 def pesq(estimate: ArrayLike, reference: ArrayLike, sample_rate: int, band: Band) -> float:
-    """PESQ, MOS-LQO (ITU-T P.862.1, wide-band P.862.2), by the package ``pesq``.
+    """Compute PESQ, MOS-LQO (ITU-T P.862.1, wide-band P.862.2), with the package ``pesq``.
 
-    Longer sound is scored in equal pieces of up to `PESQ_LONGEST_S`, of which the mean counts: the
-    recommendation is for 30 s at most (P.862.3), and the package crashes at 50 utterances.
+    Longer sound is scored in equal pieces of up to `PESQ_LONGEST_S`, and the mean is returned: the
+    recommendation covers up to 30 s (P.862.3), and the package crashes at 50 utterances.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def pesq(estimate: ArrayLike, reference: ArrayLike, sample_rate: int, band: Band
     Returns
     -------
     float
-        NaN where no speech is found or the signal is too short.
+        NaN if no speech is found or the signal is too short.
     """
     from pesq import PesqError
     from pesq import pesq as score
@@ -137,7 +137,7 @@ def pesq(estimate: ArrayLike, reference: ArrayLike, sample_rate: int, band: Band
     pieces = max(-(-len(s) // round(PESQ_LONGEST_S * sample_rate)), 1)
     found = []
     for piece, reference in zip(np.array_split(x, pieces), np.array_split(s, pieces), strict=True):
-        if piece.any():  # else the package would divide by its level
+        if piece.any():  # the package divides by its level
             with suppress(PesqError):
                 found.append(float(score(sample_rate, reference, piece, band)))
     return float(np.mean(found)) if found else float("nan")
@@ -146,7 +146,7 @@ def pesq(estimate: ArrayLike, reference: ArrayLike, sample_rate: int, band: Band
 def stoi(
     estimate: ArrayLike, reference: ArrayLike, sample_rate: int, extended: bool = False
 ) -> float:
-    """Short-time objective intelligibility, 0 to 1, by the package ``pystoi``.
+    """Compute short-time objective intelligibility, 0 to 1, with the package ``pystoi``.
 
     C. Taal et al., IEEE TASLP 2011; extended (ESTOI) J. Jensen, C. Taal, IEEE/ACM TASLP 2016.
 
@@ -162,7 +162,7 @@ def stoi(
     Returns
     -------
     float
-        NaN where less than 0.4 s of speech is left without the pauses.
+        NaN if less than 0.4 s of speech remains without pauses.
     """
     from pystoi import stoi as score
 
@@ -180,16 +180,16 @@ def stoi(
 
 @dataclass(frozen=True)
 class Separated:
-    """All estimates of one mixture, of which one is scored.
+    """All estimates of one mixture, one of which is scored.
 
     Attributes
     ----------
     estimates, references
         (sources, n, channels); no reference is silent.
     index
-        Of the source that is scored.
+        Index of the scored source.
     rate_hz
-        Of all sound.
+        Sample rate in Hz.
     bss
         BSS Eval of all sources, computed once.
     """
@@ -202,18 +202,18 @@ class Separated:
 
     @property
     def pair(self) -> tuple[Float32, Float32]:
-        """Estimate and reference, (n, channels) each."""
+        """Return estimate and reference, (n, channels) each."""
         return self.estimates[self.index], self.references[self.index]
 
     @cached_property
     def si_sir_sar_db(self) -> tuple[float, float]:
-        """As the function of this name."""
+        """Return the scores of the function of this name."""
         estimate, reference = (sound.ravel() for sound in self.pair)
         others = np.delete(self.references, self.index, axis=0)
         return si_sir_sar_db(estimate, reference, others.reshape(len(others), reference.size))
 
     def mean(self, score: Callable[[Float32, Float32, int], float]) -> float:
-        """Mean of a score over the channels."""
+        """Return the mean of a score over the channels."""
         channels = zip(*(sound.T for sound in self.pair), strict=True)
         return float(np.mean([score(x, s, self.rate_hz) for x, s in channels]))
 
@@ -225,17 +225,17 @@ class Metric:
     Attributes
     ----------
     label
-        In tables and pictures; ends with the unit, if there is one.
+        Label in tables and pictures, with the unit.
     score
-        Of one source; NaN where it is undefined.
+        Function that computes the score of one source; NaN if undefined.
     package
-        That must be installed besides rtsep's own dependencies, if any.
+        Package that it needs beside rtsep's dependencies, if any.
     of_speech
-        Whether it is meant for sources that are speech only.
+        Whether it is for speech only.
     of_artefacts
-        Whether it measures what separation adds: undefined for a mixture, which has none.
+        Whether it measures artefacts of the separation; undefined for a mixture.
     digits
-        After the decimal point.
+        Digits after the decimal point.
     """
 
     label: str
@@ -247,7 +247,7 @@ class Metric:
 
 
 def _pesq(x: Float32, s: Float32, rate_hz: int, band: Band) -> float:
-    """PESQ at any rate; NaN for the wide band of 8 kHz, which has none."""
+    """Compute PESQ at any rate, by resampling; NaN for the wide band at 8 kHz."""
     if rate_hz == 8000 and band == "wb":
         return float("nan")
     if rate_hz not in PESQ_RATES_HZ[band]:
@@ -284,11 +284,11 @@ METRICS = {
         digits=3,
     ),
 }
-"""What is scored, in the order of the tables."""
+"""The metrics by key, in the order of the tables."""
 
 
 def separated(estimates: Float32, references: Float32, rate_hz: int) -> list[Separated]:
-    """Prepare the scores of every source; as of `Separated`."""
+    """Return a `Separated` for every source."""
     bss = cache(lambda: bss_eval(estimates, references, round(FRAME_S * rate_hz)))
     indices = range(len(references))
     return [Separated(estimates, references, index, rate_hz, bss) for index in indices]

@@ -1,1 +1,1 @@
-"""A live stream: the worker thread, what it calls, recording, control and reconnection."""
+"""A live stream: worker thread, processing chain, recording, control and reconnection."""

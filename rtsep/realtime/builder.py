@@ -1,8 +1,7 @@
-"""The one place that puts a live stream together.
+"""Build a live stream from a device and a model.
 
-`rtsep run`, `rtsep ui --device`, `rtsep.live`, the self-test and the soak all build a `Stream`:
-a worker between a device and a model, the thread that changes them, the recordings, and what
-brings a lost device back.
+`rtsep run`, `rtsep ui --device`, `rtsep.live`, the self-test and the soak test use `Stream`: the
+worker between device and model, the control thread, the recordings, and the reconnection.
 """
 
 from __future__ import annotations
@@ -31,27 +30,27 @@ from rtsep.runtime.pipeline import LoadedModel
 from rtsep.spec import Float32
 
 MOST_NOTICES = 100
-"""Sentences kept; older ones are dropped."""
+"""Largest number of kept notices; older ones are dropped."""
 _TAIL_S = 0.1
-"""After a file has ended, time for its end to be heard beside the latency."""
+"""Time after the end of a file and the latency until the stream ends, in seconds."""
 
 
 @dataclass(frozen=True)
 class StreamOptions(WorkerOptions):
-    """Options of a stream beside its model and its device; first those of its worker.
+    """Options of a stream without model and device; they include those of its worker.
 
     Attributes
     ----------
     gains
-        Source to gain in dB, at most `HIGHEST_GAIN_DB`; sources that are not named are not heard.
-        The first source at 0 dB if None.
+        Gains in dB by source name, at most `HIGHEST_GAIN_DB`; other sources are silent. None is
+        the first source at 0 dB.
     record
-        Folder to record into from the start; if None, recordings that are asked for later go to
-        a folder named by the time.
+        Folder to record to from the start; if None, later recordings go to a folder named by the
+        time.
     reconnect
-        Whether to wait for a device that goes away, and go on with it.
+        Whether to wait for a lost device and reopen it.
     give_up_s
-        End after so long without the device, in seconds; never if None.
+        Time without the device after which the stream ends, in seconds; never if None.
     """
 
     gains: Mapping[str, float] | None = None
@@ -61,58 +60,58 @@ class StreamOptions(WorkerOptions):
 
 
 class Notices:
-    """Sentences on what happens to a stream, the newest `MOST_NOTICES`; for any thread."""
+    """The newest `MOST_NOTICES` messages about a stream; thread-safe."""
 
     def __init__(self) -> None:
         self._said: deque[tuple[float, str]] = deque(maxlen=MOST_NOTICES)
 
     def __call__(self, sentence: str) -> None:
-        """Say it."""
+        """Add a message."""
         self._said.append((time.monotonic(), sentence))
 
     def all(self) -> list[str]:
-        """Return them, the oldest first."""
+        """Return the messages, the oldest first."""
         return [sentence for _, sentence in self._said]
 
     def last(self) -> tuple[float, str]:
-        """Return when the last one was said, in seconds of the monotonic clock, and what it was."""
+        """Return time (seconds of the monotonic clock) and text of the last message."""
         return self._said[-1] if self._said else (0.0, "")
 
 
 class Stream:
-    """A live stream of one device and one model, each of which may be changed while it runs.
+    """A live stream of a device and a model, both of which may be changed while it runs.
 
     Parameters
     ----------
     bundle
         The model.
     device
-        Not started yet; it is closed if the stream can't be built.
+        A device that is not started; it is closed if the stream can't be built.
     options
         See `StreamOptions`.
     notices
-        Is told what happens.
+        Function that receives messages.
     reopen
-        Opens another device by its name, for `rtsep.realtime.control.Control.switch_device`;
-        without it, the device can't be changed.
+        Function that opens another device by its name, for
+        `rtsep.realtime.control.Control.switch_device`; without it the device can't be changed.
     tapped
         Whether the stems can be read while it runs, see `rtsep.realtime.stem_reader.Tap`.
 
     Attributes
     ----------
     worker
-        Between device and model; its ``chain`` is the model at work.
+        The worker between device and model; its ``chain`` has the current model.
     control
         Changes model, device and recording while the stream runs.
     takes
         The recordings.
     comeback
-        Counts the device's absences.
+        Waits for a lost device and counts the losses.
 
     Raises
     ------
     GainError
-        There is no such source, or no such gain.
+        There is no such source, or the gain is invalid.
     BundleError, SpecError
         The model can't be run on this device.
     AudioFileError
@@ -153,7 +152,7 @@ class Stream:
         engine = loaded.engine(device.sample_rate, block)
         try:
             self.worker = StreamWorker(device, engine, loaded.step, gains, options, tapped=tapped)
-        except DeviceError as error:  # the device does not keep the mixture for so long
+        except DeviceError as error:  # the latency exceeds the mixture that the device keeps
             raise BundleError(f"{bundle.path or loaded.name}: {error}") from None
         self.comeback = Comeback(
             self.worker,
@@ -168,7 +167,7 @@ class Stream:
             self.worker.recorder = self.takes.begin(engine, device.sample_rate)
 
     def start(self) -> None:
-        """Start; a stream runs once."""
+        """Start the stream; once per object."""
         self.worker.start()
         self.control.start()
 
@@ -186,14 +185,14 @@ class Stream:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Stop; what went wrong meanwhile is raised, if nothing else is."""
+        """Stop; raise the worst problem unless another exception is raised."""
         self.stop()
         if exc[0] is None:
             self.raise_problem()
 
     @property
     def problems(self) -> list[BaseException]:
-        """What ended the stream or kept a recording from being written, the worst first."""
+        """Errors that ended the stream or a recording, the worst first."""
         found = (
             self.worker.error,
             self.control.error,
@@ -204,18 +203,18 @@ class Stream:
         return [problem for problem in found if problem is not None]
 
     def raise_problem(self) -> None:
-        """Raise the worst of `problems`, if there are any."""
+        """Raise the first of `problems`, if there is one."""
         for problem in self.problems:
             raise problem
 
     @property
     def working(self) -> bool:
-        """Whether it runs, or waits for a device that may come back."""
+        """Whether the stream runs or waits for a lost device."""
         return self.control.working and self.worker.working
 
     @property
     def heard_out(self) -> bool:
-        """Whether the device was a file, and its end has been heard."""
+        """Whether the device was a file and its end has been played."""
         now = time.monotonic()
         if not self.worker.device.finished:
             self._drained = None
@@ -225,17 +224,17 @@ class Stream:
 
     @property
     def late_ms(self) -> float:
-        """What it is off its latency now, in ms."""
+        """Current deviation from the latency, in ms."""
         device = self.worker.device
         return 1000 * device.stats().late / device.sample_rate
 
     @property
     def latency_ms(self) -> float:
-        """Latency from microphone to loudspeaker now, in ms."""
+        """Current latency from microphone to loudspeaker, in ms."""
         return self.worker.latency.ms + self.late_ms
 
     def figures(self) -> dict[str, Any]:
-        """Everything measured and counted so far, ready for JSON."""
+        """Return measurements and counters so far, for JSON."""
         return {
             **self.worker.figures(),
             "device_losses": self.comeback.losses,
@@ -258,18 +257,18 @@ def open_stream(
     Parameters
     ----------
     device, where
-        As of `rtsep.devices.open.open_device`.
+        As in `rtsep.devices.open.open_device`.
     choose
-        Finds the model, while PortAudio's process starts.
+        Function that loads the bundle; it runs while PortAudio's process starts.
     options, notices, tapped
-        As of `Stream`.
+        As in `Stream`.
 
     Raises
     ------
     DeviceError, AudioFileError
         There is no such device or file, or it can't be used.
     GainError, BundleError, SpecError
-        As of `Stream`.
+        As in `Stream`.
     """
     process = Process()
     try:
@@ -288,12 +287,12 @@ def open_stream(
 
 
 def linear_gains(sources: tuple[str, ...], gains_db: Mapping[str, float] | None) -> Float32:
-    """(sources,) linear gains; sources that are not named are not heard, the first one is if None.
+    """Return linear gains, (sources,); sources without a gain get 0. None is the first at 1.
 
     Raises
     ------
     GainError
-        There is no such source, or the gain is above `HIGHEST_GAIN_DB` or no number.
+        There is no such source, or the gain is above `HIGHEST_GAIN_DB` or NaN.
     """
     gains = np.zeros(len(sources), np.float32)
     for name, level_db in ({sources[0]: 0.0} if gains_db is None else gains_db).items():

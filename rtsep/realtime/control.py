@@ -1,8 +1,8 @@
-"""A running stream changed by any thread: its model, its recording, its device.
+"""Change model, recording and device of a running stream, from any thread.
 
-What takes time is made ready and handed over by one thread, one request after the other; the same
-thread brings a lost device back. The audio path takes over what is ready, and never waits. Who asks
-gets a future, and need not look at it: what has been done, or why not, is also said.
+One thread executes the requests in order and reopens a lost device. It prepares slow changes and
+hands them over to the audio path, which never waits. A request returns a future; its result is also
+reported as a message.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.pipeline import LoadedModel
 
 POLL_S = 0.1
-"""Between two looks for a request, or at the stream, in seconds."""
+"""Interval between checks for requests and of the stream, in seconds."""
 MOST_LOAD = 0.9
-"""Share of real time above which a model is refused."""
+"""Share of real time above which a model is rejected."""
 
 Answer = TypeVar("Answer")
 
 
 class _Request(NamedTuple, Generic[Answer]):
-    """What is to be done, in words and in deeds, and who waits for the answer."""
+    """A request: its description, its function, and the future of its result."""
 
     what: str
     do: Callable[[], Answer]
@@ -40,36 +40,36 @@ class _Request(NamedTuple, Generic[Answer]):
 
 
 class Control:
-    """Fulfils what is asked of a running stream.
+    """Executes requests to a running stream.
 
     Parameters
     ----------
     live
-        The stream.
+        The worker of the stream.
     loaded
         Its model.
     takes
-        Makes its recorders.
+        Its recordings.
     say
-        Is told in one sentence what has been done, or why not; from another thread.
+        Function that receives a message about each result; called in another thread.
     open_device
-        Opens what a name says, as on the command line, for `switch_device`.
+        Function that opens a device by its name, for `switch_device`.
     list_inputs
-        Names of the devices there are, for `look_for_inputs`; may take seconds.
+        Function that returns the names of devices, for `look_for_inputs`; may take seconds.
     recover
-        Waits for a lost device until it is back or the function given says that it is enough;
-        tells whether to go on. Without, a lost device is the end.
+        Function that waits for a lost device until it is back or its argument returns True; it
+        returns whether the stream continues. Without it, a lost device ends the stream.
 
     Attributes
     ----------
     loaded
-        The model at work, or on its way to take over.
+        The current model, or the one that is being faded in.
     busy
-        What is being done now; empty if nothing.
+        Description of the current request; empty if there is none.
     inputs
         Names of input devices, as far as known.
     unwritten
-        A recording that could not be written, if there was one.
+        Error of a recording that could not be written, if any.
     """
 
     def __init__(
@@ -95,55 +95,55 @@ class Control:
         self._thread = threading.Thread(target=self._run, name="rtsep control", daemon=True)
 
     def start(self) -> None:
-        """Begin, after the stream has."""
+        """Start the thread, after the stream."""
         self._thread.start()
 
     def close(self) -> None:
-        """Leave the stream to the caller, after what is being done now."""
+        """Stop the thread after the current request."""
         self._closing.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     @property
     def working(self) -> bool:
-        """Whether the stream runs, or may still come back."""
+        """Whether the stream runs or waits for a lost device."""
         return self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for the one before."""
+        """Number of waiting requests."""
         return self._requests.qsize()
 
     def toggle_bypass(self) -> None:
-        """Hear the mixture in place of the sources, as late as they are, or no longer."""
+        """Toggle between the sources and the equally delayed mixture."""
         on = not self.live.mixer.bypass
         for chain in self.live.chains:
             chain.mixer.bypass = on
 
     def switch_model(self, name: str) -> Future[None]:
-        """Ask for a shipped model, or a bundle's path."""
+        """Request another model: a shipped name, or a path."""
         return self._ask(f"loading {name}", lambda: self._switch_model(name))
 
     def switch_device(self, name: str) -> Future[None]:
-        """Ask for another device, named as on the command line."""
+        """Request another device, named as on the command line."""
         return self._ask(f"opening {name}", lambda: self._switch_device(name))
 
     def record(self, on: bool, folder: str | Path | None = None) -> Future[Recorder | None]:
-        """Ask for a recording to begin or end; the answer is its recorder, if there is one.
+        """Request the start or end of a recording; the result is its recorder, if any.
 
         Parameters
         ----------
         on
-            Whether it is to begin; one that has begun goes on.
+            Start or end; a running recording continues.
         folder
-            Where it begins, and those after it go on; else see `rtsep.realtime.recorder.Takes`.
+            Folder of this recording and the following ones; see `rtsep.realtime.recorder.Takes`.
         """
         if on:
             return self._ask("", lambda: self._begin_recording(folder))
         return self._ask("", self._end_recording)
 
     def look_for_inputs(self) -> Future[None]:
-        """Ask which devices there are, see `inputs`."""
+        """Request an update of `inputs`."""
 
         def look() -> None:
             self.inputs = self._list_inputs()
@@ -153,12 +153,12 @@ class Control:
     def _ask(self, what: str, request: Callable[[], Answer]) -> Future[Answer]:
         answer: Future[Answer] = Future()
         self._requests.put(_Request(what, request, answer))
-        if not self.working:  # nobody will look, or has looked for the last time
+        if not self.working:  # the thread has ended or will not check again
             self._refuse()
         return answer
 
     def _refuse(self) -> None:
-        """Refuse what still waits."""
+        """Reject the waiting requests."""
         while True:
             try:
                 answer = self._requests.get_nowait().answer
@@ -175,14 +175,14 @@ class Control:
                 except queue.Empty:
                     continue
                 self._fulfil(request)
-        except BaseException as error:  # the main thread reports it
+        except BaseException as error:  # reported by the main thread
             self.error = error
         finally:
             self._retire()
             self._refuse()
 
     def _there(self) -> bool:
-        """Tell whether the stream goes on; bring its device back first, unless asked for more."""
+        """Reopen a lost device unless requests wait; return whether the stream continues."""
         if not self.live.working:
             return False
         if self.live.running:
@@ -207,12 +207,12 @@ class Control:
         live = self.live
         loaded = LoadedModel(weights.find(name), live.engine.channels)
         if (load := loaded.load()) > MOST_LOAD:
-            raise ControlError(f"{loaded.name} is too slow here: {load:.1f} of the time there is")
+            raise ControlError(f"{loaded.name} is too slow: it takes {load:.1f} of real time")
         engine = loaded.engine(live.device.sample_rate, live.device.block)
         chain = live.make_chain(engine, loaded.step)
         chain.warm_up(live.device.block)
         former = live.chain
-        chain.go_on_from(former)  # last, so that no change of a control is lost meanwhile
+        chain.go_on_from(former)  # last, so that no change of the controls is lost
         live.switch(chain)
         self._former, self.loaded = former, loaded
         while live.switching and live.running and not self._closing.is_set():
@@ -221,7 +221,7 @@ class Control:
         self._say(f"the model is {loaded.name} now")
 
     def _retire(self) -> None:
-        """Complete the recording of a model that is no longer at work, and begin the next."""
+        """Complete the recording of the former model and start one for the new model."""
         former, live = self._former, self.live
         if former is None or live.switching:
             return
@@ -261,11 +261,11 @@ class Control:
             self.takes.move(Path(folder))
         recorder = self.takes.begin(live.engine, live.device.sample_rate)
         live.exchange_recorder(recorder)
-        self._say(f"recording into {recorder.paths[0].parent}")
+        self._say(f"recording to {recorder.paths[0].parent}")
         return recorder
 
     def _end_recording(self) -> Recorder | None:
-        """Complete the recording: up to the last sample whose stems are known."""
+        """Complete the recording, up to the last sample with stems."""
         recorder = self.live.exchange_recorder(None)
         if recorder is None:
             return None

@@ -1,4 +1,4 @@
-"""A loudspeaker that the microphone hears again: noticed before it howls."""
+"""Detect feedback from loudspeaker to microphone before it howls."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from rtsep.dsp.timed_ring import Timeline
 from rtsep.spec import Float32
 
 RATE_HZ = 8000
-"""What is compared has about this sample rate, in Hz."""
+"""Approximate sample rate of the compared signals, in Hz."""
 PIECE_S = 0.5
-"""Length of what is compared, and time between two looks, in seconds."""
+"""Length of the compared pieces, and interval of comparisons, in seconds."""
 PATH_S = 0.25
-"""Longest way from our output back to our input, devices included, in seconds."""
+"""Longest delay from output to input, devices included, in seconds."""
 ALIKE = 0.4
-"""Correlation of input and earlier output from which on one is taken for an echo of the other."""
+"""Smallest correlation of input and earlier output that counts as an echo."""
 RISE_DB = 3.0
-"""By so much the input's level rises between the first and the last of `LOOKS` in a row."""
+"""Smallest rise of the input level over `LOOKS` successive comparisons, in dB."""
 LOOKS = 3
 _SAME_S = 0.002
 
 
 class FeedbackGuard:
-    """Compares input and output of a stream, on copies; nothing for the audio path.
+    """Compares copies of input and output of a stream; not for the audio path.
 
-    An echo has a fixed delay, and what feeds back grows: only both together are taken for it. That
-    the output is itself made of the input looks alike for steady sounds, which don't grow.
+    Feedback is an echo with a constant delay and a growing level; both are required. A steady sound
+    also correlates with the output that is separated from it, but does not grow.
     """
 
     def __init__(self) -> None:
         self._looks: list[tuple[int, float]] = []
 
     def look(self, device: Device) -> bool:
-        """Tell whether the input has been an ever louder echo of the output; every `PIECE_S`."""
+        """Return whether the input is a growing echo of the output; call it every `PIECE_S`."""
         size, path = (round(seconds * device.sample_rate) for seconds in (PIECE_S, PATH_S))
         now = device.input.written
         if now < size + path:
             self._looks.clear()
             return False
-        # Howling is in the middle of the spectrum; and who holds the interpreter for long holds the
-        # worker up.
+        # Decimate: feedback is at middle frequencies, and a long computation would hold the
+        # interpreter lock.
         by = max(1, device.sample_rate // RATE_HZ)
         heard = _piece(device.input, now - size, size, by)
         played = _piece(device.output, now - size - path, size + path, by)
@@ -60,17 +60,17 @@ class FeedbackGuard:
 
 
 def _piece(timeline: Timeline, start: int, length: int, by: int) -> Float32:
-    """Copy samples, their channels and ``by`` neighbours added."""
+    """Copy samples; sum the channels and ``by`` neighbours."""
     samples = np.zeros((length // by * by, timeline.width), np.float32)
     timeline.copy(start, samples)
     return np.asarray(samples.reshape(length // by, -1).sum(axis=1), np.float32)
 
 
 def _echo(heard: Float32, played: Float32) -> tuple[float, int]:
-    """Return the largest correlation of ``heard`` with a part of ``played``, and where that begins.
+    """Return the largest correlation of ``heard`` with a part of ``played``, and its position.
 
-    Both spectra are flattened by the same filter, the first difference, so that low tones, which
-    correlate over any short time, count less.
+    Both are high-pass filtered by the first difference, because low tones correlate over any short
+    time.
     """
     heard, played = np.diff(heard), np.diff(played)
     n = 1 << len(played).bit_length()

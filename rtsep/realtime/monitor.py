@@ -1,7 +1,7 @@
-"""What views look at: the newest mixture and stems, written by the audio path, read by anyone.
+"""Keep the newest mixture and stems for views, which compute levels and spectra from them.
 
-The audio path only copies; whoever looks computes, in a thread of their own. Nothing is counted or
-waited for: a view that comes late sees less.
+The audio path only copies samples. Views read and compute in their own threads; a late view misses
+samples.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from rtsep.dsp.timed_ring import CURSORS, WRITTEN, Timeline
 from rtsep.spec import Float32, Int64
 
 KEPT_S = 0.5
-"""Sound that is kept, in seconds."""
+"""Length of the kept sound, in seconds."""
 WINDOW_S = 0.064
-"""Length of a looked-at window, in seconds, rounded up to a power of two in samples."""
+"""Analysis window in seconds, rounded up to a power of two in samples."""
 LOWEST_HZ = 60.0
 """Lower edge of the lowest band."""
 
@@ -45,12 +45,12 @@ def keep(data: Float32, cursors: Int64, mixture: Float32, stems: Float32) -> Non
             for channel in range(channels):
                 total += stems[n, source, channel]
             data[cell, 1 + source] = share * total
-    release()  # the samples are in memory before the cursor says so
+    release()  # write the samples before the cursor
     cursors[WRITTEN, 0] = start + mixture.shape[0]
 
 
 class Scope:
-    """The newest `KEPT_S` seconds of a mixture and its stems, as one channel each.
+    """The newest `KEPT_S` seconds of a mixture and its stems, one channel each.
 
     Parameters
     ----------
@@ -70,52 +70,52 @@ class Scope:
         )
 
     def put(self, mixture: Float32, stems: Float32) -> None:
-        """Keep a block, (n, channels) and (n, sources, channels) float32, on the audio path."""
+        """Append a block, (n, channels) and (n, sources, channels) float32 (audio path)."""
         keep(self._timeline.data, self._timeline.cursors, mixture, stems)
 
     @property
     def cells(self) -> Cells:
-        """What `keep` works on."""
+        """Arrays that `keep` works on."""
         return self._timeline.cells
 
     @property
     def signals(self) -> int:
-        """Mixture and stems together."""
+        """Number of signals: the mixture and the stems."""
         return self._timeline.width
 
     @property
     def written(self) -> int:
-        """Samples put so far."""
+        """Number of samples so far."""
         return self._timeline.written
 
     def latest(self, n: int) -> Float32:
-        """(n, 1 + sources): the newest samples, mixture first; silence before the first.
+        """Return the newest samples, (n, 1 + sources), mixture first; silence before the start.
 
-        The stems are late by the latency, as they are heard.
+        The stems are delayed by the latency, as in the output.
         """
         return self.read(self.written - n, n)
 
     def read(self, start: int, n: int) -> Float32:
-        """(n, 1 + sources): the samples from the one on that was put as number ``start``."""
+        """Return the samples from number ``start`` on, (n, 1 + sources)."""
         out = np.zeros((n, self._timeline.width), np.float32)
         self._timeline.copy(start, out)
         return out
 
 
 class Bands:
-    """Levels of bands of equal width on the mel scale, from `LOWEST_HZ` to half the sample rate.
+    """Computes levels of bands, equally wide in mel, from `LOWEST_HZ` to half the rate.
 
     Parameters
     ----------
     sample_rate
         In Hz.
     count
-        Of bands.
+        Number of bands.
 
     Attributes
     ----------
     window_length
-        Samples looked at.
+        Samples of the analysis window.
     edges_hz
         (count + 1,)
     """
@@ -131,7 +131,7 @@ class Bands:
         self._window = (window / (0.5 * window.sum()))[:, None].astype(np.float32)
 
     def levels_db(self, samples: Float32) -> Float32:
-        """Largest magnitude in each band.
+        """Compute the largest magnitude in each band.
 
         Parameters
         ----------

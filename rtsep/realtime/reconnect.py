@@ -1,4 +1,4 @@
-"""What a stream does when its device goes away: say so, wait, and go on when it is back."""
+"""Wait for a lost device, reopen it, and continue the stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rtsep.realtime.worker import StreamWorker
 from rtsep.runtime.engine import Engine
 
 RETRY_S = 0.2
-"""Pause between two looks for a lost device, in seconds."""
+"""Interval between attempts to reopen a lost device, in seconds."""
 
 
 class Comeback:
@@ -21,22 +21,22 @@ class Comeback:
     Parameters
     ----------
     live
-        The stream.
+        The worker of the stream.
     say
-        Is told, in one sentence, what happens.
+        Function that receives messages.
     engine
-        Makes an engine for another sample rate, in Hz, around the same model.
+        Function that makes an engine for another sample rate in Hz, with the same model.
     takes
-        Makes the next recorder where there was one; a file has one rate.
+        The recordings; after a change of rate, the next one is started.
     give_up_s
-        After how long away, in seconds; never if None.
+        Time after which to give up, in seconds; never if None.
 
     Attributes
     ----------
     losses, away_s
-        How often the device went, and how long it was away in all, in seconds.
+        Number of losses, and total time without the device in seconds.
     unwritten
-        A recording that ended with the device's rate and could not be written.
+        Error of a recording that could not be written, if any.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Comeback:
         self.unwritten: AudioFileError | None = None
 
     def wait(self, enough: Callable[[], bool]) -> bool:
-        """Wait until the device is back, or it is ``enough``; false if it was given up.
+        """Wait until the device is back or ``enough`` returns True; return False to give up.
 
-        Called again for a device that is still away, it goes on waiting.
+        If called again for the same loss, the waiting time continues.
         """
         device = self._live.device
         if self._gone is not device:
@@ -87,11 +87,11 @@ class Comeback:
             return self._move(error.rate)
 
     def _move(self, rate: int) -> bool:
-        """Go on at another rate: the model keeps its state, the recording begins a new folder."""
+        """Continue at another rate: keep the model's state, start a new recording."""
         live = self._live
         try:
             device = live.device.at_rate(rate)
-        except DeviceError:  # gone again
+        except DeviceError:  # lost again
             return False
         recording = live.recorder is not None
         try:

@@ -1,4 +1,4 @@
-"""The recorder: mixture and stems to disk without ever holding the audio up."""
+"""Record mixture and stems to disk without blocking the audio path."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rtsep.runtime.engine import Engine
 from rtsep.spec import Float32, Int64
 
 DISK_LAG_S = 4.0
-"""Audio a slow disk may lag behind before a recording loses samples."""
+"""Audio that is buffered for a slow disk, in seconds, before samples are lost."""
 POLL_S = 0.02
-"""Between two looks of the recorder's thread for new sound."""
-_ROWS = 1 << 13  # samples written at once
+"""Interval between checks of the recorder's thread, in seconds."""
+_ROWS = 1 << 13  # samples per write
 
 _TIME = 0
-"""Of ``counters``: samples put, or lost, so far."""
+"""Index in ``counters``: samples put or lost so far."""
 _MISSING = 1
-"""Of ``counters``: samples lost of which nothing has been noted yet."""
+"""Index in ``counters``: lost samples that are not noted yet."""
 
 
 class Tracks(NamedTuple):
-    """What `put` works on; without counters, there is no recorder."""
+    """Arrays that `put` works on; without counters, there is no recorder."""
 
     mixture: Cells
     stems: Cells
@@ -47,7 +47,7 @@ _const_samples = types.Array(types.float32, 2, "C", readonly=True)
 
 @kernel(types.boolean(TRACKS, types.int64))
 def room(tracks: Tracks, n: int) -> bool:
-    """Tell whether `put` can take ``n`` samples: there is room, and nothing has been lost."""
+    """Return whether `put` accepts ``n`` samples: there is room and no loss to note."""
     if tracks.counters.size == 0:
         return True
     for cells in (tracks.mixture, tracks.stems):
@@ -58,7 +58,7 @@ def room(tracks: Tracks, n: int) -> bool:
 
 @kernel(types.void(TRACKS, _const_samples, _const_samples))
 def put(tracks: Tracks, mixture: Float32, stems: Float32) -> None:
-    """Hand over a block, (n, channels) and (n, sources * channels), for which there is `room`."""
+    """Append a block, (n, channels) and (n, sources * channels), for which there is `room`."""
     if tracks.counters.size:
         write(tracks.mixture.data, tracks.mixture.cursors, mixture)
         write(tracks.stems.data, tracks.stems.cursors, stems)
@@ -66,11 +66,11 @@ def put(tracks: Tracks, mixture: Float32, stems: Float32) -> None:
 
 
 class _Track:
-    """A ring of sound, and the silence that takes the place of what did not go through it.
+    """A ring of samples, and notes of lost samples that are replaced by silence.
 
-    A track's time counts what was put into the ring and what was lost. The producer notes silence
-    before the sound that follows it, so the consumer, who looks at the ring first, never reads past
-    one.
+    The time of a track counts samples in the ring and lost samples. The producer notes a gap before
+    it writes the following samples, and the consumer checks the ring first, so it never misses a
+    gap.
     """
 
     def __init__(self, capacity: int, width: int) -> None:
@@ -80,7 +80,7 @@ class _Track:
         self._silence = 0
 
     def ready(self) -> int:
-        """Samples of sound, or of silence, that come next without a change between them."""
+        """Number of next samples that are all sound or all silence."""
         if not self._silence:
             sound = self.ring.readable
             if not self.lost:
@@ -94,7 +94,7 @@ class _Track:
         return self._silence
 
     def read(self, out: Float32) -> None:
-        """Fill ``out`` (n, width), n at most what is `ready`."""
+        """Fill ``out`` (n, width); n is at most `ready`."""
         if self._silence:
             out[:] = 0.0
             self._silence -= len(out)
@@ -103,39 +103,39 @@ class _Track:
 
 
 class Recorder:
-    """Writes mixture and stems, aligned and of one length, from a thread of its own.
+    """Writes mixture and stems, aligned and of equal length, in its own thread.
 
-    The files have their names from the start and are valid at any moment: see
-    :class:`rtsep.files.writers.Take`. Whatever the disk does, time in them is the time of the
-    stream: what is missing is silence.
+    The files have their final names and are valid at any moment, see
+    :class:`rtsep.files.writers.Take`. Lost samples are replaced by silence, so the time in the
+    files is that of the stream.
 
     Parameters
     ----------
     folder
-        Gets ``mixture.wav`` and ``<source>.wav``, or ``mixture-2.wav`` and so on where there are
-        such files.
+        Folder for ``mixture.wav`` and ``<source>.wav``, or ``mixture-2.wav`` and so on if the files
+        exist.
     sources
         Names of the stems.
     rate_hz, channels
-        Of the stream.
+        Sample rate and channels of the stream.
     latency
-        Samples by which the stems are late; so many are cut from their start.
+        Delay of the stems in samples; as many samples are cut from their start.
 
     Attributes
     ----------
     tracks
-        What the kernels work on.
+        Arrays that the kernels work on.
     paths
-        Of the files.
+        Paths of the files.
     lost
-        Samples that were not recorded because the disk was too slow, silence in the files, or full.
+        Samples that were not recorded, because the disk was slow (silent in the files) or full.
     error
-        What ended the recording early, if anything did.
+        Error that ended the recording early, if any.
 
     Raises
     ------
     AudioFileError
-        If the folder can't be written to.
+        The folder can't be written to.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Recorder:
         self._thread.start()
 
     def put(self, mixture: Float32, stems: Float32) -> None:
-        """Hand over a block, (n, channels) and (n, sources, channels); never waits."""
+        """Append a block, (n, channels) and (n, sources, channels), without waiting."""
         n, counters = len(mixture), self.tracks.counters
         rings = self._mixture.ring, self._stems.ring
         if self.error is not None or min(ring.writable for ring in rings) < n:
@@ -181,7 +181,7 @@ class Recorder:
         Raises
         ------
         AudioFileError
-            The recording ended early. What was written until then is there, aligned and valid.
+            The recording ended early; the files are aligned and valid up to that point.
         """
         self._note_lost()
         ring = self._stems.ring
@@ -196,7 +196,7 @@ class Recorder:
             raise self.error
 
     def _note_lost(self) -> None:
-        """Have silence where samples are missing, from the side that puts them."""
+        """Note lost samples as silence (producer's side)."""
         now, missing = map(int, self.tracks.counters)
         if missing:
             for track in (self._mixture, self._stems):
@@ -217,11 +217,11 @@ class Recorder:
         except AudioFileError as error:
             seconds = self._take.length / self._rate
             self.error = AudioFileError(f"{error}; the first {seconds:.1f} s are kept")
-        except Exception as error:  # close raises it
+        except Exception as error:  # raised by close
             self.error = error
 
     def _write(self) -> bool:
-        """Write the samples whose mixture and stems both are here; tell whether there were any."""
+        """Write samples of which mixture and stems are there; return whether there were any."""
         mixture, stems = self._parts
         if self._late:
             n = min(self._late, self._stems.ready(), _ROWS)
@@ -243,17 +243,17 @@ class Recorder:
 
 
 class Takes:
-    """The recordings of one stream: each of them has one rate and one set of sources.
+    """The recordings of a stream; each has one rate and one set of sources.
 
     Parameters
     ----------
     folder
-        Of the first; those after it go to folders in it, 2, 3 and so on.
+        Folder of the first recording; later ones go to its subfolders 2, 3 and so on.
 
     Attributes
     ----------
     recorders
-        All so far.
+        All recorders so far.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -261,11 +261,11 @@ class Takes:
         self.move(folder)
 
     def move(self, folder: Path) -> None:
-        """Let those to come go to another folder, as of the first."""
+        """Set another folder for the following recordings."""
         self._folder, self._number = folder, 0
 
     def begin(self, engine: Engine, rate_hz: int) -> Recorder:
-        """Begin the next one, of what an engine makes at its rate; see `Recorder`."""
+        """Start the next recording, of the output of an engine at a rate in Hz."""
         folder = self._folder / str(self._number + 1) if self._number else self._folder
         sources, latency = engine.spec.sources, engine.latency_samples
         self.recorders.append(Recorder(folder, sources, rate_hz, engine.channels, latency))

@@ -1,4 +1,4 @@
-"""What an ordinary program may ask of the system so as not to be held up."""
+"""Scheduling: real-time priority, locked memory and denormals, without special rights."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from numba.extending import intrinsic
 from rtsep.dsp.kernel import kernel
 
 SWITCH_INTERVAL_S = 0.0001
-"""How long another Python thread may keep the interpreter from the worker; Python's own is 5 ms."""
+"""Interval of switches between Python threads, in seconds; Python's default is 5 ms."""
 PRIORITY = 20
-"""Of the worker where that is allowed; JACK's clients have 50 and more."""
+"""Real-time priority of the worker; clients of JACK have 50 and more."""
 HINT = "no real-time scheduling is allowed here, so other programs may delay the worker" + (
     ": see `ulimit -r` and rtprio in limits.conf" if sys.platform == "linux" else ""
 )
 NICENESS = -11
-"""Of our other threads while a stream runs, where that is allowed, as of a sound server's: one of
-them may hold the interpreter's lock just when the worker needs it, and must not wait for other
-programs meanwhile."""
+"""Niceness of the other threads while a stream runs, like that of sound servers: a thread that
+holds the interpreter lock when the worker needs it must not wait for other programs."""
 _MCL_CURRENT = 1
 _FLUSH_X86 = 0x8040
-"""MXCSR: flush results to zero, take denormal operands for zero."""
+"""MXCSR: flush denormal results and operands to zero."""
 _FLUSH_ARM = 1 << 24
 """FPCR: flush to zero."""
 _MACHINE = platform.machine().lower()
@@ -39,7 +38,7 @@ _MACHINE = platform.machine().lower()
 
 @intrinsic
 def _flush(typingctx: Any) -> Any:
-    """Set the flags of the calling thread; nothing on processors that are not known here."""
+    """Set the flags of the calling thread, on x86 and ARM."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         module, word, long = builder.module, ir.IntType(32), ir.IntType(64)
@@ -62,29 +61,29 @@ def _flush(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
-_set_flags: Any = _flush  # as numba's own annotations do not fit how it is called
+_set_flags: Any = _flush  # typed as Any: numba's annotations do not fit this call
 
 
 @kernel(types.void())
 def flush_denormals() -> None:
-    """Take denormal numbers for zero in the calling thread: they are inaudible and very slow."""
+    """Treat denormal numbers as zero in the calling thread, because they are very slow."""
     _set_flags()
 
 
 def go_first() -> bool:
-    """Ask for real-time scheduling of this thread, below the sound server's; tell whether granted.
+    """Request real-time scheduling of this thread, below sound servers; return whether granted.
 
-    Only for threads that sleep between their turns: they can't lock a core up.
+    Only for threads that sleep regularly; others would block a core.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    except (AttributeError, OSError):  # no such call on this system, or not allowed
+    except (AttributeError, OSError):  # not available or not allowed
         return False
     return True
 
 
 def lock_memory() -> bool:
-    """Keep the pages this process has now from being swapped out; tell whether that is allowed."""
+    """Lock the current memory of this process; return whether that is allowed."""
     if sys.platform != "linux":
         return False
     lock: Callable[[int], int] = ctypes.CDLL(None, use_errno=True).mlockall
@@ -98,36 +97,35 @@ def unlock_memory() -> None:
 
 
 def _niceness() -> dict[int, int]:
-    """Niceness of this process's threads by their numbers, where each has its own."""
+    """Return the niceness of this process's threads by number, where threads have their own."""
     if sys.platform != "linux":
         return {}
     found = {}
     for thread in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the thread has ended
             found[int(thread.name)] = os.getpriority(os.PRIO_PROCESS, int(thread.name))
     return found
 
 
 def _be_nice(wanted: dict[int, int]) -> None:
-    """Give threads another niceness, as far as that is allowed."""
+    """Set the niceness of threads, as far as allowed."""
     for thread, niceness in wanted.items():
-        with suppress(OSError):  # it has ended, or is not allowed to
+        with suppress(OSError):  # it has ended, or this is not allowed
             os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 @contextmanager
 def undisturbed(ask: bool) -> Iterator[None]:
-    """Keep collections and other Python threads from the audio path.
+    """Protect the audio path from garbage collections and other Python threads.
 
     Parameters
     ----------
     ask
-        Whether to ask the system for more: no swapping, and no long waits for the other threads of
-        this process.
+        Whether to also lock memory and lower the niceness of this process's threads.
     """
     interval = sys.getswitchinterval()
     gc.collect()
-    gc.freeze()  # a collection over all that was imported would take a hundred milliseconds
+    gc.freeze()  # collecting all imported objects would take 100 ms
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     locked = ask and lock_memory()
     before = _niceness() if ask else {}
@@ -135,7 +133,7 @@ def undisturbed(ask: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        usual = before.get(os.getpid(), 0)  # of threads begun meanwhile, too
+        usual = before.get(os.getpid(), 0)  # also for threads started meanwhile
         _be_nice({thread: before.get(thread, usual) for thread in (_niceness() if ask else {})})
         if locked:
             unlock_memory()

@@ -1,4 +1,4 @@
-"""The stems of a stream, for others to read while it runs."""
+"""Read the stems of a running stream from another thread."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rtsep.dsp.ring import CELLS, Cells, Ring, write
 from rtsep.spec import Float32, Int64
 
 KEPT_S = 2.0
-"""Sound kept for a reader that is late, in seconds; what does not fit is lost to it."""
+"""Sound kept for a late reader, in seconds; it loses what exceeds this."""
 
 _READING = 0
-"""Of ``counters``: whether there is a reader."""
+"""Index in ``counters``: whether there is a reader."""
 _LOST = 1
-"""Of ``counters``: samples it was too late for."""
+"""Index in ``counters``: samples that the reader has lost."""
 
 
 class Tapped(NamedTuple):
-    """What `put` works on; without counters, nobody reads."""
+    """Arrays that `put` works on; without counters, there is no reader."""
 
     cells: Cells
     counters: Int64
@@ -37,26 +37,26 @@ _const_samples = types.Array(types.float32, 2, "C", readonly=True)
 
 @kernel(types.void(TAPPED, _const_samples))
 def put(tapped: Tapped, stems: Float32) -> None:
-    """Keep (n, sources * channels) for a reader, if there is one."""
+    """Append (n, sources * channels) if there is a reader."""
     if tapped.counters.size and tapped.counters[_READING]:
         kept = write(tapped.cells.data, tapped.cells.cursors, stems)
         tapped.counters[_LOST] += stems.shape[0] - kept
 
 
 class Tap:
-    """A ring of stems for one reader in another thread.
+    """A queue of stems for one reader in another thread.
 
     Parameters
     ----------
     sources, channels
-        Of the stems.
+        Number of stems, and channels of each.
     rate_hz
-        In Hz.
+        Sample rate in Hz.
 
     Attributes
     ----------
     tapped
-        What the kernel works on.
+        Arrays that the kernel works on.
     """
 
     def __init__(self, sources: int, channels: int, rate_hz: int) -> None:
@@ -66,7 +66,7 @@ class Tap:
 
     @property
     def reading(self) -> bool:
-        """Whether there is a reader; nothing is kept where there is none."""
+        """Whether there is a reader; without one, no samples are kept."""
         return bool(self.tapped.counters[_READING])
 
     @reading.setter
@@ -75,20 +75,20 @@ class Tap:
 
     @property
     def lost(self) -> int:
-        """Samples that the reader was too late for."""
+        """Number of samples that the reader has lost."""
         return int(self.tapped.counters[_LOST])
 
     def put(self, stems: Float32) -> None:
-        """Keep a block, (n, sources, channels), for the reader, if there is one."""
+        """Append a block, (n, sources, channels), if there is a reader."""
         put(self.tapped, stems.reshape(len(stems), -1))
 
     @property
     def readable(self) -> int:
-        """Samples that can be read now."""
+        """Number of readable samples."""
         return self._ring.readable
 
     def read(self, n: int) -> Float32:
-        """Take the oldest samples, at most ``n``: (samples, sources, channels) float32."""
+        """Return and remove the oldest samples, at most ``n``: (samples, sources, channels)."""
         out = np.empty((min(n, self.readable), self._ring.width), np.float32)
         self._ring.read(out)
         return out.reshape(len(out), *self._shape)

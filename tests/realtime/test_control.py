@@ -88,7 +88,7 @@ def other(tmp_path: Path) -> str:
 
 def test_a_model_takes_over_and_its_recording_goes_on_in_a_folder(rig: Rig, tmp_path: Path) -> None:
     rig.control.record(True)
-    rig.hear("recording into")
+    rig.hear("recording to")
     rig.control.switch_model(other(tmp_path))
     rig.hear("the model is other now")
     rig.wait(lambda: len(rig.takes.recorders) == 2 and not rig.control.busy)
@@ -118,7 +118,7 @@ def test_what_cannot_be_is_said_and_nothing_changes(
         rig.control.switch_model(str(path)).result()
     monkeypatch.setattr(LoadedModel, "load", lambda self: 2.0)
     rig.control.switch_model(other(tmp_path))
-    assert "other is too slow here" in rig.hear("too slow")
+    assert "other is too slow" in rig.hear("too slow")
     (tmp_path / "takes").touch()
     rig.control.record(True)
     rig.hear("cannot write")
@@ -130,7 +130,7 @@ def test_what_cannot_be_is_said_and_nothing_changes(
 def test_another_device_goes_on(rig: Rig, tmp_path: Path, rate: int, channels: int) -> None:
     rig.devices["another"] = lambda: clock(rate, channels)
     rig.control.record(True)
-    rig.hear("recording into")
+    rig.hear("recording to")
     rig.live.mixer.muted[1], rig.live.mixer.gains[0] = True, 0.5
     rig.control.switch_device("another")
     rig.hear("another: ")

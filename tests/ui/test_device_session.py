@@ -132,7 +132,7 @@ def test_whoever_looks_on_sees_and_turns_the_same_knobs(tmp_path: Path, talk: Pa
 
         one.ask(type="record", on=True)
         other.until(lambda: other.said["status"]["recording"])
-        assert "recording into" in other.said["notice"]["text"]
+        assert "recording to" in other.said["notice"]["text"]
         other.ask(type="model", name="speakers")
         one.until(lambda: one.said["ready"]["model"] == "speakers")
         assert one.said["ready"]["sources"] == ["speaker1", "speaker2"]
