@@ -1,4 +1,4 @@
-"""The web panel's server as the command line opens it."""
+"""Open the web panel's server for the command line."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from rtsep.ui.guard import Guard, is_loopback, token_for
 
 
 class Panel:
-    """A port that is open, and who may come in.
+    """The open port of the panel, with its access rules.
 
     Parameters
     ----------
     host, port
-        Where it listens.
+        Address and port to listen on.
     token
-        As of `rtsep.ui.guard.token_for`.
+        As in `rtsep.ui.guard.token_for`.
     sessions
-        Browsers at the same time.
+        Largest number of simultaneous browsers.
     certificate, key
-        For https, if given.
+        Files for https; plain HTTP if not given.
 
     Raises
     ------
     ExtraError, GuardError, ServerError
-        It can't be opened so.
+        The server can't be opened with these settings.
     """
 
     def __init__(
@@ -64,18 +64,18 @@ class Panel:
         self._listener.close()
 
     def say(self, what: str, microphone: bool) -> None:
-        """Print the address, and what keeps browsers from giving their microphone there."""
+        """Print the address, and a hint if browsers do not allow the microphone there."""
         scheme = "http" if self._tls is None else "https"
         fragment = "" if self._token is None else f"#token={self._token}"
         port = self._listener.getsockname()[1]
         click.echo(f"{what}: open {scheme}://{_named(self._host)}:{port}/{fragment}")
         if microphone and self._tls is None and not is_loopback(self._host):
             click.echo(
-                "browsers give the microphone to https pages only: add --certificate and --key"
+                "browsers allow the microphone on https pages only: add --certificate and --key"
             )
 
     def serve(self, model: str | None) -> None:
-        """Separate what browsers bring, until Ctrl-C."""
+        """Separate the sound of browsers until Ctrl-C."""
         from rtsep.ui.browser_session import Browsers
         from rtsep.ui.server import Server
         from rtsep.ui.session_worker import Pool
@@ -91,7 +91,7 @@ class Panel:
 
     @contextmanager
     def showing(self, stream: Stream) -> Iterator[None]:
-        """Show a stream of this machine as long as a ``with`` block lasts."""
+        """Show a stream of this machine for the duration of a ``with`` block."""
         from rtsep.ui.device_session import Station
         from rtsep.ui.server import Server
 
@@ -102,11 +102,11 @@ class Panel:
 
 
 def _named(host: str) -> str:
-    """Put a host as others write it in an address; this machine's own for "any"."""
+    """Return a host as it is written in an address; this machine's own for "any"."""
     if host in ("0.0.0.0", "::"):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.connect(("192.0.2.1", 9))  # sends nothing; it tells the way out
+                probe.connect(("192.0.2.1", 9))  # sends nothing, but selects the outgoing interface
                 host = str(probe.getsockname()[0])
             except OSError:
                 host = socket.gethostname()

@@ -1,4 +1,4 @@
-"""What `rtsep run` shows while it runs, and says and draws at the end."""
+"""The status line and the summary of `rtsep run`, and the picture of a recording."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from rtsep.version import __version__
 METER_CELLS = 8
 FLOOR_DB = -60.0
 PICTURE_S = 600.0
-"""The picture shows no more than the first ten minutes of a recording."""
+"""Longest part of a recording that is drawn, in seconds."""
 
 
 class Report:
-    """Figures of one live stream.
+    """Figures of a live stream.
 
     Parameters
     ----------
     stream
-        Of which they are.
+        The stream.
 
     Attributes
     ----------
     completed
-        Whether the stream ended because it was to end.
+        Whether the stream ended as requested, not by a fault.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -47,14 +47,14 @@ class Report:
         return self.live.latency.terms_ms
 
     def latency_line(self) -> str:
-        """Say the latency and those of its terms that are not zero."""
+        """Format the latency and its nonzero terms."""
         terms = {name: ms for name, ms in self.latency_terms_ms().items() if ms}
         return f"latency {self.stream.latency_ms:.1f} ms = " + " + ".join(
             f"{name} {ms:.1f}" for name, ms in terms.items()
         )
 
     def status(self, elapsed_s: float) -> str:
-        """One line: levels, load, faults, latency."""
+        """Return a line with latency, load, faults and levels."""
         chain = self.live.chain
         names = ("in", *chain.engine.spec.sources)
         levels = " ".join(
@@ -71,7 +71,7 @@ class Report:
         )
 
     def summary(self, elapsed_s: float) -> dict[str, Any]:
-        """Everything measured, ready for JSON."""
+        """Return all measurements, for JSON."""
         device = self.live.device
         spec = self.live.engine.spec
         return {
@@ -92,8 +92,9 @@ class Report:
         }
 
     def text(self, summary: dict[str, Any]) -> str:
-        """Put the summary in words."""
+        """Format the summary."""
         hop = summary["hop_time_us"]
+        unchanged = summary["latency_ms"] == summary["latency_at_start_ms"]
         lines = [
             f"{summary['separated_seconds']:.1f} s separated, RTF {summary['real_time_factor']:.4f}"
             f" on one core; a hop of {summary['hop_ms']:.1f} ms took"
@@ -101,19 +102,18 @@ class Report:
             f" p99.9 {hop['p99.9'] / 1000:.2f}, max {hop['max'] / 1000:.2f})",
             f"xruns {summary['xruns']}, missed callbacks {summary['missed_callbacks']},"
             f" deadline misses {summary['deadline_misses']}",
-            self.latency_line()
-            + ("" if summary["latency_ms"] == summary["latency_at_start_ms"] else ", not as begun"),
+            self.latency_line() + ("" if unchanged else ", changed since the start"),
         ]
         if summary["deadline_misses"]:
             longest_ms = 1000 * summary["longest_starvation"] / summary["sample_rate_hz"]
             lines.append(
-                f"late answers were replaced for {summary['starved_samples']} samples, at most "
+                f"late output was replaced for {summary['starved_samples']} samples, at most "
                 f"{longest_ms:.0f} ms at once; {summary['dropped_samples']} samples of backlog "
-                "were left out"
+                "were dropped"
             )
         if summary["device_losses"]:
             lines.append(
-                f"the device went {summary['device_losses']} times and was away for "
+                f"the device was lost {summary['device_losses']} times, for "
                 f"{summary['device_away_s']:.1f} s, which are not recorded"
             )
         if summary["nonfinite_in"] or summary["nonfinite_out"]:
@@ -137,7 +137,7 @@ def write_json(path: Path, summary: dict[str, Any]) -> None:
     Raises
     ------
     AudioFileError
-        It can't be written.
+        The file can't be written.
     """
     try:
         with replacing(path) as part:
@@ -152,14 +152,14 @@ def finish(
     elapsed_s: float,
     json_path: Path | None,
 ) -> None:
-    """Say how it went, and draw it."""
+    """Print the summary, write it as JSON, and draw the recordings."""
     summary = report.summary(elapsed_s)
     console.print(report.text(summary))
     for recorder in report.stream.takes.recorders:
         for path in recorder.paths:
             console.print(f"wrote {path}", soft_wrap=True)
         if recorder.lost:
-            console.print(f"the disk did not keep up: {recorder.lost} samples are not recorded")
+            console.print(f"the disk was too slow: {recorder.lost} samples are not recorded")
         if recorder.error is None:
             picture = draw(recorder.paths, f"{report.stream.control.loaded.name}, live")
             if picture is not None:
@@ -169,7 +169,7 @@ def finish(
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder of a file that is written at the end, to fail at the start."""
+    """Create the folder of a file that is written at the end, to report errors early."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -177,7 +177,7 @@ def make_folder(path: Path) -> None:
 
 
 def draw(paths: list[Path], title: str) -> Path | None:
-    """Draw the recorded files, mixture first, beside them; nothing if nothing was recorded."""
+    """Draw the recorded files, mixture first, into their folder; None without samples."""
     from rtsep.files.spectrogram import spectrograms
 
     if not soundfile.info(paths[0]).frames:

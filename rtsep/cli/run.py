@@ -1,4 +1,4 @@
-"""``rtsep run``: the live stream, its meter and its summary."""
+"""``rtsep run``: run a live stream with a view in the terminal and a summary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rtsep.realtime.builder import Stream, open_stream
 from rtsep.realtime.scheduling import HINT
 
 SAVED = "saved"
-"""Name of the preset that the running view writes."""
+"""Name of the preset that the key w saves."""
 
 
 @click.command()
@@ -41,16 +41,15 @@ SAVED = "saved"
     default=DEFAULT,
     metavar="[IN]",
     help="Input: an index or part of a name (see `rtsep devices`), 'demo', or an audio file that "
-    "is played at real-time pace. The system's default without a value.",
+    "is played at real-time pace. Without a value, the system's default.",
 )
 @stream_options
 @click.pass_context
 def run(context: click.Context, /, device: str, **options: Any) -> None:
-    """Separate a live microphone and hear one source of it.
+    """Separate a live microphone and play one or more of its sources.
 
-    Runs until Ctrl-C, the end of a file, or --seconds; then says how late it was and what went
-    wrong, if anything did. In a terminal, keys change gains, model, recording and device meanwhile:
-    ? lists them.
+    Runs until Ctrl-C, the end of a file, or --seconds, then prints a summary of latency, load and
+    faults. In a terminal, keys change gains, model, recording and device; ? lists them.
 
     \b
     Examples:
@@ -58,10 +57,10 @@ def run(context: click.Context, /, device: str, **options: Any) -> None:
       rtsep run --device demo --record out/       a built-in mixture; needs no sound card
       rtsep run --device USB --output 4           by part of the name, by index
       rtsep run --gain speech=0 --gain noise=-20  keep a little of the noise
-      rtsep run --scene karaoke                   the band without its singer
+      rtsep run --scene karaoke                   the music without the vocals
       rtsep run --learn-noise 10                  learn the noise for 10 s, then remove it
-      rtsep run --sources me.rtsep,fan.rtsep      what `rtsep learn` made
-      rtsep run --virtual-mic                     other programs hear it as microphone "rtsep"
+      rtsep run --sources me.rtsep,fan.rtsep      sources of `rtsep learn`
+      rtsep run --virtual-mic                     a microphone "rtsep" for other programs
     """  # noqa: D301
     perform(context, device, options)
 
@@ -69,18 +68,18 @@ def run(context: click.Context, /, device: str, **options: Any) -> None:
 def perform(
     context: click.Context, device: str, options: dict[str, Any], panel: Panel | None = None
 ) -> None:
-    """Run a stream until it is to end; what is wrong, and how it went, is said.
+    """Run a stream until its end; print errors and the summary.
 
     Parameters
     ----------
     context
-        Of the command that got the options.
+        Context of the command.
     device
         The input, see `rtsep.devices.open.open_device`.
     options
-        Of `rtsep.cli.options.stream_options`.
+        Options of `rtsep.cli.options.stream_options`.
     panel
-        Shows the stream in browsers, in place of keys and a view in the terminal.
+        Web panel that shows the stream, in place of the view in the terminal.
     """
     seconds, json_path = options["seconds"], options["json_path"]
     chosen, where = of_stream(context, options), taken(DeviceOptions, options)
@@ -99,14 +98,14 @@ def perform(
         )
     except DeviceError as error:
         fail(error)
-        with suppress(DeviceError):  # PortAudio itself is missing, as the sentence above says
+        with suppress(DeviceError):  # without PortAudio, which the message above reports
             click.echo(f"\nThe devices are:\n{listing()}", err=True)
         context.exit(2)
     report = Report(stream)
     name, opened = stream.control.loaded.name, stream.worker.device
     console.print(f"{name} on {opened.name}, {opened.sample_rate} Hz; Ctrl-C stops")
     console.print(report.latency_line())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers send SIGTERM
     started = time.monotonic()
     try:
         stream.start()
@@ -128,11 +127,11 @@ def perform(
 
 
 def _save(stream: Stream, where: DeviceOptions) -> str:
-    """Save what is heard now as a preset; say what was written, or why not."""
+    """Save the current settings as a preset; return a message about the result."""
     mixer, bundle = stream.worker.mixer, stream.control.loaded.bundle
     levels = [round(level_db(float(g)), 2) for g in np.where(mixer.heard, mixer.gains, 0.0)]
     if bundle.path is None:
-        return f"{bundle.metadata['name']} is in no file: a scene needs a model of a name or a path"
+        return f"{bundle.metadata['name']} has no file: a scene needs a shipped model or a path"
     shipped = bundle.path.parent == weights.card(bundle.path.stem).parent
     preset = Preset(
         model=bundle.path.stem if shipped else str(bundle.path.resolve()),

@@ -1,4 +1,4 @@
-"""``rtsep ui``: the web panel."""
+"""``rtsep ui``: separate or control a stream in the browser."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from rtsep.devices.open import DEFAULT
 from rtsep.errors import OptionError
 
 _FOR_BROWSERS = {"host", "port", "token", "sessions", "certificate", "key", "device", "model"}
-"""Parameters that need no device."""
+"""Parameters that are valid without --device."""
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 127.0.0.1.")
-@click.option("--port", type=click.IntRange(0, 65535), default=7860, help="Port, 0: any; 7860.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=7860, help="Port; 0 is any free one; 7860."
+)
 @click.option(
     "--token",
     metavar="auto|TEXT",
-    help="Ask browsers for this token, auto: a new one. Needed where --host is not this machine.",
+    help="Token that browsers need; auto makes a new one. Required with another --host.",
 )
 @click.option(
     "--sessions",
     type=click.IntRange(1, 32),
     default=4,
-    help="Browsers served at the same time; 4.",
+    help="Number of simultaneous browsers; 4.",
 )
 @click.option(
     "--certificate",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Serve https with this certificate (PEM); browsers of other machines insist on it.",
+    help="Serve https with this certificate (PEM); needed by browsers of other machines.",
 )
 @click.option(
     "--key",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Its key (PEM); in the same file by default.",
+    help="Key of the certificate (PEM); by default in the same file.",
 )
 @click.option(
     "-d",
@@ -50,8 +52,8 @@ _FOR_BROWSERS = {"host", "port", "token", "sessions", "certificate", "key", "dev
     is_flag=False,
     flag_value=DEFAULT,
     metavar="[IN]",
-    help="Separate what this machine's sound card hears, as `rtsep run` does; browsers show and "
-    "change it. An index or part of a name, 'demo', or a file; the default without a value.",
+    help="Separate the sound of this machine's sound card, as `rtsep run`; browsers show and "
+    "control it. An index or part of a name, 'demo', or a file; without a value the default.",
 )
 @stream_options
 @click.pass_context
@@ -67,12 +69,12 @@ def ui(
     device: str | None,
     **options: Any,
 ) -> None:
-    """Separate in the browser, or look at this machine's own stream there.
+    """Separate a browser's sound, or control this machine's stream in the browser.
 
-    Without --device, the browser is microphone, loudspeaker and controls: sound goes from the page
-    to this program and back, nowhere else. With it, sound stays in this machine's sound card, and
-    the page has the controls and the spectrograms; all options of `rtsep run` are for that. Runs
-    until Ctrl-C.
+    Without --device, the page sends the browser's microphone to this program, plays the result and
+    has the controls; the sound goes nowhere else. With --device, input and output are this
+    machine's sound card, and the page has controls and spectrograms; the options of `rtsep run` are
+    for this case. Runs until Ctrl-C.
 
     \b
     Examples:
@@ -96,16 +98,16 @@ def ui(
 
 
 def _check_for_browsers(context: click.Context) -> None:
-    """Refuse options that are for a device of this machine.
+    """Check that no option is given that needs --device.
 
     Raises
     ------
     OptionError
-        There is one.
+        There is such an option.
     """
     for option in context.command.params:
         given = context.get_parameter_source(str(option.name)) == ParameterSource.COMMANDLINE
         if given and option.name not in _FOR_BROWSERS:
             off = context.params.get(str(option.name)) is False and option.secondary_opts
             name = max(off or option.opts, key=len)
-            raise OptionError(f"{name} is for --device: browsers have their own sound")
+            raise OptionError(f"{name} needs --device: browsers use their own sound")

@@ -1,1 +1,1 @@
-"""The web panel: a browser is the microphone, the loudspeaker and the controls."""
+"""The web panel: server, sessions and page."""

@@ -1,4 +1,4 @@
-"""One browser's session: messages in and out of its worker, nothing computed on the event loop."""
+"""The session of a browser that sends its own sound; a worker thread separates it."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ from rtsep.ui.session_worker import BrowserChain, Pool, Worker
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, peaks_to_bytes
 
 SILENT_S = 30.0
-"""A session without sound for so long gives its place back."""
+"""A session ends after this time without sound, in seconds."""
 UNSENT_S = 0.5
-"""Answers that may wait for a slow network; older ones are dropped."""
+"""Sound that may wait for a slow network, in seconds; older sound is dropped."""
 PACE = 1.1
-"""Sound may come so much faster than real time."""
+"""Largest rate of incoming sound, relative to real time."""
 BURST_S = 2.0
-"""Sound that may come at once after a network's pause."""
+"""Sound that may arrive at once after a pause of the network, in seconds."""
 
 
 class Browsers:
-    """Browsers that bring their own sound.
+    """Creates sessions of browsers that send their own sound.
 
     Parameters
     ----------
     pool
-        Where models come from.
+        Source of models.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     def facts(self) -> dict[str, Any]:
-        """Return what a page needs to know before it has a session."""
+        """Return what a page needs before its session."""
         return {"models": self._pool.names}
 
     def session(self, connection: ServerConnection) -> Session:
-        """Make a session of one."""
+        """Create the session of a connection."""
         return Session(connection, self._pool)
 
 
 class Session(Talk):
-    """Separate a browser's sound.
+    """Separates the sound of one browser.
 
     Parameters
     ----------
     connection
-        Of a browser that may have a session.
+        Connection of an admitted browser.
     pool
-        Where models come from.
+        Source of models.
     """
 
     def __init__(self, connection: ServerConnection, pool: Pool) -> None:
@@ -75,7 +75,7 @@ class Session(Talk):
         self._tasks: set[asyncio.Future[Any]] = set()
 
     async def serve(self) -> None:
-        """Serve it.
+        """Serve the session.
 
         Raises
         ------
@@ -127,11 +127,11 @@ class Session(Talk):
             raise ProtocolError("there is no such type of message")
         if isinstance(command, SwitchModel):
             if self._tasks or self._worker.switching:
-                self.say("problem", text="the last change of the model is not over yet")
+                self.say("problem", text="the last change of the model is still in progress")
             else:
                 self._start(self._load(command.name))
         elif not self._worker.control(command):
-            self.say("problem", text="the present model has no such source")
+            self.say("problem", text="the current model has no such source")
 
     async def _load(self, name: str) -> None:
         try:
@@ -146,7 +146,7 @@ class Session(Talk):
         self._ready(number)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)  # its errors are raised where the session ends
+        task = asyncio.ensure_future(work)  # errors are raised at the end of the session
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -196,5 +196,5 @@ class Session(Talk):
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, *arguments: Any) -> None:
-    """Run a function on the loop; from a worker, which the loop outlives."""
+    """Run a function on the event loop, from a worker thread."""
     loop.call_soon_threadsafe(function, *arguments)

@@ -1,4 +1,4 @@
-"""One WebSocket, whatever it is for: what is said goes out by its urgency, and never piles up."""
+"""A WebSocket with a bounded queue of outgoing messages, sent by priority."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from rtsep.errors import BundleError, ProtocolError
 from rtsep.ui.guard import Allowance
 
 HELLO_S = 5.0
-"""A browser that has not said hello by then is not one of ours."""
+"""A connection without a hello within this time is closed, in seconds."""
 PICTURES_HZ = 30.0
 STATUS_S = 0.5
 COMMANDS_HZ = 100.0
-"""Commands per second; twice as many at once."""
+"""Largest rate of commands; twice as many may arrive at once."""
 _UNREAD = 64
-"""Texts that may wait for a browser that does not read."""
+"""Texts that may wait for a slow browser."""
 
 _POLICY, _FAULT = 1008, 1011  # codes of RFC 6455
 
 
 class Talk:
-    """Serve a WebSocket until either side ends it.
+    """Serves a WebSocket until either side closes it.
 
     Parameters
     ----------
     connection
-        Of a browser that may have a session.
+        Connection of an admitted browser.
 
     Attributes
     ----------
     undelivered
-        Answers dropped because the network was too slow.
+        Frames of sound dropped because the network was too slow.
     """
 
     def __init__(self, connection: ServerConnection) -> None:
@@ -50,12 +50,12 @@ class Talk:
         self._any = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve it; whatever the browser does ends this session only.
+        """Serve the connection; an invalid message closes this session only.
 
         Raises
         ------
         Exception
-            The server failed; the browser has been told so.
+            The server failed; the browser has been informed.
         """
         code, reason = _FAULT, "the server failed"
         try:
@@ -65,12 +65,12 @@ class Talk:
         except (ProtocolError, BundleError) as error:
             code, reason = _POLICY, str(error)
         except TimeoutError:
-            code, reason = _POLICY, "nothing came for too long"
+            code, reason = _POLICY, "no message arrived for too long"
         finally:
             await self.connection.close(code, reason.encode()[:120].decode(errors="ignore"))
 
     async def serve(self) -> None:
-        """Serve it; what kind of session it is."""
+        """Serve the session; implemented by each kind of session."""
         raise NotImplementedError
 
     async def hello(self) -> str:
@@ -93,13 +93,13 @@ class Talk:
             raise ProtocolError("too many commands")
 
     def say(self, kind: str, **message: Any) -> None:
-        """Send a text; dropped where commands that are answered come faster than they are read."""
+        """Queue a text; it is dropped if the browser reads too slowly."""
         if len(self._texts) < _UNREAD:
             self._texts.append(json.dumps({"type": kind, **message}))
         self._any.set()
 
     def answer(self, sound: bytes, most: int) -> None:
-        """Send sound, before all else; of more than ``most`` that wait, the oldest are dropped."""
+        """Queue sound, with the highest priority; keep the newest ``most`` frames."""
         if len(self._unsent) >= most:
             self._unsent.popleft()
             self.undelivered += 1
@@ -107,12 +107,12 @@ class Talk:
         self._any.set()
 
     def show(self, picture: bytes) -> None:
-        """Send a picture, after all else; older ones that still wait are dropped."""
+        """Queue a picture, with the lowest priority; it replaces a waiting one."""
         self._pictures.append(picture)
         self._any.set()
 
     async def send(self) -> None:
-        """Send what there is, for ever."""
+        """Send queued messages until cancelled."""
         while True:
             await self._any.wait()
             self._any.clear()
@@ -126,7 +126,7 @@ class Talk:
 
 
 async def first(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all until the first one ends, and raise what it raised."""
+    """Run all until the first one ends; raise its exception, if any."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

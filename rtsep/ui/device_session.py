@@ -1,7 +1,7 @@
-"""A stream of the server's own sound card in browsers: any number look on and turn its knobs.
+"""Show and control a stream of the server's sound card in any number of browsers.
 
-The sound never comes here. What is shown is read from what the worker leaves behind; what is turned
-are the arrays that it looks at anyway.
+The sound does not pass through here. Levels and spectrograms are computed from the monitor of the
+stream, and controls are the arrays that the audio path reads.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from rtsep.ui.protocol import (
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, Spectra, peaks_to_bytes
 
 MOST_WAITING = 8
-"""Changes of model, device or recording that may wait for each other; more are refused."""
+"""Largest number of waiting changes of model, device or recording."""
 
 
 class Station:
-    """A running stream that browsers may look at and change.
+    """A running stream that browsers show and control.
 
     Parameters
     ----------
     stream
-        Fulfils what they ask for.
+        The stream.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -48,27 +48,27 @@ class Station:
             self._models[bundle.metadata["name"]] = str(bundle.path)
 
     def facts(self) -> dict[str, Any]:
-        """Return what a page needs to know before it has a session."""
+        """Return what a page needs before its session."""
         return {"models": list(self._models), "device": self.stream.worker.device.name}
 
     def session(self, connection: ServerConnection) -> Watch:
-        """Make a session of one who looks on."""
+        """Create the session of a connection."""
         return Watch(connection, self)
 
     @property
     def devices(self) -> list[str]:
-        """What may be asked for; names of what is known, never paths."""
+        """Return the names of devices that may be requested, without paths."""
         return ["default", "demo", *self.stream.control.inputs]
 
     def obey(self, command: Command) -> str:
-        """Do what a browser asks for, or say why not."""
+        """Execute a command; return the reason if it fails, else an empty string."""
         stream = self.stream.control
         if isinstance(command, Control):
             chains = self.stream.worker.chains
             done = [command.set(chain.mixer, chain.engine.spec.sources) for chain in chains]
-            return "" if done[0] else "the present model has no such source"
+            return "" if done[0] else "the current model has no such source"
         if stream.waiting >= MOST_WAITING:
-            return "the last changes are not over yet"
+            return "the last changes are still in progress"
         if isinstance(command, Record):
             stream.record(command.on)
         elif isinstance(command, SwitchModel):
@@ -83,12 +83,12 @@ class Station:
 
 
 class Watch(Talk):
-    """Show a browser the stream, and do what it asks for.
+    """Shows the stream to one browser and executes its commands.
 
     Parameters
     ----------
     connection
-        Of a browser that may have a session.
+        Connection of an admitted browser.
     station
         The stream.
     """
@@ -99,10 +99,10 @@ class Watch(Talk):
         self._live, self._control = station.stream.worker, station.stream.control
 
     async def serve(self) -> None:
-        """Serve it."""
+        """Serve the session."""
         parse_watch(await self.hello())
         self._noticed, _ = self._stream.notices.last()
-        if not self._control.waiting:  # it takes a while, and others may just have asked
+        if not self._control.waiting:  # slow, and another session may have just requested it
             self._control.look_for_inputs()
         self._meet()
         await first(self._receive(), self.send(), self._draw(), self._report())
@@ -111,14 +111,14 @@ class Watch(Talk):
         while True:
             message = await self.connection.recv()
             if isinstance(message, bytes):
-                raise ProtocolError("nobody's sound but the server's is separated here")
+                raise ProtocolError("this server separates the sound of its own device only")
             self.allow_command()
             problem = self._station.obey(parse_command(message))
             if problem:
                 self.say("problem", text=problem)
 
     def _meet(self) -> None:
-        """Begin with the model at work."""
+        """Start to show the current model."""
         self._chain = chain = self._live.chain
         spec, late = chain.engine.spec, chain.engine.latency_samples
         self._spectra = Spectra(chain.scope, spec.sample_rate / 2, late)

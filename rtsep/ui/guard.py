@@ -1,8 +1,8 @@
-"""Who may talk to the server: pages that it served itself, and, beyond this machine, token holders.
+"""Access control: only pages of this server and, from other machines, holders of the token.
 
-A page of any site can send requests to a server on the same machine. Its browser says so in the
-``Origin`` of a WebSocket, and a site that gives its own name this machine's address ("DNS
-rebinding") is told by the ``Host``.
+A page of any web site can send requests to a server on the same machine. The header ``Origin`` of a
+WebSocket identifies such a page. The header ``Host`` identifies a site whose name was resolved to
+this machine's address ("DNS rebinding").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether ``host`` can be reached from this machine only."""
+    """Return whether ``host`` can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -39,12 +39,12 @@ def token_for(host: str, wanted: str | None) -> str | None:
     host
         A name or an address.
     wanted
-        ``"auto"`` for a new one, or the token itself; None for none.
+        ``"auto"`` for a new token, the token itself, or None for none.
 
     Raises
     ------
     GuardError
-        Other machines can reach the host and there is no token, or it could be guessed.
+        Other machines can reach the host and there is no token, or it is too short.
     """
     if wanted is None:
         if not is_loopback(host):
@@ -57,28 +57,28 @@ def token_for(host: str, wanted: str | None) -> str | None:
         return secrets.token_urlsafe(24)
     if not _TOKEN.fullmatch(wanted):
         raise GuardError(
-            "--token must be auto, or 16 to 128 letters, digits, - and _: a shorter one is guessed"
+            "--token must be auto, or 16 to 128 letters, digits, - and _, to be hard to guess"
         )
     return wanted
 
 
 @dataclass(frozen=True)
 class Guard:
-    """What a request must bring.
+    """Checks the headers of requests.
 
     Attributes
     ----------
     host
-        Where the server listens.
+        Address that the server listens on.
     token
-        None if none is asked for.
+        Required token; None if none is required.
     """
 
     host: str
     token: str | None
 
     def knows_host(self, header: str | None) -> bool:
-        """Tell whether a ``Host`` is a name of this server: no name that somebody else gave it."""
+        """Return whether the header ``Host`` is a name or address of this server."""
         name = _host_name(header)
         if name is None:
             return False
@@ -91,17 +91,17 @@ class Guard:
         except ValueError:
             own = socket.gethostname().lower()
             return name in (own, f"{own}.local")
-        return True  # rebinding needs a name
+        return True  # an address: rebinding needs a name
 
     def knows_origin(self, origin: str | None, host: str | None) -> bool:
-        """Tell whether a page of this server asks, as its browser says."""
+        """Return whether the request comes from a page of this server, by ``Origin``."""
         if origin is None or host is None:
             return False
         scheme, _, rest = origin.partition("://")
         return scheme in ("http", "https") and rest.lower() == host.lower()
 
     def knows_token(self, given: str | None) -> bool:
-        """Tell whether the token is the right one, or none is needed."""
+        """Return whether the token is correct or not required."""
         if self.token is None:
             return True
         return given is not None and hmac.compare_digest(given.encode(), self.token.encode())
@@ -112,7 +112,7 @@ def _host_name(header: str | None) -> str | None:
         return None
     try:
         parts = urlsplit(f"//{header}")
-        _ = parts.port  # raises for nonsense
+        _ = parts.port  # raises if invalid
     except ValueError:
         return None
     if parts.netloc != header or parts.username is not None:
@@ -122,14 +122,14 @@ def _host_name(header: str | None) -> str | None:
 
 @dataclass
 class Allowance:
-    """So many messages per second, and so many at once after a pause.
+    """A rate limit for messages (token bucket).
 
     Attributes
     ----------
     per_second
-        In the long run.
+        Average rate.
     burst
-        At once.
+        Largest number at once.
     """
 
     per_second: float
@@ -138,12 +138,12 @@ class Allowance:
     _looked: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start with everything allowed."""
+        """Start with a full bucket."""
         self._left = self.burst
         self._looked = time.monotonic()
 
     def take(self) -> bool:
-        """Count a message; tell whether it is within the limit."""
+        """Count a message; return whether it is within the limit."""
         now = time.monotonic()
         grown = self._left + (now - self._looked) * self.per_second
         self._left = min(self.burst, grown) - 1.0

@@ -1,16 +1,16 @@
-"""What browser and server say to each other over the WebSocket of a session.
+"""The messages between browser and server over the WebSocket of a session.
 
-Text is JSON, one object with a ``type`` each. The browser begins with ``hello``; then it sends
+Text messages are JSON objects with a ``type``. The browser starts with ``hello``, then sends
 ``gain`` (source, db), ``mute``, ``solo`` (source, on), ``bypass`` (on) and ``model`` (name). The
-server answers ``ready`` when a model runs, ``status`` a few times per second, and ``problem`` when
-it could not do what was asked. Where the sound is that of the server's own device, the browser
-begins with ``watch``, may also ask for ``record`` (on) and ``device`` (name), and hears of
-``controls`` whenever they change, whoever changed them.
+server sends ``ready`` when a model runs, ``status`` several times per second, and ``problem`` when
+a command failed. If the sound is that of the server's device, the browser starts with ``watch``,
+may also send ``record`` (on) and ``device`` (name), and receives ``controls`` whenever any session
+changes them.
 
-Binary messages begin with a header of 8 bytes, little-endian like all of them: the kind (uint8),
-three zeros, and the frame's number (uint32). Sound is interleaved samples behind it. Every frame of
-a session has the length of its hello; the answer to a frame carries its number. Numbers rise;
-those left out are sound that the browser had to drop.
+Binary messages start with a header of 8 bytes: the kind (uint8), three zeros, and the number of the
+frame (uint32). Interleaved samples follow. All values are little-endian. All frames of a session
+have the length of its hello; a reply has the number of its frame. Numbers increase; missing ones
+are sound that the browser dropped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from rtsep.spec import Float32
 
 SUBPROTOCOL = "rtsep.v1"
 MAX_MESSAGE = 1 << 16
-"""Bytes; the longest frame allowed is shorter."""
+"""Largest message in bytes; longer than the longest frame."""
 MAX_TEXT = 1 << 12
-"""Characters of a text message."""
+"""Largest number of characters of a text message."""
 RATES_HZ = (
     8000,
     11025,
@@ -46,7 +46,7 @@ RATES_HZ = (
     176400,
     192000,
 )
-"""Of browsers; each costs a table of filters."""
+"""Accepted sample rates; each needs a table of filters."""
 FRAME_S = 0.002, 0.05
 """Shortest and longest frame, in seconds."""
 GAIN_DB = -60.0, HIGHEST_GAIN_DB
@@ -62,20 +62,20 @@ _DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "s16": np.dtype("<i
 
 @dataclass(frozen=True)
 class Hello:
-    """What a session's sound is.
+    """Format of a session's sound.
 
     Attributes
     ----------
     sample_rate
-        Of the browser, in Hz.
+        Sample rate of the browser, in Hz.
     channels
-        1 or 2, both ways.
+        1 or 2, in both directions.
     frame
         Samples per message.
     sample_format
-        ``"f32"`` or ``"s16"``, both ways.
+        ``"f32"`` or ``"s16"``, in both directions.
     model
-        Name of the model to begin with; the server's default if None.
+        Name of the first model; the server's default if None.
     """
 
     sample_rate: int
@@ -86,20 +86,20 @@ class Hello:
 
     @property
     def message_length(self) -> int:
-        """Bytes of every message of sound."""
+        """Length of a message with sound, in bytes."""
         return _HEADER.size + self.frame * self.channels * _DTYPES[self.sample_format].itemsize
 
 
 @dataclass(frozen=True)
 class Control:
-    """A change of the mixer: ``source`` is empty for the bypass; ``value`` is in dB for a gain."""
+    """A change of the mixer; ``source`` is empty for the bypass, a gain's ``value`` is in dB."""
 
     kind: Literal["gain", "mute", "solo", "bypass"]
     source: str
     value: float
 
     def set(self, mixer: Mixer, sources: tuple[str, ...]) -> bool:
-        """Set it; tell whether there is such a source."""
+        """Apply the change; return whether the source exists."""
         if self.kind == "bypass":
             mixer.bypass = bool(self.value)
             return True
@@ -117,21 +117,21 @@ class Control:
 
 @dataclass(frozen=True)
 class SwitchModel:
-    """Go on with another model."""
+    """Change the model."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class SwitchDevice:
-    """Go on with another device."""
+    """Change the device."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Record:
-    """Begin or end a recording."""
+    """Start or end a recording."""
 
     on: bool
 
@@ -145,7 +145,7 @@ def parse_hello(text: str) -> Hello:
     Raises
     ------
     ProtocolError
-        It is no hello, or its sound can't be worked on.
+        The message is not a hello, or its format is not supported.
     """
     message = _parsed(text)
     if message["type"] != "hello":
@@ -167,24 +167,24 @@ def parse_hello(text: str) -> Hello:
 
 
 def parse_watch(text: str) -> None:
-    """Read the first message of one who looks on.
+    """Read the first message of a session of the server's device.
 
     Raises
     ------
     ProtocolError
-        It is another.
+        The message is not a watch.
     """
     if _parsed(text)["type"] != "watch":
-        raise ProtocolError("what is separated here is the server's own device: begin with watch")
+        raise ProtocolError("this server separates the sound of its own device: begin with watch")
 
 
 def parse_command(text: str) -> Command:
-    """Read a message of the controls.
+    """Read a command.
 
     Raises
     ------
     ProtocolError
-        It is none.
+        The message is not a valid command.
     """
     message = _parsed(text)
     kind = message["type"]
@@ -214,7 +214,7 @@ def frame_number(message: bytes, hello: Hello) -> int:
     Raises
     ------
     ProtocolError
-        It is no frame of this session's sound.
+        The message is not a frame of this session's format.
     """
     if len(message) != hello.message_length:
         raise ProtocolError(f"a frame must have {hello.message_length} bytes, not {len(message)}")
@@ -225,13 +225,13 @@ def frame_number(message: bytes, hello: Hello) -> int:
 
 
 def decode(message: bytes, hello: Hello, out: Float32) -> None:
-    """Unpack the sound of a checked message into ``out`` (frame, channels)."""
+    """Decode the sound of a checked message to ``out`` (frame, channels)."""
     samples = np.frombuffer(message, _DTYPES[hello.sample_format], offset=_HEADER.size)
     np.divide(samples.reshape(out.shape), _SCALE[hello.sample_format], out=out, dtype=np.float32)
 
 
 def encode(number: int, sound: Float32, hello: Hello) -> bytes:
-    """Pack ``sound`` (frame, channels), finite, as frame ``number``."""
+    """Encode finite ``sound`` (frame, channels) as frame ``number``."""
     if hello.sample_format == "s16":
         sound = np.clip(np.rint(sound * _SCALE["s16"]), -32768, 32767)
     samples: bytes = sound.astype(_DTYPES[hello.sample_format], copy=False).tobytes()
@@ -241,14 +241,14 @@ def encode(number: int, sound: Float32, hello: Hello) -> bytes:
 def encode_spectra(
     number: int, peaks: np.ndarray[Any, Any], columns: np.ndarray[Any, Any]
 ) -> bytes:
-    """Pack columns of spectrograms for the page.
+    """Encode columns of spectrograms.
 
     Parameters
     ----------
     number
-        Of the newest frame in them.
+        Number of the newest frame in them.
     peaks
-        (signals,) uint8, since the last message.
+        (signals,) uint8: peaks since the last message.
     columns
         (columns, signals, bands) uint8.
     """
@@ -258,7 +258,7 @@ def encode_spectra(
 
 
 def described(mixer: Mixer) -> dict[str, Any]:
-    """What the page shows of a mixer's controls, in the order of its sources."""
+    """Return a mixer's controls for the page, in the order of its sources."""
     levels = [max(level_db(float(gain)), GAIN_DB[0]) for gain in mixer.gains]
     return {
         "gains_db": [round(level, 1) for level in levels],

@@ -1,7 +1,7 @@
-"""The server of the page and its sessions, with limits on what strangers can take of it.
+"""The server of the page and its sessions, with limits on connections, sizes and times.
 
-It is the one of the websockets package, which keeps the sizes and times that are set here and waits
-for browsers that read slowly; it answers plain requests too, all with one of a few fixed files.
+It uses the server of the websockets package, which enforces the limits set here. Plain requests are
+answered with one of a few fixed files.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from rtsep.ui.protocol import MAX_MESSAGE, SUBPROTOCOL
 from rtsep.version import __version__
 
 CONNECTIONS = 64
-"""At the same time, whatever they are for; more are closed at once."""
+"""Largest number of simultaneous connections; further ones are closed immediately."""
 REQUEST_S = 5.0
-"""A connection that has not brought its request by then is closed."""
+"""A connection without a request within this time is closed, in seconds."""
 PING_S = 10.0
-"""Between questions whether a browser is still there, and longest wait for an answer."""
+"""Interval of pings, and longest time for a pong, in seconds."""
 
 _PACKAGE = Path(__file__).parents[1]
 _TYPES = {
@@ -58,20 +58,20 @@ HEADERS = {
     "Cache-Control": "no-cache",
     "Connection": "close",
 }
-"""Nothing from elsewhere is loaded, and nobody frames the page that holds the microphone."""
+"""Headers that forbid loading from other servers and framing the page."""
 
 _log = logging.getLogger(__name__)
-_log.addHandler(logging.NullHandler())  # what strangers send is nothing to be told of
+_log.addHandler(logging.NullHandler())  # invalid requests are not logged
 _log.propagate = False
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the port, so that what is wrong with it is known before anything is loaded.
+    """Open the port; called before models are loaded, to report errors early.
 
     Raises
     ------
     ServerError
-        There is no such address here, or the port is taken.
+        The address is not available, or the port is in use.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -87,11 +87,11 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     Raises
     ------
     ServerError
-        They can't be read, or don't belong together.
+        The files can't be read, or don't belong together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(certificate, key, password=lambda: "")  # ask for nothing
+        context.load_cert_chain(certificate, key, password=lambda: "")  # never prompt
     except (OSError, ValueError) as error:
         raise ServerError(
             f"cannot use certificate {certificate} and key {key}: "
@@ -101,28 +101,28 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 class Host(Protocol):
-    """What browsers come for."""
+    """Creates the sessions of a server."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what a page needs to know before it has a session."""
+        """Return what a page needs before its session."""
 
     def session(self, connection: ServerConnection) -> Talk:
-        """Make a session."""
+        """Create the session of a connection."""
 
 
 class Server:
-    """Answer requests.
+    """Serves the page and its sessions.
 
     Parameters
     ----------
     guard
-        Who may ask.
+        Checks requests.
     host
-        Makes sessions.
+        Creates sessions.
     sessions
-        At the same time.
+        Largest number of simultaneous sessions.
     complain
-        Called with a sentence when a session fails for a reason of our own.
+        Function that receives a message when a session fails by a fault of the server.
     """
 
     def __init__(
@@ -143,22 +143,22 @@ class Server:
     def run(
         self, listener: socket.socket, tls: ssl.SSLContext | None, started: Callable[[], None]
     ) -> None:
-        """Answer until Ctrl-C.
+        """Serve until Ctrl-C.
 
         Parameters
         ----------
         listener
-            Of `listen`.
+            Socket of `listen`.
         tls
-            Of `tls_context`; plain HTTP if None.
+            Context of `tls_context`; plain HTTP if None.
         started
-            Called when requests are answered.
+            Function that is called when the server is ready.
         """
 
         async def serve() -> None:
             ended = asyncio.Event()
             for number in (signal.SIGINT, signal.SIGTERM):
-                with suppress(NotImplementedError):  # Windows: Ctrl-C is a KeyboardInterrupt there
+                with suppress(NotImplementedError):  # Windows raises KeyboardInterrupt instead
                     asyncio.get_running_loop().add_signal_handler(number, ended.set)
             await self._serve(listener, tls, started, ended)
 
@@ -167,7 +167,7 @@ class Server:
 
     @contextmanager
     def beside(self, listener: socket.socket, tls: ssl.SSLContext | None) -> Iterator[None]:
-        """Answer in another thread as long as a ``with`` block lasts; else as `run`."""
+        """Serve in another thread for the duration of a ``with`` block; otherwise as `run`."""
         loop, ended = asyncio.new_event_loop(), asyncio.Event()
 
         def answer() -> None:
@@ -201,7 +201,7 @@ class Server:
             process_request=self._answer,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             create_connection=self._connection_type(),
-            compression=None,  # sound does not get smaller, and it takes time
+            compression=None,  # sound hardly compresses, and it takes time
             max_size=MAX_MESSAGE,
             open_timeout=REQUEST_S,
             ping_interval=PING_S,
@@ -214,7 +214,7 @@ class Server:
             await ended.wait()
 
     def _connection_type(self) -> type[ServerConnection]:
-        """Make connections that are counted, and closed at once where there are too many."""
+        """Return a class of connections that closes those above `CONNECTIONS`."""
         owner = self
 
         class Counted(ServerConnection):
@@ -231,7 +231,7 @@ class Server:
         return Counted
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer a plain request, or refuse what may have no session; None is a session."""
+        """Answer a plain request, or reject a session; None accepts the session."""
         headers = request.headers
         host = _only(headers, "Host")
         if not self._guard.knows_host(host):
@@ -250,7 +250,7 @@ class Server:
         return _refusal(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def _refused(self, headers: Headers, host: str | None) -> Response | None:
-        """Say why a browser may have no session, if so."""
+        """Return the rejection of a session, or None."""
         offered = [
             name.strip()
             for line in headers.get_all("Sec-WebSocket-Protocol")
@@ -266,7 +266,7 @@ class Server:
         return None
 
     async def _session(self, connection: ServerConnection) -> None:
-        if not self._places:  # taken since the request
+        if not self._places:  # the last one was taken since the request
             await connection.close(1013, "all sessions are taken")
             return
         self._places -= 1
@@ -279,7 +279,7 @@ class Server:
 
 
 def _only(headers: Headers, name: str) -> str | None:
-    """Return the value of a header that is there exactly once."""
+    """Return the value of a header that occurs exactly once, else None."""
     values = headers.get_all(name)
     return values[0] if len(values) == 1 else None
 

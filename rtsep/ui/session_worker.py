@@ -1,4 +1,4 @@
-"""The models of browsers' sessions, and the thread that separates the sound of one of them."""
+"""The pool of models for browsers' sessions, and the worker thread of a session."""
 
 from __future__ import annotations
 
@@ -22,27 +22,25 @@ from rtsep.ui.protocol import Control, Hello, decode, encode
 from rtsep.ui.spectra import Spectra
 
 BACKLOG_S = 0.25
-"""Sound that may wait for the worker; more is dropped at once, since it is too late by then."""
+"""Sound that may wait for the worker, in seconds; more is dropped, because it is too late."""
 
 
 class Pool:
-    """Models that are loaded, for sessions to take and give back.
+    """Loaded models that sessions take and give back.
 
-    To load one keeps the interpreter busy for a moment, which other sessions would hear, so none is
-    loaded twice.
+    Loading holds the interpreter lock and disturbs other sessions, so no model is loaded twice.
 
     Parameters
     ----------
     first
-        What sessions begin with: a shipped model's name, or the path of a bundle; the default one
-        if None.
+        First model of sessions: a shipped name, or the path of a bundle; None is the default model.
     spare
-        Copies of it to load now.
+        Number of copies of it to load now.
 
     Raises
     ------
     BundleError
-        It can't be run.
+        The model can't be run.
     """
 
     def __init__(self, first: str | None = None, spare: int = 0) -> None:
@@ -56,16 +54,16 @@ class Pool:
 
     @property
     def names(self) -> list[str]:
-        """Of all models, the default one first."""
+        """Names of all models, the default one first."""
         return [self.default, *(name for name in weights.names() if name != self.default)]
 
     def bundle(self, name: str) -> Bundle:
-        """Return the model of one of `names`; nothing else is looked for.
+        """Return the model of one of `names`; paths are not accepted.
 
         Raises
         ------
         BundleError
-            There is none of this name, or it can't be run.
+            There is no model of this name, or it can't be run.
         """
         if name not in self.names:
             raise BundleError(f"there is no such model; there are: {', '.join(self.names)}")
@@ -74,34 +72,34 @@ class Pool:
         return self._bundles[name]
 
     def take(self, name: str, channels: int) -> LoadedModel:
-        """Return a model, at its start, for so many channels. Takes a while; for any thread.
+        """Return a reset model for a number of channels; slow, thread-safe.
 
-        A model that hears channels jointly is for as many as it wants, see its ``channels``.
+        The result of a joint model may have more channels, see its ``channels``.
         """
-        with self._lock:  # one after the other
+        with self._lock:  # load one at a time
             bundle = self.bundle(name)
             heard = channels if bundle.spec.channels == 1 else bundle.spec.channels
             idle = self._idle[name, heard]
             return idle.pop() if idle else LoadedModel(bundle, heard)
 
     def give(self, name: str, loaded: LoadedModel) -> None:
-        """Take a model back."""
+        """Return a model to the pool."""
         with self._lock:
             loaded.step.reset()
             self._idle[name, loaded.channels].append(loaded)
 
 
 class BrowserChain(ProcessingChain):
-    """What separates the sound of a browser, and draws it; its model comes from a pool.
+    """The processing chain of a browser's session, with a model of a pool.
 
     Parameters
     ----------
     name
-        Of the model in the pool.
+        Name of the model in the pool.
     pool
-        Where the model comes from, and goes back to by `close`.
+        Source of the model; `close` gives it back.
     hello
-        The session's sound. A model that wants more channels hears the last one again.
+        Format of the sound. Missing channels of a joint model repeat the last one.
 
     Raises
     ------
@@ -116,59 +114,59 @@ class BrowserChain(ProcessingChain):
         rate, frame = hello.sample_rate, hello.frame
         super().__init__(loaded.engine(rate, frame), loaded.step, rate, hello.channels, frame)
         self._mixture = np.zeros((frame, loaded.channels), np.float32)
-        self.mixer.muted[1:] = True  # as `rtsep run`: the first source is heard
+        self.mixer.muted[1:] = True  # only the first source is audible, as in `rtsep run`
         self.warm_up(frame)
         late = self.engine.latency_samples
         self.spectra = Spectra(self.scope, self.engine.spec.sample_rate / 2, late)
 
     def process(self, mixture: Float32) -> Float32:
-        """Separate a frame (frame, channels) of the session and return what is heard of it."""
+        """Separate a frame (frame, channels) of the session and return the output."""
         for channel in range(self._mixture.shape[1]):
             self._mixture[:, channel] = mixture[:, min(channel, mixture.shape[1] - 1)]
         return super().process(self._mixture)
 
     def control(self, change: Control) -> bool:
-        """Set the mixer; tell whether there is such a source."""
+        """Apply a change of the mixer; return whether the source exists."""
         return change.set(self.mixer, self.engine.spec.sources)
 
     def close(self) -> None:
-        """Give the model back; nothing may be processed any more."""
+        """Give the model back; the chain can't be used any more."""
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
             self._pool.give(self.name, loaded)
 
 
 class Worker:
-    """Separate frames in their order, answer each with the frame of its number.
+    """Separates frames in order and replies to each with a frame of its number.
 
-    A gap in the sound leaves the model as it is, as if that time had not been; what is still
-    inside belongs before the gap, so as many frames go unanswered as the latency lasts. Who waits
-    for them plays the mixture of their time.
+    A gap in the sound does not change the model's state. The samples still inside belong before the
+    gap, so frames within the latency get no reply; the browser plays the mixture in their place.
 
     Parameters
     ----------
     hello
-        The session's sound.
+        Format of the sound.
     chain
-        What separates it at first.
+        The first chain.
     deliver
-        Called by the thread with each answer; must not block.
+        Function that receives each reply in this thread; must not block.
     on_switch
-        Called by the thread when the present chain, from the given number on, is heard alone; with
-        the one before it, to be closed.
+        Function that is called in this thread at the end of a cross-fade, with the former chain,
+        to be closed, and the number of the first frame of the new chain alone.
 
     Attributes
     ----------
     chain
-        What is heard.
+        The current chain.
     answered, dropped, lost
-        Frames answered, dropped for being late here, and never sent by the browser.
+        Number of frames replied to, dropped here because they were late, and not sent by the
+        browser.
     busy_s
-        Time all took, in seconds.
+        Processing time of all frames, in seconds.
     times
-        Time of each frame.
+        Processing time of each frame.
     error
-        What ended the thread, if anything did.
+        Error that ended the thread, if any.
     """
 
     def __init__(
@@ -187,9 +185,9 @@ class Worker:
         self._arriving: Crossfade[BrowserChain] | None = None
         self._most = max(2, round(BACKLOG_S * hello.sample_rate / hello.frame))
         self._queue: deque[tuple[int, bytes]] = deque()
-        self._newest: int | None = None  # put
-        self._last: int | None = None  # worked on
-        self._stale = 0  # frames to come that hold what was before a gap
+        self._newest: int | None = None  # last queued
+        self._last: int | None = None  # last processed
+        self._stale = 0  # following frames that contain sound from before a gap
         shape = hello.frame, hello.channels
         self._sound = np.zeros(shape, np.float32)
         self._there, self._stopping = threading.Event(), False
@@ -200,7 +198,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and close its chains; what waits is not answered."""
+        """End the thread and close its chains; waiting frames get no reply."""
         self._stopping = True
         self._there.set()
         self._thread.join()
@@ -208,16 +206,16 @@ class Worker:
             chain.close()
 
     def put(self, number: int, message: bytes) -> None:
-        """Queue a frame; never waits.
+        """Queue a frame, without waiting.
 
         Raises
         ------
         ProtocolError
-            Its number is not above the last one's.
+            Its number is not greater than the last one.
         """
         if self._newest is not None:
             if number <= self._newest:
-                raise ProtocolError("the numbers of frames must rise")
+                raise ProtocolError("the numbers of frames must increase")
             self.lost += number - self._newest - 1
         self._newest = number
         if len(self._queue) >= self._most:
@@ -228,22 +226,22 @@ class Worker:
 
     @property
     def switching(self) -> bool:
-        """Whether another chain is about to be heard."""
+        """Whether another chain is being faded in."""
         return self._arriving is not None
 
     @property
     def _chains(self) -> tuple[BrowserChain, ...]:
-        """What is heard, and what is about to be."""
+        """The current chain, and the one that is being faded in."""
         arriving = self._arriving
         return (self.chain,) if arriving is None else (self.chain, arriving.chain)
 
     def control(self, change: Control) -> bool:
-        """Set the mixer; tell whether there is such a source."""
+        """Apply a change of the mixer; return whether the source exists."""
         known = [chain.control(change) for chain in self._chains]
         return known[0]
 
     def switch(self, chain: BrowserChain) -> None:
-        """Go on with another chain; not while `switching`."""
+        """Cross-fade to another chain; not while `switching`."""
         chain.go_on_from(self.chain)
         self._arriving = Crossfade(chain, self._hello.sample_rate)
 
@@ -256,10 +254,10 @@ class Worker:
                 while self._queue and not self._stopping:
                     try:
                         number, message = self._queue.popleft()
-                    except IndexError:  # dropped just now
+                    except IndexError:  # just dropped
                         break
                     self._answer(number, message)
-        except BaseException as error:  # the session reports it
+        except BaseException as error:  # raised by the session
             self.error = error
 
     def _answer(self, number: int, message: bytes) -> None:

@@ -1,7 +1,7 @@
-"""Scrolling spectrograms for the page: few bytes per column, and no work where the audio is made.
+"""Compute scrolling spectrograms for the page, with few bytes per column.
 
-They are made of what a `rtsep.realtime.monitor.Scope` keeps, in the time of whoever draws. Where
-that is too slow, columns are missing, never sound.
+They are computed from a `rtsep.realtime.monitor.Scope` outside the audio path. If that is too slow,
+columns are missing; the sound is not affected.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ _TINY = 1e-12
 
 
 def mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pitch on the mel scale (O'Shaughnessy 1987)."""
+    """Convert Hz to the mel scale (O'Shaughnessy 1987)."""
     return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0))
 
 
 def hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Undo `mel`."""
+    """Invert `mel`."""
     return np.asarray(700.0 * (10.0 ** (mels / 2595.0) - 1.0))
 
 
 class Spectra:
-    """Spectrograms of a mixture and its sources, for one who draws.
+    """Computes spectrograms of a mixture and its sources, for one view.
 
     Parameters
     ----------
     scope
-        Where they are.
+        Source of the samples.
     top_hz
-        Highest frequency shown, at most half the rate.
+        Highest frequency, at most half the rate.
     latency
-        Samples that the stems are later than the mixture, which is shown as late.
+        Delay of the stems behind the mixture, in samples; the mixture is shown equally delayed.
 
     Attributes
     ----------
     peaks
-        (signals,) largest absolute values of what the last columns were new in.
+        (signals,) largest absolute values of the new samples of the last columns.
     """
 
     def __init__(self, scope: Scope, top_hz: float, latency: int) -> None:
@@ -66,14 +66,14 @@ class Spectra:
         self._shape = self._hop, signals
         self._most = round(KEPT_S * rate_hz)
         self._length = 1 << round(np.log2(_WINDOW_S * rate_hz))
-        # What the present columns are made of, the newest last.
+        # Samples of the current window, the newest last.
         self._history = np.zeros((self._length + latency, signals), np.float32)
         window = np.hanning(self._length + 1)[:-1]
         self._window = (window / (window.sum() / 2)).astype(np.float32)[:, None]
         self._edges = self._bands(rate_hz)
 
     def _bands(self, rate_hz: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Edges of the bands, in bins, none narrower than a bin."""
+        """Return the edges of the bands in bins; each band is at least a bin wide."""
         ends = mel(np.array([_LOWEST_HZ, self.top_hz]))
         edges = hertz(np.linspace(ends[0], ends[1], BANDS + 1)) * self._length / rate_hz
         centres, widths = (edges[1:] + edges[:-1]) / 2, np.maximum(np.diff(edges), 1.0)
@@ -83,7 +83,7 @@ class Spectra:
         )
 
     def columns(self) -> Bytes:
-        """(columns, signals, bands) since the last call."""
+        """Return the columns since the last call, (columns, signals, bands)."""
         start = max(self._seen, self._scope.written - self._most)
         count = (self._scope.written - start) // self._hop
         self._seen = start + count * self._hop
@@ -116,12 +116,12 @@ def _between(rows: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.f
 
 
 def peaks_to_bytes(peaks: Float32) -> Bytes:
-    """Peaks, linear, as the page shows them."""
+    """Convert linear peaks to bytes for the page."""
     level_db = 20 * np.log10(np.maximum(peaks, 1e-6))
     return to_bytes(level_db, PEAKS_DB)
 
 
 def to_bytes(level_db: NDArray[Any], ends_db: tuple[float, float]) -> Bytes:
-    """Levels as 0 to 255."""
+    """Convert levels in dB to 0 ... 255."""
     share = (level_db - ends_db[0]) / (ends_db[1] - ends_db[0])
     return np.asarray(np.clip(np.rint(255 * share), 0, 255), np.uint8)

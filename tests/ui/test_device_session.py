@@ -180,9 +180,9 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
         *(("--output", 0), ("--channels", 2), ("--block", 64), ("--buffer", 5)),
         *(("--on-late", "mute"), ("--scene", "call"), ("-l", "speech"), ("-r", tmp_path / "r")),
     ):
-        assert "is for --device" in (sentence := refused("ui", "--port", 0, option, value))
+        assert "needs --device" in (sentence := refused("ui", "--port", 0, option, value))
         assert option in sentence
-    assert "--no-reconnect is for --device" in refused("ui", "--port", 0, "--no-reconnect")
+    assert "--no-reconnect needs --device" in refused("ui", "--port", 0, "--no-reconnect")
     nothing = rtsep("ui", "--port", 0, "--device", tmp_path / "no-such.wav")
     assert nothing.exit_code == 2 and "no-such.wav" in nothing.stderr
 

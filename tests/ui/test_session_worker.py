@@ -274,7 +274,7 @@ def test_frames_after_a_gap_go_unanswered_for_the_latency(heard: Heard) -> None:
         np.concatenate(frames[9:12])[:-late] * models.GAINS[0],
         atol=1e-6,
     )
-    with pytest.raises(ProtocolError, match="rise"):
+    with pytest.raises(ProtocolError, match="increase"):
         heard.put(11, frames[0])
 
 

@@ -1,4 +1,4 @@
-"""What the keys of the running view do; the help is made of the same table."""
+"""Key bindings of the view of a running stream; the help lists the same table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rtsep.realtime.control import Control
 
 STEP_DB = 1.0
 LOWEST_DB, HIGHEST_DB = -40.0, HIGHEST_GAIN_DB
-"""Range of the gains set by keys, in dB; below it is silence."""
+"""Range of gains set by keys, in dB; below it the source is silent."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """Keys, as they are shown and as they come, and what they do."""
+    """A binding: the keys as shown, as received, their help and their function."""
 
     label: str
     names: tuple[str, ...]
@@ -26,7 +26,7 @@ class Key:
 
 @dataclass
 class Choice:
-    """A list to choose from."""
+    """An open list to choose from."""
 
     title: str
     items: Callable[[], Sequence[str]]
@@ -35,25 +35,25 @@ class Choice:
 
 
 class Desk:
-    """Turns keys into what is asked of a stream.
+    """Executes the keys of the view on a stream.
 
     Parameters
     ----------
     control
-        Of the stream.
+        Control of the stream.
     save
-        Saves the scene; says in one sentence what was written, or why not.
+        Function that saves the scene and returns a message.
     say
-        Is told that sentence.
+        Function that receives this message.
 
     Attributes
     ----------
     chosen
-        Index of the source that keys of one source mean.
+        Index of the chosen source.
     choice
-        A list that is open, if there is one.
+        The open list, or None.
     helping, ended
-        Whether the help is shown, and whether the stream is to end.
+        Whether the help is shown, and whether the stream should end.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Desk:
         self._save, self._say = save, say
 
     def press(self, key: str) -> None:
-        """Do what a key says, see `KEYS`; nothing for others."""
+        """Execute a key of `KEYS`; ignore others."""
         self.chosen = min(self.chosen, self._sources - 1)
         if self.choice is not None:
             self._choose(self.choice, key)
@@ -96,14 +96,14 @@ class Desk:
             choice.take(items[min(choice.place, len(items) - 1)])
 
     def pick(self, key: str) -> None:
-        """Choose a source by its number or its neighbour."""
+        """Choose a source by number, or the next or previous one."""
         if key.isdecimal():
             self.chosen = min(int(key), self._sources) - 1
         else:
             self.chosen = (self.chosen + (1 if key == "down" else -1)) % self._sources
 
     def gain(self, key: str) -> None:
-        """Move the gain by a step."""
+        """Change the gain by a step."""
         gains = self.control.live.mixer.gains
         now, up = level_db(float(gains[self.chosen])), key in ("right", "+", "=")
         wanted = max(now, LOWEST_DB - STEP_DB) + (STEP_DB if up else -STEP_DB)
@@ -115,29 +115,29 @@ class Desk:
         self.control.live.mixer.gains[self.chosen] = 1.0
 
     def mute(self, key: str) -> None:
-        """Mute, or no longer."""
+        """Toggle mute."""
         muted = self.control.live.mixer.muted
         muted[self.chosen] = not muted[self.chosen]
 
     def solo(self, key: str) -> None:
-        """Solo, or no longer."""
+        """Toggle solo."""
         soloed = self.control.live.mixer.soloed
         soloed[self.chosen] = not soloed[self.chosen]
 
     def bypass(self, key: str) -> None:
-        """Hear the mixture, or no longer."""
+        """Toggle the bypass."""
         self.control.toggle_bypass()
 
     def model(self, key: str) -> None:
-        """Let choose a model."""
+        """Open the list of models."""
         self.choice = Choice("model", weights.names, self.control.switch_model)
 
     def record(self, key: str) -> None:
-        """Begin or end a recording."""
+        """Start or stop recording."""
         self.control.record(self.control.live.recorder is None)
 
     def device(self, key: str) -> None:
-        """Let choose a device."""
+        """Open the list of devices."""
         control = self.control
         control.look_for_inputs()
         self.choice = Choice(
@@ -153,21 +153,21 @@ class Desk:
         self.helping = True
 
     def quit(self, key: str) -> None:
-        """End."""
+        """End the stream."""
         self.ended = True
 
 
 KEYS = (
     Key("1-9 ↑ ↓", ("up", "down", *"123456789"), "choose a source", Desk.pick),
-    Key("← → - +", ("left", "right", "-", "+", "="), "its gain, 1 dB less or more", Desk.gain),
-    Key("0", ("0",), "its gain to 0 dB", Desk.unity),
+    Key("← → - +", ("left", "right", "-", "+", "="), "lower or raise its gain by 1 dB", Desk.gain),
+    Key("0", ("0",), "set its gain to 0 dB", Desk.unity),
     Key("m", ("m",), "mute it", Desk.mute),
     Key("s", ("s",), "solo it", Desk.solo),
     Key("b", ("b",), "bypass: hear the mixture", Desk.bypass),
     Key("c", ("c",), "change the model", Desk.model),
-    Key("r", ("r",), "record, or stop recording", Desk.record),
+    Key("r", ("r",), "start or stop recording", Desk.record),
     Key("d", ("d",), "change the device", Desk.device),
-    Key("w", ("w",), "write the scene", Desk.save),
+    Key("w", ("w",), "save the scene", Desk.save),
     Key("?", ("?", "h"), "this help", Desk.help),
     Key("q", ("q",), "quit", Desk.quit),
 )

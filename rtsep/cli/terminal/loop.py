@@ -1,4 +1,4 @@
-"""What `rtsep run` shows until it is time to stop: a view, or lines where there is no terminal."""
+"""Show a running stream until its end: a view, or lines without a terminal."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from rtsep.realtime import builder
 from rtsep.realtime.feedback_guard import PIECE_S, FeedbackGuard
 
 FEEDBACK = (
-    "the microphone hears the loudspeaker, louder and louder: turn it down, or wear headphones"
+    "the microphone picks up the loudspeaker with growing level: turn it down, or wear headphones"
 )
 FEEDBACK_PAUSE_S = 10.0
-"""Between two such warnings, in seconds."""
+"""Interval of these warnings, in seconds."""
 POLL_S = 0.1
-"""Longest between two looks, in seconds; a third of the time between two pictures where that is
-less. Every look takes the interpreter from somebody."""
+"""Longest interval of checks, in seconds, limited to a third of that of pictures. Each check takes
+the interpreter lock."""
 VIEW_S, STATUS_S, LINE_S = 0.06, 0.1, 1.0
-"""Between two pictures, changes of a status line, and lines, in seconds."""
+"""Intervals of pictures, of changes of a status line, and of lines, in seconds."""
 NOTICE_S = 6.0
-"""How long a notice is seen in the view, in seconds."""
+"""Time for which the view shows a message, in seconds."""
 
 Show = Callable[[float], None]
 
 
 class Notices(builder.Notices):
-    """Sentences for whoever listens: printed, or kept while a view has the screen."""
+    """Messages that are printed, or kept while a view has the screen."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Notices(builder.Notices):
         self._kept: list[str] | None = None
 
     def __call__(self, sentence: str) -> None:
-        """Say it; from any thread."""
+        """Add a message; thread-safe."""
         super().__call__(sentence)
         if self._kept is None:
             self._console.print(sentence)
@@ -51,13 +51,13 @@ class Notices(builder.Notices):
             self._kept.append(sentence)
 
     def latest(self) -> str:
-        """Return the last one, while it is new."""
+        """Return the last message while it is new, else an empty string."""
         said, sentence = self.last()
         return sentence if time.monotonic() - said < NOTICE_S else ""
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Print nothing before the end."""
+        """Keep messages during the ``with`` block and print them at its end."""
         self._kept = []
         try:
             yield
@@ -74,18 +74,18 @@ def watch(
     seconds: float | None,
     desk: Desk | None,
 ) -> None:
-    """Show the stream until it is time to stop, or until nothing can go on.
+    """Show the stream until its end.
 
     Parameters
     ----------
     report
-        The stream's figures; ``report.completed`` is set where it ends as it was to end.
+        Figures of the stream; ``report.completed`` is set if it ends as requested.
     console, say
-        Where it is shown, and said.
+        Console to draw on, and messages to show.
     seconds
-        Then stop; never if None.
+        Time after which to stop; never if None.
     desk
-        Does what the keys say; without one, there are no keys, and one line is shown.
+        Key bindings; without them, keys are ignored and one line is shown.
     """
     live = report.live
     started = time.monotonic()
@@ -115,7 +115,7 @@ def watch(
 def _screen(
     report: Report, console: Console, say: Notices, desk: Desk | None
 ) -> Iterator[tuple[float, Show]]:
-    """Give what shows the stream, and how often: all of it, or one line, in place or below."""
+    """Yield the function that shows the stream, as a view or a line, and its interval."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield LINE_S, lambda elapsed_s: console.print(report.status(elapsed_s))
     elif desk is None or console.legacy_windows or not usable():

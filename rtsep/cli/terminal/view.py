@@ -18,15 +18,15 @@ from rtsep.realtime.monitor import Bands
 from rtsep.spec import Float32
 
 FALL_DB = 1.5
-"""By so much a meter falls from look to look, after a peak."""
+"""Fall of a meter per picture after a peak, in dB."""
 LOUDEST_DB, QUIETEST_DB = -10.0, -70.0
-"""Levels of a band that are drawn brightest and not at all."""
+"""Levels of a band that are drawn with full brightness and invisible, in dB."""
 MOST_NOTICE_ROWS = 3
 MOST_ROWS = 8
-"""Rows of a notice and of one spectrogram at most."""
+"""Largest number of rows of a message and of a spectrogram."""
 KEPT_COLUMNS = 512
 RTF_S = 0.5
-"""Time that one mark of the load is measured over, in seconds."""
+"""Time per mark of the load, in seconds."""
 _SHADES = np.array(list(" ·░▒▓█"))
 _MARKS = "▁▂▃▄▅▆▇█"
 _COLOURS = ("white", "green", "cyan", "magenta", "yellow", "blue")
@@ -34,14 +34,14 @@ _NAME_CELLS = 8
 
 
 class View:
-    """Looks at a stream and draws it.
+    """Draws a stream as lines of text.
 
     Parameters
     ----------
     report
-        Its figures.
+        Figures of the stream.
     desk
-        What the keys have chosen.
+        Key bindings, with the chosen source and open list.
     """
 
     def __init__(self, report: Report, desk: Desk) -> None:
@@ -52,7 +52,7 @@ class View:
         self._chain: ProcessingChain | None = None
 
     def _meet(self, chain: ProcessingChain) -> None:
-        """Begin anew with another model, or the same at another rate."""
+        """Reset the view for another model or another rate."""
         self._chain = chain
         self._bands = Bands(chain.scope.sample_rate, MOST_ROWS)
         signals = 1 + len(chain.mixer.gains)
@@ -61,13 +61,13 @@ class View:
         self._seen = 0
 
     def look(self, now_s: float) -> None:
-        """Take the newest levels, spectrum and load; about 20 times a second."""
+        """Read the newest levels, spectrum and load; call it about 20 times a second."""
         chain = self._live.chain
         if chain is not self._chain:
             self._meet(chain)
         peaks = 20 * np.log10(np.maximum(chain.mixer.peaks(), 1e-9))
         self._levels = np.maximum(np.maximum(peaks, self._levels - FALL_DB), FLOOR_DB)
-        if chain.scope.written != self._seen:  # nothing scrolls while the device is away
+        if chain.scope.written != self._seen:  # do not scroll while the device is lost
             self._seen = chain.scope.written
             levels = self._bands.levels_db(chain.scope.latest(self._bands.window_length))
             self._columns[:, :, :-1] = self._columns[:, :, 1:]
@@ -80,7 +80,7 @@ class View:
             self._before = busy, separated
 
     def lines(self, width: int, height: int, notice: str) -> list[Line]:
-        """Draw it in at most ``height`` lines of ``width`` cells."""
+        """Return at most ``height`` lines of ``width`` cells."""
         head = [self._title(), *self._figures(width)]
         told: list[Line] = [
             [(row, "yellow")] for row in chop_cells(printable(notice), max(width, 2)) or [""]
@@ -133,7 +133,7 @@ class View:
 
     def _meters(self, width: int) -> list[Line]:
         chain = self._live.chain
-        if len(chain.mixer.gains) + 1 != len(self._levels):  # changed since the look
+        if len(chain.mixer.gains) + 1 != len(self._levels):  # the model has changed
             return []
         names = min(_NAME_CELLS, max(width // 5, 3))
         cells = max(width - names - 15, 1)
@@ -166,7 +166,7 @@ class View:
     def _spectrograms(self, rows: int, width: int) -> list[Line]:
         lines: list[Line] = []
         for index, bands in enumerate(self._columns):
-            # Fewer rows than bands: the loudest of neighbours; low notes below.
+            # With fewer rows than bands, a row shows its loudest band; the lowest is last.
             groups = reversed(np.array_split(bands[:, -width:], rows))
             lines += [[("".join(_SHADES[g.max(axis=0)]), _colour(index))] for g in groups]
         return lines
@@ -174,7 +174,7 @@ class View:
     def _choice(self) -> list[Line]:
         choice = self._desk.choice
         assert choice is not None
-        lines: list[Line] = [[(f"{choice.title}: Enter takes it, Esc does not", "bold")]]
+        lines: list[Line] = [[(f"{choice.title}: Enter chooses, Esc cancels", "bold")]]
         for index, item in enumerate(choice.items()):
             marked = index == choice.place
             number = str(index + 1) if index < 9 else " "
@@ -184,7 +184,7 @@ class View:
 
 
 def _shade(levels_db: Float32) -> NDArray[np.int8]:
-    """Index into the shades for each level."""
+    """Return the index of the shade for each level."""
     share = (levels_db - QUIETEST_DB) / (LOUDEST_DB - QUIETEST_DB)
     darkest = len(_SHADES) - 1
     shades: NDArray[np.int8] = np.clip(np.ceil(share * darkest), 0, darkest).astype(np.int8)
@@ -196,5 +196,5 @@ def _colour(index: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal would obey: names may come from files and devices."""
+    """Replace control characters, which names of files and devices may contain."""
     return "".join(c if c.isprintable() else "?" for c in text)

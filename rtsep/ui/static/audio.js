@@ -1,8 +1,8 @@
-/* The audio graph of a session: what is heard goes into the bridge, and comes out of it. */
+/* The audio graph of a session: the input goes to the bridge, whose output is played. */
 
 const FRAME = 384; // three of the browser's blocks: 8 ms at 48 kHz, and whole hops of most models
 
-/** What the page itself cannot help: said in one sentence. */
+/** An error with a message for the user. */
 export class AudioProblem extends Error {}
 
 export async function microphones() {
@@ -12,7 +12,7 @@ export async function microphones() {
 }
 
 async function microphone(deviceId) {
-  // The browser's own processing would take away what is to be separated, and adds latency.
+  // The browser's own processing would change the mixture and adds latency.
   const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   if (deviceId) audio.deviceId = { exact: deviceId };
   try {
@@ -21,10 +21,10 @@ async function microphone(deviceId) {
     const reasons = {
       NotAllowedError: "The browser may not use the microphone: allow it beside the address, then start again.",
       NotFoundError: "There is no microphone: plug one in, or choose the demo or a file as the input.",
-      OverconstrainedError: "That microphone has gone: choose another one.",
-      NotReadableError: "Another program holds the microphone: end it, or choose another one.",
+      OverconstrainedError: "This microphone is not connected any more: choose another one.",
+      NotReadableError: "Another program uses the microphone: close it, or choose another one.",
     };
-    throw new AudioProblem(reasons[error.name] ?? `The microphone does not open: ${error.message}`);
+    throw new AudioProblem(reasons[error.name] ?? `The microphone can't be opened: ${error.message}`);
   }
 }
 
@@ -41,7 +41,7 @@ export class Audio {
   static async open(input) {
     if (!window.isSecureContext || !window.AudioWorkletNode) {
       throw new AudioProblem(
-        "Browsers give sound to https pages and to localhost only: start rtsep ui with --certificate, " +
+        "Browsers allow the microphone on https pages and localhost only: start rtsep ui with --certificate, " +
           "or come through a tunnel (the how-to shows both).",
       );
     }
@@ -86,7 +86,7 @@ export class Audio {
     await context.resume();
   }
 
-  /** What the server has to know of the sound. */
+  /** The format of the sound, for the server. */
   get greeting() {
     const near = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
     return {
@@ -97,7 +97,7 @@ export class Audio {
     };
   }
 
-  /** Latency that the browser adds outside of the bridge, in ms, as far as it says. */
+  /** Latency of the browser outside of the bridge, in ms, as far as it reports it. */
   get terms() {
     const seconds = (value) => (Number.isFinite(value) ? 1000 * value : 0);
     return {

@@ -1,4 +1,4 @@
-/* Latency by its terms, load and misses: numbers the whole path agrees on. */
+/* Latency by its terms, load and misses. */
 
 import { FRAME } from "/static/audio.js";
 
@@ -21,7 +21,7 @@ const MEANINGS = {
   off: "what the stream is off its terms now",
 };
 
-/** All terms in ms; those between capture and playback add up to the delay that is played. */
+/** All terms in ms; those between capture and playback sum to the delay of the output. */
 export function latencyTerms({ sampleRate, delay, trip, compute, engine, browser }) {
   const framing = (1000 * FRAME) / sampleRate;
   const total = (1000 * delay) / sampleRate;
@@ -82,7 +82,7 @@ export function showRows(list, rows) {
   );
 }
 
-/** Rows about the load: its share of real time, and the time of one piece of work in ms. */
+/** Rows about the load: share of real time, and processing time of a frame in ms. */
 export function loadRows(factor, what, { p50, p99, max }, sampleRate) {
   return [
     ["of real time, on one core", `${(100 * factor).toFixed(1)} %`, factor > 0.8],

@@ -1,4 +1,4 @@
-/* The page: what is pressed goes to the audio graph and the server, what they say is shown. */
+/* The page: sends controls to the audio graph and the server, and shows their messages. */
 
 import { Audio, AudioProblem, microphones } from "/static/audio.js";
 import { latencyTerms, loadRows, showLatency, showRows } from "/static/figures.js";
@@ -79,7 +79,7 @@ function follow(controls) {
   showBypass();
 }
 
-/** Show what is chosen now, whether it was there to choose or not. */
+/** Show the current choice, even if it is not in the list. */
 function chosen(id, value) {
   const known = [...$(id).options].some((option) => option.value === value);
   if (!known) $(id).append(new Option(value));
@@ -139,12 +139,12 @@ async function start() {
       if (data.recorded) recorded(data.recorded);
     };
     audio.bridge.port.postMessage({ socket: port1 }, [port1]);
-    audio.track?.addEventListener("ended", () => stop().then(() => notice("The microphone has gone.")));
+    audio.track?.addEventListener("ended", () => stop().then(() => notice("The microphone was disconnected.")));
     audio.start?.();
     listInputs();
   } catch (error) {
     state("idle", "idle");
-    notice(error instanceof AudioProblem ? error.message : `This did not work: ${error.message}`);
+    notice(error instanceof AudioProblem ? error.message : `This failed: ${error.message}`);
   }
   $("start").disabled = false;
   running();
@@ -207,7 +207,7 @@ async function toggleRecording() {
   $("recordtext").textContent = recording ? "Save 0:00" : "Record";
 }
 
-// --- what is shown --------------------------------------------------------------------------
+// --- display --------------------------------------------------------------------------------
 
 const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}`;
 
@@ -221,7 +221,7 @@ function notice(text) {
   $("notice").hidden = !text;
 }
 
-/** The server's own stream: its figures, and what it records. */
+/** Show the figures and the recording of the server's own stream. */
 function station(status) {
   const { device, devices, sample_rate: rate, latency_ms: terms } = status;
   const inputs = [...new Set([...devices, device])];
@@ -303,7 +303,7 @@ async function listInputs() {
   }
 }
 
-// --- what is pressed ------------------------------------------------------------------------
+// --- controls -------------------------------------------------------------------------------
 
 $("start").onclick = () => (session ? stop() : start());
 $("record").onclick = toggleRecording;
@@ -356,7 +356,7 @@ async function begin() {
   }
 }
 
-/** Show the server's own stream: it runs whether somebody looks or not. */
+/** Show the server's own stream, which runs independently of the page. */
 function watch() {
   $("start").hidden = true;
   $("empty")?.remove();

@@ -1,7 +1,7 @@
-/* The WebSocket, in a thread of its own: neither drawing nor anything else on the page delays it.
+/* The WebSocket, in its own thread, so that drawing and other work of the page do not delay it.
  *
- * Sound goes straight between here and the audio thread, over a MessagePort; without one, none
- * goes. See rtsep/ui/protocol.py for what the messages hold.
+ * Sound is exchanged with the audio thread directly, over a MessagePort; without one, there is no
+ * sound. rtsep/ui/protocol.py describes the messages.
  */
 
 const AUDIO = 1;

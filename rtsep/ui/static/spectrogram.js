@@ -2,7 +2,7 @@
 
 const SECONDS = 8;
 
-// Stops of a map from black over violet and orange to pale yellow, even in lightness.
+// Colour map from black over violet and orange to pale yellow, with even steps of lightness.
 const STOPS = [
   [0.0, 6, 6, 14], [0.15, 25, 16, 62], [0.3, 74, 18, 104], [0.45, 125, 32, 108],
   [0.6, 181, 51, 90], [0.74, 230, 86, 58], [0.87, 251, 155, 52], [1.0, 252, 244, 178],
@@ -45,7 +45,7 @@ export class Spectrogram {
   }
 }
 
-/** Where frequencies lie, from 0 at the bottom to 1 at the top; see rtsep/ui/spectra.py. */
+/** Position of a frequency, from 0 at the bottom to 1 at the top; see rtsep/ui/spectra.py. */
 export function marks(topHz) {
   const mel = (hz) => 2595 * Math.log10(1 + hz / 700);
   const [low, high] = [mel(60), mel(topHz)];

@@ -10,8 +10,8 @@ export const gainText = (db) => (db <= -60 ? "−∞\u00a0dB" : `${db < 0 ? "−
 
 export class Strips {
   /**
-   * @param command called with what the server is to be told
-   * @param loudest called with the largest gain of what is heard
+   * @param command called with each command for the server
+   * @param loudest called with the largest gain of the audible sources
    */
   constructor(place, template, command, loudest) {
     this.place = place;
@@ -27,7 +27,7 @@ export class Strips {
     requestAnimationFrame((now) => this.draw(now));
   }
 
-  /** Lay out what a model separates. */
+  /** Create the strips of a model's sources. */
   show({ sources, controls, bands, columns_hz, top_hz }) {
     this.columns = [];
     this.bands = bands;
@@ -65,7 +65,7 @@ export class Strips {
     this.follow(controls);
   }
 
-  /** Show what the server's controls are, whoever turned them. */
+  /** Show the server's controls, which other pages may have changed. */
   follow({ gains_db, muted, soloed, bypass }) {
     this.strips.slice(1).forEach((strip, i) => {
       strip.muted = muted[i];
@@ -117,7 +117,7 @@ export class Strips {
     this.loudest(loudest);
   }
 
-  /** Take columns from the server; they are drawn with the next picture. */
+  /** Store columns from the server; they are drawn with the next picture. */
   take(message) {
     const view = new DataView(message);
     const [count, signals, bands] = [view.getUint8(8), view.getUint8(9), view.getUint16(10, true)];

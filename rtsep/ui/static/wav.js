@@ -1,4 +1,4 @@
-/* A recording of what was heard, as a WAV file of 16 bits. */
+/* Records the output as a 16-bit WAV file. */
 
 export class Recording {
   constructor(sampleRate, channels, longestS) {

@@ -1,10 +1,9 @@
 /* Microphone and loudspeaker of a session, in the browser's audio thread.
  *
- * Sound is counted in samples since the start. What comes in as sample n is sent, in frames, and is
- * heard again when sample n + delay comes in: one number is the whole latency between here and
- * here, and it cannot creep. An answer that is not there in time is replaced by the microphone's
- * sound of its time, as loud as the loudest source that is heard, in a fade; so is one that never
- * comes.
+ * Samples are counted from the start. Input sample n is sent in a frame and played when input sample
+ * n + delay arrives, so the latency is one number and stays constant. A reply that is late or missing
+ * is replaced by the microphone's sound of that time, with the gain of the loudest audible source and
+ * a fade.
  */
 
 const RING_S = 2;          // longest delay that can be played
@@ -30,7 +29,7 @@ class Bridge extends AudioWorkletProcessor {
     this.fade = Math.round(FADE_S * sampleRate);
     this.slack = this.fade + 128 + Math.round(MARGIN_S * sampleRate);
     this.engine = 0;         // samples that the answers are later than their frames
-    this.loudest = 1;        // gain of what replaces answers, and what it is on its way to
+    this.loudest = 1;        // gain of the replacement, and its target
     this.gain = 1;
     this.captured = 0;
     this.packet = new Float32Array(frame * channels);
@@ -71,7 +70,7 @@ class Bridge extends AudioWorkletProcessor {
     }
   }
 
-  /** Take an answer, and learn from when it came. */
+  /** Store a reply and update the delay by its arrival time. */
   answer(number, sound) {
     const first = number * this.frame;
     const took = this.captured - first;
@@ -106,14 +105,14 @@ class Bridge extends AudioWorkletProcessor {
     this.looked = this.captured;
   }
 
-  /** Whether the answers hold the sample; what lies ahead of the first sample is silence. */
+  /** Whether replies contain the sample; before the first sample there is silence. */
   has(sample) {
     if (sample < 0) return true;
     const number = Math.floor(sample / this.frame);
     return this.stamps[number % this.slots] === number;
   }
 
-  /** What is heard of sample `at`: the answer, the microphone, or between them. */
+  /** Output for sample `at`: the reply, the microphone, or a mix during a fade. */
   sample(at, channel, share) {
     if (at < 0) return 0;
     let heard = 0;
@@ -149,7 +148,7 @@ class Bridge extends AudioWorkletProcessor {
 
   play(output, n) {
     const start = this.captured - this.delay;
-    // A fade out of the answers begins while there still are some.
+    // A fade out starts while there are still replies.
     const there = this.has(start + n - 1) && this.has(start + n - 1 + this.fade);
     if (!there && !this.missing) this.misses += 1;
     if (!there) this.replaced += n;
@@ -204,7 +203,7 @@ class Bridge extends AudioWorkletProcessor {
     if (this.state === "playing") {
       this.play(output, n);
       if (this.captured - this.looked > LOOK_S * sampleRate) {
-        // Half of what was never needed, so that a hiccup every so often is still met.
+        // Half of the unused part, so that occasional delays are still covered.
         if (this.spare > this.frame && this.spare < Infinity) this.setDelay(this.delay - this.spare / 2);
         this.spare = Infinity;
         this.looked = this.captured;

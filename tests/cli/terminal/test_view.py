@@ -205,7 +205,7 @@ def test_each_key_does_what_the_help_says(
     press("r", "r")
     terminal.see("● REC")
     press("c", "c")
-    terminal.see("Esc does not")
+    terminal.see("Esc cancels")
     models = [line for line in terminal.lines() if "speech" in line]
     terminal.press(next(line for line in models if line.endswith(" speech"))[1])
     terminal.see("the model is speech now")
