@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
-TEST_EXTRAS := train,musdb,ui,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
+TEST_EXTRAS := train,musdb,wer,ui,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
 
 # What is compiled: an edit or a pull of one of these compiles all of them again.
 KERNELS := $(shell grep -rl --include='*.py' rtsep.dsp.kernel rtsep)

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from rtsep.cli import fail
 from rtsep.errors import AudioFileError, EvaluationError, SpecError
-from rtsep.evaluate import report
+from rtsep.evaluate import report, words
 from rtsep.evaluate.evaluation import Evaluation
 from rtsep.evaluate.score import missing_packages
 
@@ -22,6 +22,7 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "-m", "--model", help="Shipped model's name, a bundle's path, or oracle:ibm, irm, wiener, psm."
 )
+@click.option("--wer", is_flag=True, help="Count the words that a recogniser gets wrong.")
 @click.option("--json", "json_path", type=FILE, help="Write all scores to this file.")
 @click.option(
     "--csv", "csv_path", type=FILE, help="Write a line per mixture and source to this file."
@@ -30,6 +31,7 @@ FILE = click.Path(path_type=Path)
 def eval(
     data: Path,
     model: str | None,
+    wer: bool,
     json_path: Path | None,
     csv_path: Path | None,
     plot_path: Path | None,
@@ -45,18 +47,24 @@ def eval(
     An oracle mask is computed from the true sources and gives an upper bound for its kind of mask;
     oracle:irm:512 sets its window in samples, by default the largest power of two within 32 ms.
 
+    --wer adds the word error rate of the mixture, of each stem and of the true source alone, by
+    PocketSphinx and its English model: pip install 'rtsep[wer]'. The texts are in list.csv or
+    transcripts.csv, columns id and text (text_SOURCE for several speakers), or in a .txt beside
+    each source file.
+
     A mixture that can't be read is named and left out; the exit code is then 2.
 
     \b
     Examples:
       rtsep eval --data bench/speech_noise
       rtsep eval --data bench/music --model oracle:irm --plot music.png
+      rtsep eval --data read-sentences --wer
       rtsep eval --data my-set --model my-model.onnx --json scores.json --csv scores.csv
     """  # noqa: D301
     for path in (json_path, csv_path, plot_path):
         if path is not None:
             report.check_target(path)
-    evaluation = Evaluation(data, model)
+    evaluation = Evaluation(data, model, words.PocketSphinx() if wer else None)
     for sentence in missing_packages():
         fail(sentence)
     failures: list[str] = []
@@ -74,6 +82,8 @@ def eval(
     click.echo(f"{evaluation.name}, {done} mixtures: {evaluation.headline()}")
     if evaluation.unscored:
         click.echo(f"{evaluation.unscored} sources left out: silent, or alone in their mixture")
+    for sentence in evaluation.words.sentences() if evaluation.words else []:
+        click.echo(sentence)
     if json_path is not None:
         text = report.as_json(evaluation, failures)
         report.write(json_path, lambda file: file.write(text.encode()))

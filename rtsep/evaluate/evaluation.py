@@ -14,6 +14,7 @@ from rtsep.evaluate import oracle
 from rtsep.evaluate.folder import REST, Example, Item, items, matched, read, stems_in
 from rtsep.evaluate.metrics import METRICS
 from rtsep.evaluate.score import best_order, is_speech, scores, silent
+from rtsep.evaluate.words import Recogniser, Words, texts
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
@@ -58,6 +59,8 @@ class Evaluation:
         See `rtsep.evaluate.folder.items`.
     model
         As ``--model``, or ``oracle:KIND``.
+    recognise
+        Hears the speech whose text the folder knows (`rtsep.evaluate.words`); None for no words.
 
     Attributes
     ----------
@@ -71,16 +74,21 @@ class Evaluation:
         Scores so far.
     unscored
         Number of sources without scores so far: silent, or alone in their mixture.
+    words
+        Words recognised so far; None without a recogniser.
 
     Raises
     ------
     EvaluationError
-        The folder has another layout, or its sources are not those of the model.
+        The folder has another layout, its sources are not those of the model, or it has no texts
+        to recognise.
     BundleError
         The model does not exist or can't be run.
     """
 
-    def __init__(self, folder: Path, model: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, model: str | None = None, recognise: Recogniser | None = None
+    ) -> None:
         self.folder = folder
         self.items = items(folder)
         self._stems = stems_in(self.items)
@@ -95,6 +103,7 @@ class Evaluation:
             self.name, self.sources = bundle.metadata["name"], bundle.spec.sources
             matched(self._stems, self.sources, self.name, folder)
             self._separate = _Bundled(bundle)
+        self.words = Words(texts(folder, self.items), recognise) if recognise else None
         self.rows: list[Row] = []
         self.unscored = 0
 
@@ -125,6 +134,9 @@ class Evaluation:
         for undefined in before.values():
             undefined |= {key: float("nan") for key in undefined if METRICS[key].of_artefacts}
         self.rows += [Row(item.name, name, found[name], before[name]) for name in names]
+        if self.words is not None:
+            rate = example.rate_hz
+            self.words.add(item.name, names, example.mixture, references, estimates[heard], rate)
 
     def summary(self) -> dict[str, dict[str, Summary]]:
         """Return statistics by source and metric, without metrics that are never defined."""

@@ -17,6 +17,7 @@ from rich.table import Table
 from rtsep.errors import EvaluationError
 from rtsep.evaluate.evaluation import Evaluation
 from rtsep.evaluate.metrics import METRICS
+from rtsep.evaluate.words import VERSIONS
 from rtsep.files.atomic import replacing
 from rtsep.version import __version__
 
@@ -57,6 +58,12 @@ def as_json(evaluation: Evaluation, failures: list[str]) -> str:
         }
         for row in evaluation.rows
     ]
+    words = {}
+    if evaluation.words is not None:
+        words["words"] = {
+            "summary": {name: asdict(found) for name, found in evaluation.words.summary().items()},
+            "rows": [asdict(row) for row in evaluation.words.rows],
+        }
     return json.dumps(
         {
             "rtsep": __version__,
@@ -68,6 +75,7 @@ def as_json(evaluation: Evaluation, failures: list[str]) -> str:
             "unscored_sources": evaluation.unscored,
             "summary": summary,
             "rows": rows,
+            **words,
         },
         indent=2,
         allow_nan=False,
@@ -75,14 +83,22 @@ def as_json(evaluation: Evaluation, failures: list[str]) -> str:
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """Return a line per mixture and source: each metric, of the estimate and of the mixture."""
+    """Return a line per mixture and source: metrics of estimate and mixture, and wrong words."""
+    recognised = evaluation.words.rows if evaluation.words is not None else []
+    heard = {(row.item, row.source): row for row in recognised}
     metrics = [m for m in METRICS if any(m in row.estimate for row in evaluation.rows)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["item", "source", *metrics, *(f"{metric}_mixture" for metric in metrics)])
+    counted = ["words", *(f"wrong_words_{version}" for version in VERSIONS)] if heard else []
+    writer.writerow(
+        ["item", "source", *metrics, *(f"{metric}_mixture" for metric in metrics), *counted]
+    )
     for row in evaluation.rows:
         found = [part.get(m) for part in (row.estimate, row.mixture) for m in metrics]
         cells = ["" if x is None or not math.isfinite(x) else f"{x:.6g}" for x in found]
+        words = heard.get((row.item, row.source))
+        wrong = [words.words, *(words.errors[version] for version in VERSIONS)] if words else []
+        cells += map(str, wrong) if wrong else [""] * len(counted)
         writer.writerow([row.item, row.source, *cells])
     return text.getvalue()
 
