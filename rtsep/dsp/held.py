@@ -1,7 +1,8 @@
-"""Tuples of arrays that kernels take by address, beside `rtsep.dsp.kernel`.
+"""Pass tuples of arrays to kernels by address.
 
-To unpack a tuple takes numba a quarter of a microsecond for every array in it, at every call: as
-long as the transforms of a frame where there are thirty. So that is done once.
+Numba unpacks a tuple at every call of a kernel, a quarter of a microsecond per array: with thirty
+arrays, as long as the transforms of a frame. Here a tuple is unpacked once and stored at an
+address. Used with `rtsep.dsp.kernel`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_cgutils: Any = cgutils  # numba's own annotations do not fit
+_cgutils: Any = cgutils  # numba's annotations do not fit
 Value = TypeVar("Value")
 
 
 def putter(kind: Any) -> Any:
-    """Make ``put(value, address)`` for kernels: it keeps a tuple of this type there."""
+    """Make ``put(value, address)`` for kernels, which stores a tuple of this type."""
 
     @intrinsic
     def put(typingctx: Any, value: Any, address: Any) -> Any:
@@ -35,7 +36,7 @@ def putter(kind: Any) -> Any:
 
 
 def taker(kind: Any) -> Any:
-    """Make ``take(address)`` for kernels: it returns what has been put there."""
+    """Make ``take(address)`` for kernels, which returns the stored tuple."""
 
     @intrinsic
     def take(typingctx: Any, address: Any) -> Any:
@@ -48,7 +49,7 @@ def taker(kind: Any) -> Any:
 
 
 class Held(Generic[Value]):
-    """A tuple of arrays with an address, for as long as this object lives.
+    """A tuple of arrays with an address, valid while this object lives.
 
     Parameters
     ----------
@@ -57,14 +58,14 @@ class Held(Generic[Value]):
     kind
         Its type in signatures.
     put
-        A kernel that puts such a tuple to an address, see `putter`.
+        Kernel that stores such a tuple at an address, see `putter`.
 
     Attributes
     ----------
     value
-        The tuple; who changes the arrays' elements changes what kernels see.
+        The tuple; kernels use the same arrays.
     address
-        For kernels.
+        Address for kernels.
     """
 
     def __init__(self, value: Value, kind: Any, put: Callable[[Value, int], None]) -> None:
@@ -75,7 +76,7 @@ class Held(Generic[Value]):
 
 
 def _words(kind: Any) -> int:
-    """64-bit words that a value of this type takes, at most."""
+    """Return an upper bound of the size of a value of this type, in 64-bit words."""
     if isinstance(kind, types.Array):
         return 5 + 2 * int(kind.ndim)
     fields: tuple[Any, ...] = getattr(kind, "types", ())
@@ -89,7 +90,7 @@ def _pointer(context: Any, builder: Any, kind: Any, address: Any) -> Any:
 
 
 def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    """Return the value without references to the objects that own its arrays' memory."""
+    """Return the value without references to the owners of its arrays' memory."""
     for index, field in enumerate(getattr(kind, "types", ())):
         part = _borrowed(context, builder, field, builder.extract_value(value, index))
         value = builder.insert_value(value, part, index)

@@ -1,9 +1,8 @@
-"""Frames of a stream: windows, transforms and overlap-add around the calls of a model.
+"""Windows, transforms and overlap-add of a stream, before and after each call of a model.
 
-The kernels are plain functions over arrays: no allocation, no lock, no policy. Their signatures are
-explicit, so they compile at import (or load from the cache) and refuse any other dtype. They keep
-the GIL: each takes microseconds, and giving it up invites a wait of half a millisecond to get it
-back when another Python thread is busy.
+The kernels are functions over arrays, without allocation or locks. Their signatures are explicit,
+so they are compiled at import (or loaded from the cache) and reject other types. They do not
+release the GIL: they take microseconds, and taking the GIL again may take half a millisecond.
 """
 
 from __future__ import annotations
@@ -20,36 +19,36 @@ from rtsep.errors import SpecError
 from rtsep.spec import Float32, Int64, Spec, Step, check_array
 
 LIMIT = np.float32(1e30)
-"""Largest magnitude taken for sound: beyond it, sums of finite samples may overflow."""
+"""Larger magnitudes are replaced by 0, because sums of them may overflow."""
 
 _ZERO = np.float32(0.0)
 _int = types.int64
 
 
 POSITION = 0
-"""Of ``cursors``: samples of the current chunk already moved."""
+"""Index in ``cursors``: samples of the current chunk so far."""
 NONFINITE_IN, NONFINITE_OUT = 1, 2
-"""Of ``cursors``: samples replaced by 0, and frames left out."""
+"""Indices in ``cursors``: samples replaced by 0, and frames replaced by silence."""
 HOP = 3
-"""Of ``cursors``: samples from frame to frame."""
+"""Index in ``cursors``: hop in samples."""
 TAKEN, AWAITED, CALLS = 4, 5, 6
-"""Of ``cursors``, for `rtsep.runtime.engine.advance`: samples of the block already moved, whether
-the model is being called, and how often it has been."""
+"""Indices in ``cursors`` for `rtsep.runtime.engine.advance`: samples of the block so far, whether
+the model is being called, and the number of its calls."""
 
 
 class Buffers(NamedTuple):
-    """What the kernels work on."""
+    """Arrays that the kernels work on."""
 
     mixture: Float32
-    """(streams, frames, channels per stream, size of a frame), of the model."""
+    """(streams, frames, channels per stream, size of a frame): the model's input."""
     sources: Float32
-    """(streams, frames, sources, channels per stream, size of a frame), of the model."""
+    """(streams, frames, sources, channels per stream, size of a frame): the model's output."""
     history: Float32
-    """(channels, window_length - hop + frames * hop), the newest samples of each channel."""
+    """(channels, window_length - hop + frames * hop): newest samples of each channel."""
     overlap: Float32
-    """(sources, channels, synthesis_length), sums of the frames so far, from the next sample on."""
+    """(sources, channels, synthesis_length): sums of the frames so far, from the next sample."""
     ready: Float32
-    """(reblocking + frames * hop, sources, channels), finished samples around this chunk."""
+    """(reblocking + frames * hop, sources, channels): complete samples of this chunk."""
     analysis: Float32
     """(window_length,) analysis window."""
     synthesis: Float32
@@ -57,11 +56,11 @@ class Buffers(NamedTuple):
     factors: Int64
     twiddles: Float32
     work: Float32
-    """Plan of the transform; an empty ``work`` means none: frames stay windowed samples."""
+    """Plan of the transform; without one (empty ``work``), frames are windowed samples."""
     broken: Int64
-    """(streams,), raised by the frames of each that were left out."""
+    """(streams,): number of frames of each stream replaced by silence."""
     cursors: Int64
-    """(7,), see `POSITION` and what follows."""
+    """(7,), see `POSITION` and following."""
 
 
 BUFFERS = named(
@@ -73,7 +72,7 @@ BUFFERS = named(
 
 @inner
 def _shift(row, by, count):  # type: ignore[no-untyped-def]
-    """Move ``count`` samples ``by`` to the front, in pieces that don't overlap: these vectorise."""
+    """Move ``count`` samples to the front by ``by``, in vectorised non-overlapping pieces."""
     for start in range(0, count, by):
         size = min(by, count - start)
         target, source = row[start : start + size], row[start + by : start + by + size]
@@ -83,7 +82,7 @@ def _shift(row, by, count):  # type: ignore[no-untyped-def]
 
 @inner
 def _magnitude(frame):  # type: ignore[no-untyped-def]
-    """Sum of the magnitudes: no non-finite value escapes it."""
+    """Return the sum of magnitudes, which is not finite if any value is not."""
     flat, total = frame.reshape(frame.size), _ZERO
     for i in range(flat.size):
         total += abs(flat[i])
@@ -92,14 +91,14 @@ def _magnitude(frame):  # type: ignore[no-untyped-def]
 
 @kernel(types.void(BUFFERS, array(2, readonly=True), _int, _int), **FAST)
 def analyse(buffers: Buffers, block: Float32, start: int, count: int) -> None:
-    """Take ``count`` samples of ``block`` in; once they complete a chunk, analyse its frames.
+    """Append ``count`` samples of ``block``; if they complete a chunk, analyse its frames.
 
-    What is not finite, or beyond `LIMIT`, is replaced by 0 and counted.
+    Values that are not finite, or beyond `LIMIT`, are replaced by 0 and counted.
 
     Parameters
     ----------
     block
-        (n, channels); samples ``start`` to ``start + count`` are read, none of the next chunk.
+        (n, channels); samples ``start`` to ``start + count`` are read, at most to the chunk's end.
     """
     history, window, work = buffers.history, buffers.analysis, buffers.work
     cursors, replaced = buffers.cursors, 0
@@ -132,20 +131,20 @@ def analyse(buffers: Buffers, block: Float32, start: int, count: int) -> None:
 
 @kernel(_int(BUFFERS, array(3), _int, _int), **FAST)
 def overlap_add(buffers: Buffers, out: Float32, start: int, count: int) -> int:
-    """Hand ``count`` samples out; if they complete a chunk, overlap-add its frames before.
+    """Output ``count`` samples; if they complete a chunk, first overlap-add its frames.
 
-    After `analyse` of as many, and a call of the model where they complete a chunk.
+    Call it after `analyse` of as many samples, and after the model if they complete a chunk.
 
     Parameters
     ----------
     out
-        (n, sources, channels); samples ``start`` to ``start + count`` of it are written.
+        (n, sources, channels); samples ``start`` to ``start + count`` are written.
 
     Returns
     -------
     int
-        Frames left out (silence): a value was not finite, or their magnitudes sum beyond `LIMIT`.
-        They are counted, and their streams raised in ``broken``.
+        Frames replaced by silence, because a value was not finite or the sum of magnitudes exceeds
+        `LIMIT`. They are counted, also per stream in ``broken``.
     """
     sources, overlap, ready = buffers.sources, buffers.overlap, buffers.ready
     window, work, cursors = buffers.synthesis, buffers.work, buffers.cursors
@@ -191,23 +190,23 @@ _NO_PLAN = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((3, 2, 0), n
 
 
 def make_buffers(spec: Spec, step: Step, channels: int, reblocking: int) -> Buffers:
-    """Make what the kernels work on: silence.
+    """Allocate the arrays of the kernels, filled with silence.
 
-    Frame ``m`` covers the ``window_length`` samples before sample ``(m + 1) * hop_length``, zeros
-    before the start; only its last ``synthesis_length`` samples are overlap-added. Both front ends
-    are here: the kernels leave the transform out where the plan is empty.
+    Frame ``m`` has the ``window_length`` samples before sample ``(m + 1) * hop_length``, zeros
+    before the start; only its last ``synthesis_length`` samples are overlap-added. For the front
+    end of samples, the plan of the transform is empty.
 
     Parameters
     ----------
     spec
-        The stream.
+        Spec of the stream.
     step
-        The model; its buffers are bound here, so it must keep them for life. It may carry several
-        streams side by side: each has ``spec.channels`` of the channels.
+        The model. Its buffers are used here and must not be replaced. With several streams, each
+        has ``spec.channels`` of the channels.
     channels
         Audio channels.
     reblocking
-        Samples of silence ahead of the first frame, see `rtsep.latency.Latency`.
+        Samples of silence before the first frame, see `rtsep.latency.Latency`.
 
     Raises
     ------
@@ -217,7 +216,7 @@ def make_buffers(spec: Spec, step: Step, channels: int, reblocking: int) -> Buff
     streams, sources = len(step.mixture), len(spec.sources)
     if channels != streams * spec.channels:
         raise SpecError(
-            f"the step carries {streams} streams of {spec.channels} channels jointly, "
+            f"the step has {streams} streams of {spec.channels} channels jointly, "
             f"not {channels} channels"
         )
     outer = (streams, spec.chunk)
@@ -245,7 +244,7 @@ def make_buffers(spec: Spec, step: Step, channels: int, reblocking: int) -> Buff
 
 
 def clear(buffers: Buffers, stream: int | None = None) -> None:
-    """Forget every sample of one stream, or of all; then a chunk begins with the next sample."""
+    """Reset one stream, or all; then the next sample starts a chunk."""
     joint = len(buffers.history) // len(buffers.mixture)
     own = slice(None) if stream is None else slice(stream * joint, (stream + 1) * joint)
     buffers.history[own] = 0.0

@@ -1,8 +1,9 @@
-"""Sample-rate conversion with memory: a polyphase filter over whole ticks.
+"""Streaming sample-rate conversion with a polyphase filter, in integer ticks.
 
-All times are whole *ticks* of the common multiple of both rates, so nothing is ever rounded: a
-sample going in lasts ``in_period`` ticks, one coming out ``out_period``, and the two have no common
-divisor. Both directions use the same filter, linear in phase, around the lower Nyquist frequency.
+All times are integer *ticks* of the common multiple of both rates, so there is no rounding. An
+input sample lasts ``in_period`` ticks, an output sample ``out_period``, without a common divisor.
+Both directions use the same linear-phase filter with a transition around the lower Nyquist
+frequency.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from rtsep.errors import SpecError
 from rtsep.spec import Float32
 
 PASSBAND = 0.9
-"""Flat up to this fraction of the lower Nyquist frequency; dark above ``2 - PASSBAND`` of it."""
+"""End of the passband relative to the lower Nyquist frequency; the stopband is from 2 - this."""
 ATTENUATION_DB = 80.0
-"""Of images and aliases beyond the transition band."""
-_MAX_TAPS = 1 << 23  # 32 MiB: 44.1 kHz to 16 kHz needs 36,000, only near-coprime rates need more
-_AT_ONCE = 1 << 18  # taps computed together: the intermediate results are larger than the table
+"""Attenuation of images and aliases in the stopband."""
+_MAX_TAPS = 1 << 23  # 32 MiB; 44.1 to 16 kHz needs 36,000 taps, nearly coprime rates more
+_AT_ONCE = 1 << 18  # taps computed at once, because intermediate results are larger than the table
 
 _samples = types.Array(types.float32, 2, "C")
 _const_samples = types.Array(types.float32, 2, "C", readonly=True)
@@ -51,9 +52,9 @@ def interpolate(
     history
         (rows, width), one row every ``in_period`` ticks.
     position
-        Tick, counted from row 0, of the right edge of the filter for the first output.
+        Tick of the right edge of the filter for the first output, from row 0.
     table
-        (in_period, taps): the filter for each distance of its edge from the row before it.
+        (in_period, taps): filter for each distance of its edge from the row before it.
     in_period, out_period
         In ticks.
     out
@@ -73,10 +74,10 @@ def interpolate(
 
 @kernel(types.int64(_samples, types.int64, _const_samples))
 def load(history: Float32, start: int, rows: Float32) -> int:
-    """Copy ``rows`` into ``history`` from ``start`` on; return the samples replaced by 0.
+    """Copy ``rows`` to ``history`` from ``start`` on; return the number of samples replaced by 0.
 
-    Those are the ones that are not finite or beyond `rtsep.dsp.overlap_add.LIMIT`: here, because
-    behind the filter a single one would be hundreds.
+    Samples that are not finite or beyond `rtsep.dsp.overlap_add.LIMIT` are replaced here, because
+    the filter would spread each over hundreds.
     """
     replaced = 0
     for row in range(rows.shape[0]):
@@ -98,15 +99,15 @@ def shift(history: Float32, start: int, stop: int) -> None:
 
 
 FILLED = 0
-"""Of ``cursors``: rows in the history."""
+"""Index in ``cursors``: rows in the history."""
 POSITION = 1
-"""Of ``cursors``: tick, counted from row 0, of the right edge of the filter for the next output."""
+"""Index in ``cursors``: tick of the right edge of the filter for the next output, from row 0."""
 IN_PERIOD, OUT_PERIOD = 2, 3
-"""Of ``cursors``: ticks per sample in and out."""
+"""Indices in ``cursors``: ticks per input and output sample."""
 
 
 class Line(NamedTuple):
-    """What the kernels of one direction work on."""
+    """Arrays that the kernels of one direction work on."""
 
     history: Float32
     table: Float32
@@ -118,7 +119,7 @@ LINE = named(Line, _samples, _samples, types.int64[::1])
 
 @kernel(types.int64(LINE, _const_samples))
 def push(line: Line, rows: Float32) -> int:
-    """Take ``rows`` (n, width) in; return the samples replaced by 0."""
+    """Append ``rows`` (n, width); return the number of samples replaced by 0."""
     replaced = load(line.history, line.cursors[FILLED], rows)
     line.cursors[FILLED] += rows.shape[0]
     return replaced
@@ -126,7 +127,7 @@ def push(line: Line, rows: Float32) -> int:
 
 @kernel((LINE,))
 def ready(line: Line) -> int:
-    """Rows that can be pulled now."""
+    """Return the number of rows that can be pulled."""
     cursors = line.cursors
     inside = cursors[FILLED] * cursors[IN_PERIOD] - cursors[POSITION]
     count: int = max(0, -(-inside // cursors[OUT_PERIOD]))
@@ -137,7 +138,7 @@ def ready(line: Line) -> int:
 def pull(line: Line, out: Float32) -> None:
     """Fill ``out`` (n, width) with the next rows; no more than are `ready`."""
     if out.shape[0] > ready(line):
-        raise ValueError("more rows are asked for than are ready")
+        raise ValueError("more rows are requested than are ready")
     history, table, cursors = line
     in_period, out_period = cursors[IN_PERIOD], cursors[OUT_PERIOD]
     interpolate(history, cursors[POSITION], table, in_period, out_period, out)
@@ -149,10 +150,10 @@ def pull(line: Line, out: Float32) -> None:
 
 
 def half_width(outer_period: int, model_period: int) -> int:
-    """Ticks from the middle of the filter to its edge: the delay of one direction.
+    """Return half the length of the filter in ticks: the delay of one direction.
 
-    Kaiser's estimate: a filter of duration ``(A - 7.95) / (14.36 * transition)`` reaches ``A`` dB;
-    the transition is ``2 * (1 - PASSBAND)`` of half the lower rate.
+    By Kaiser's estimate, a filter of duration ``(A - 7.95) / (14.36 * transition)`` attenuates by
+    ``A`` dB; the transition is ``2 * (1 - PASSBAND)`` of half the lower rate.
     """
     slow = max(outer_period, model_period)  # ticks per sample of the lower rate
     return ceil((ATTENUATION_DB - 7.95) / (14.36 * 2 * (1 - PASSBAND)) * slow)
@@ -176,29 +177,29 @@ def filter_table(in_period: int, out_period: int) -> Float32:
         inside = np.sqrt(np.maximum(0.0, 1.0 - (distance / half) ** 2))
         window: NDArray[np.float64] = np.where(np.abs(distance) <= half, np.i0(beta * inside), 0.0)
         table = np.sinc(distance / max(in_period, out_period)) * window
-        # Each phase passes a constant unchanged, so a constant makes no image at the sample rate.
+        # Normalise each phase to unit gain at 0 Hz, so that a constant has no images.
         result[first : first + rows] = table / table.sum(axis=1, keepdims=True)
     return result
 
 
 class Polyphase:
-    """One direction: rows go in at one rate, rows come out at another.
+    """Resamples rows from one rate to another.
 
     Parameters
     ----------
     in_period, out_period
-        Ticks per sample in and out, without a common divisor.
+        Ticks per input and output sample, without a common divisor.
     first_in, first_out
-        Ticks of the first row that will be pushed and the first that will be pulled.
+        Ticks of the first input row and the first output row.
     width
         Channels of each row.
     max_in
-        Most rows pushed before the next pull.
+        Largest number of rows pushed before the next pull.
 
     Attributes
     ----------
     line
-        What the kernels work on.
+        Arrays that the kernels work on.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class Polyphase:
     ) -> None:
         table = filter_table(in_period, out_period)
         taps = table.shape[1]
-        # Silence before the first row, as far back as the first output looks.
+        # Silence before the first row, for the first output.
         edge = first_out + half_width(in_period, out_period) - first_in
         self._silence = max(0, taps - 1 - edge // in_period)
         self._start = edge + self._silence * in_period
@@ -223,20 +224,20 @@ class Polyphase:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything heard."""
+        """Reset the filter."""
         self.line.history[: self._silence] = 0.0
         self.line.cursors[FILLED] = self._silence
         self.line.cursors[POSITION] = self._start
 
     @property
     def ready(self) -> int:
-        """Rows that can be pulled now."""
+        """Return the number of rows that can be pulled."""
         return int(ready(self.line))
 
     def push(self, rows: Float32) -> int:
-        """Take ``rows`` (n, width) in, ``n <= max_in``; return the samples replaced by 0."""
+        """Append ``rows`` (n, width), ``n <= max_in``; return the samples replaced by 0."""
         if self.line.cursors[FILLED] + len(rows) > len(self.line.history):
-            raise ValueError(f"{len(rows)} rows are more than fit")
+            raise ValueError(f"{len(rows)} rows exceed the room in the history")
         return int(push(self.line, rows))
 
     def pull(self, out: Float32) -> None:

@@ -1,1 +1,1 @@
-"""A bundle and what runs it: the model's step, the engine around it, resampling, timing."""
+"""Load bundles and run them: model step, engine, resampling, timing."""

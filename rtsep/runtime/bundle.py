@@ -1,10 +1,9 @@
-"""The bundle: one ``.onnx`` file that knows what it is.
+"""The bundle: a self-describing ``.onnx`` file.
 
-Its graph maps ``mixture`` and every ``state.*`` to ``sources`` and every ``next_state.*``.
-``state.X`` is ``next_state.X`` of the call before, ``state.X@3`` that of three calls before, zeros
-where there was none: what a model reads long after it was written need not go through every call.
-The file's metadata holds what a graph can't say (see :data:`KEYS`); state shapes are read from the
-graph.
+Its graph maps ``mixture`` and all ``state.*`` to ``sources`` and all ``next_state.*``. ``state.X``
+is ``next_state.X`` of the previous call, and ``state.X@3`` that of three calls before, initially
+zeros: so state that is read much later need not pass through every call. The metadata of the file
+(see :data:`KEYS`) has the figures that the graph lacks; state shapes are read from the graph.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ from rtsep.spec import Spec
 
 FORMAT = "rtsep.bundle.1"
 MAX_BYTES = 1 << 29
-"""Larger files are refused unread."""
+"""Larger files are rejected before reading."""
 MAX_VALUES = 1 << 24
-"""Most numbers in all states of one stream together, or in the frames of one call."""
+"""Largest number of values in the states of one stream, or in the frames of one call."""
 MAX_CALLS = 1023
-"""Most calls a state may reach back."""
+"""Largest delay of a state, in calls."""
 MAX_INPUTS = 256
-"""Most states."""
+"""Largest number of state inputs."""
 MAX_WORK = 10**11
-"""Most multiply-accumulates of one call of one stream, or on weights alone: seconds of a core."""
+"""Largest number of multiply-accumulates per call and stream, or on weights: seconds of a core."""
 MAX_LATENCY_S = 60.0
-"""Overlap, chunk and lookahead together; the engine keeps that much sound."""
+"""Largest sum of overlap, chunk and lookahead; the engine keeps that much sound."""
 
 KEYS = {
     "format": FORMAT,
     "sample_rate": "samples per second, Hz",
-    "channels": "channels seen jointly; 1: each channel is a stream of its own",
+    "channels": "channels processed jointly; 1: each channel is a separate stream",
     "frontend": "stft or waveform",
     "window": "name of the window pair",
     "window_length": "samples",
@@ -52,31 +51,33 @@ KEYS = {
     "chunk": "frames per call",
     "lookahead": "frames",
     "sources": "names, separated by commas",
-    "name": "of the bundle",
+    "name": "name of the bundle",
     "model": "architecture and paper",
-    "training": "data and their licences, with attribution; how long",
-    "licence": "of the weights",
-    "quality": "as measured on held-out data",
-    "version": "of rtsep that wrote the file",
+    "training": "training data with licences and attribution, and training steps",
+    "licence": "licence of the weights",
+    "quality": "scores on held-out data",
+    "version": "version of rtsep that wrote the file",
 }
-"""Metadata every bundle has, each under ``rtsep.<key>``, and what it says."""
+"""Metadata of every bundle, stored as ``rtsep.<key>``, with descriptions."""
 
 
 _SOURCE = re.compile(r"\w[\w .+-]{0,63}")
 _STATE = re.compile(r"(?P<name>state\.[^@]+)(@(?P<calls>[1-9]\d{0,5}))?")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey them
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)  # control characters, which a terminal interprets
 
 
 @dataclass(frozen=True)
 class State:
-    """What one output of a graph hands to its later calls.
+    """A state: an output of the graph that later calls read.
 
     Attributes
     ----------
     shape
-        For one stream.
+        Shape for one stream.
     inputs
-        The graph's inputs that read it, by how many calls back.
+        Inputs of the graph that read it, by delay in calls.
     """
 
     shape: tuple[int, ...]
@@ -84,7 +85,7 @@ class State:
 
     @property
     def values(self) -> int:
-        """Numbers kept for one stream."""
+        """Number of values for one stream."""
         return max(self.inputs) * int(np.prod(self.shape))
 
 
@@ -97,13 +98,13 @@ class Bundle:
     spec
         The stream it separates.
     states
-        By their names in the graph, ``state.*``.
+        States by their name in the graph, ``state.*``.
     metadata
-        The texts under :data:`KEYS`.
+        Texts of :data:`KEYS`.
     graph
         The serialised model.
     path
-        Where it came from, if from a file.
+        Path of the file, if any.
     """
 
     spec: Spec
@@ -114,11 +115,11 @@ class Bundle:
 
     @property
     def state_bytes(self) -> int:
-        """Memory of one stream's state."""
+        """Size of one stream's state in bytes."""
         return 4 * sum(state.values for state in self.states.values())
 
     def cost(self) -> tuple[int, int]:
-        """Count weights, and multiply-accumulates per second of audio of one stream."""
+        """Return the number of weights, and multiply-accumulates per second of one stream."""
         model = onnx.load_model_from_string(self.graph)
         weights = graph_cost.weights(model)
         per_call, _ = graph_cost.multiply_accumulates(model)
@@ -131,9 +132,9 @@ def load(path: Path | str) -> Bundle:
     Raises
     ------
     BundleError
-        Missing, too large or damaged file; no bundle; unknown format; missing or impossible
-        metadata; a window pair that doesn't reconstruct; unpaired states; wrong shapes; external
-        data; weights that are not finite.
+        The file is missing, too large, damaged or no bundle; its format is unknown; metadata are
+        missing or invalid; the windows do not reconstruct; states are unpaired; shapes are wrong;
+        weights are external or not finite.
     """
     path = Path(path)
     try:
@@ -148,8 +149,8 @@ def load(path: Path | str) -> Bundle:
     try:
         return parse(data, path)
     except BundleError as error:
-        reason = textwrap.shorten(str(error), 400)  # it may quote any text of the file
-        raise BundleError(f"{path} is no bundle that can be run: {reason}") from None
+        reason = textwrap.shorten(str(error), 400)  # it may quote texts of the file
+        raise BundleError(f"{path} is not a valid bundle: {reason}") from None
 
 
 def parse(data: bytes, path: Path | None = None) -> Bundle:
@@ -157,7 +158,7 @@ def parse(data: bytes, path: Path | None = None) -> Bundle:
     try:
         model = onnx.load_model_from_string(data)
     except Exception:  # protobuf raises several unrelated types
-        raise BundleError("it is not an ONNX file, or it is cut off") from None
+        raise BundleError("it is not an ONNX file, or it is truncated") from None
     texts = {_text(p.key): _text(p.value) for p in model.metadata_props}
     metadata = {
         key.removeprefix("rtsep."): text for key, text in texts.items() if key.startswith("rtsep.")
@@ -175,7 +176,7 @@ def parse(data: bytes, path: Path | None = None) -> Bundle:
 
 
 def describe(spec: Spec, texts: Mapping[str, str]) -> dict[str, str]:
-    """Metadata of a bundle, prefix included, from its spec and the free texts."""
+    """Return the metadata of a bundle, with prefix, from its spec and texts."""
     fields = {key: str(getattr(spec, key)) for key in KEYS if hasattr(spec, key)}
     fields["sources"] = ",".join(spec.sources)
     fields |= {"format": FORMAT, **texts}
@@ -186,7 +187,7 @@ def describe(spec: Spec, texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(text: str | bytes) -> str:
-    """Refuse what protobuf gives as bytes because it can't be decoded, and control characters."""
+    """Check a text: protobuf returns bytes if it can't be decoded; no control characters."""
     if isinstance(text, bytes) or _CONTROL.search(text):
         raise BundleError(f"{text[:40]!r} is not a plain text in UTF-8")
     return text
@@ -205,7 +206,7 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
         spec = Spec(
             sample_rate=number("sample_rate"),
             channels=number("channels"),
-            frontend=metadata["frontend"],  # type: ignore[arg-type]  # Spec refuses others
+            frontend=metadata["frontend"],  # type: ignore[arg-type]  # Spec rejects others
             window=metadata["window"],
             window_length=number("window_length"),
             hop_length=number("hop_length"),
@@ -219,12 +220,14 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
             factorise(spec.window_length)
         for source in spec.sources:
             if not _SOURCE.fullmatch(source) or source == "mixture":
-                raise BundleError(f"{source!r} is not a name for a source: it names files")
+                raise BundleError(
+                    f"{source!r} is not valid as the name of a source and of its files"
+                )
         latency = Latency.of(spec, 1).total
         if latency > MAX_LATENCY_S * spec.sample_rate:
             raise BundleError(
-                f"it would be {latency / spec.sample_rate:.0f} s late; {MAX_LATENCY_S:.0f} s is "
-                "the limit"
+                f"its latency is {latency / spec.sample_rate:.0f} s, more than the limit of "
+                f"{MAX_LATENCY_S:.0f} s"
             )
     except BundleError:
         raise
@@ -234,13 +237,13 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
 
 
 def _check_weights(model: onnx.ModelProto) -> None:
-    """Refuse tensors that live in other files or hold NaN or Inf."""
+    """Reject tensors in other files and tensors with NaN or Inf."""
 
     def walk(graph: onnx.GraphProto) -> None:
         for tensor in graph.initializer:
             check(tensor)
         if graph.sparse_initializer:
-            raise BundleError("it holds sparse weights, which are not supported")
+            raise BundleError("it has sparse weights, which are not supported")
         walk_nodes(graph.node)
 
     def walk_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
@@ -251,7 +254,7 @@ def _check_weights(model: onnx.ModelProto) -> None:
                 for subgraph in (attribute.g, *attribute.graphs):
                     walk(subgraph)
                 if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                    raise BundleError("it holds sparse weights, which are not supported")
+                    raise BundleError("it has sparse weights, which are not supported")
                 if not np.all(np.isfinite((attribute.f, *attribute.floats))):
                     raise BundleError(
                         f"{attribute.name!r} of a {node.op_type!r} node is NaN or Inf"
@@ -259,36 +262,36 @@ def _check_weights(model: onnx.ModelProto) -> None:
 
     def check(tensor: TensorProto) -> None:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise BundleError(f"weight {tensor.name!r} lies in another file")
+            raise BundleError(f"weight {tensor.name!r} is in another file")
         if min(tensor.dims, default=0) < 0:
             raise BundleError(f"weight {tensor.name!r} has a negative size")
         if tensor.data_type in graph_cost.FLOATS:
             try:
                 finite = np.all(np.isfinite(numpy_helper.to_array(tensor)))
-            except Exception:  # whatever does not fit its shape
-                raise BundleError(f"weight {tensor.name!r} is cut off") from None
+            except Exception:  # the content does not fit the shape
+                raise BundleError(f"weight {tensor.name!r} is truncated") from None
             if not finite:
-                raise BundleError(f"weight {tensor.name!r} holds NaN or Inf")
+                raise BundleError(f"weight {tensor.name!r} contains NaN or Inf")
 
-    if model.functions:  # a few that call each other are a graph without an end
-        raise BundleError("it holds functions of its own, which are not supported: inline them")
+    if model.functions:  # nested functions could expand to a huge graph
+        raise BundleError("it contains functions, which are not supported: inline them")
     walk(model.graph)
 
 
 def _check_cost(model: onnx.ModelProto) -> None:
-    """Refuse a graph whose single nodes could run for longer than anyone waits; changes it."""
+    """Reject a graph whose nodes could run for very long; changes ``model``."""
     try:
         work = max(graph_cost.multiply_accumulates(model))
     except Exception:  # shape inference raises several unrelated types
         raise BundleError("its graph is malformed: its cost can't be counted") from None
     if work > MAX_WORK:
         raise BundleError(
-            f"it would take {work:.0e} multiply-accumulates; {MAX_WORK:.0e} is the limit"
+            f"it takes {work:.0e} multiply-accumulates, more than the limit of {MAX_WORK:.0e}"
         )
 
 
 def _shapes(values: object) -> dict[str, tuple[int | None, ...]]:
-    """Shape of each float32 graph input or output; None where a size is free."""
+    """Return the shape of each float32 graph input or output; None for free sizes."""
     shapes: dict[str, tuple[int | None, ...]] = {}
     for value in values:  # type: ignore[attr-defined]
         tensor = value.type.tensor_type
@@ -318,7 +321,7 @@ def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, State]:
     states: dict[str, State] = {}
     values = 0.0
     if len(inputs) > MAX_INPUTS:
-        raise BundleError(f"it has {len(inputs)} states; {MAX_INPUTS} is the limit")
+        raise BundleError(f"it has {len(inputs)} states, more than the limit of {MAX_INPUTS}")
     for full_name, shape in inputs.items():
         match = _STATE.fullmatch(full_name)
         if match is None:
@@ -332,7 +335,9 @@ def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, State]:
         if not shape or shape[0] is not None or len(fixed) != len(shape) - 1:
             raise BundleError(f"{full_name!r} must have shape (streams, fixed sizes), not {shape}")
         if calls > MAX_CALLS:
-            raise BundleError(f"{full_name!r} reaches back more than {MAX_CALLS} calls, the limit")
+            raise BundleError(
+                f"{full_name!r} has a delay of more than {MAX_CALLS} calls, the limit"
+            )
         state = states.setdefault(name, State(fixed, {}))
         if calls in state.inputs:
             raise BundleError(f"{full_name!r} and {state.inputs[calls]!r} are the same state")

@@ -1,7 +1,7 @@
-"""The engine: samples in, as many samples per source out, always the same latency later.
+"""The engine: separates blocks of samples with constant latency.
 
-One kernel does everything, offline and live. Where a tape runs the model, it runs in the kernel;
-elsewhere the kernel returns for the call and is entered again.
+One kernel processes a block, offline and live. A model on the tape runs inside the kernel; for
+other models the kernel returns for the call of the model and is then called again.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from rtsep.runtime.tape.interpreter import NO_TAPE, PROGRAM, SETTLED, Program
 from rtsep.spec import Float32, Spec, Step, check_array
 
 PIECE_S = 0.1
-"""Longest piece worked on at once, in seconds: other threads get their turn in between."""
+"""Longest piece per call of the kernel, in seconds; other threads may run between pieces."""
 DONE, MODEL = 0, 1
-"""The block is done; or the model is to be called, see `Engine.call`, then go on."""
+"""Results of `advance`: the block is complete, or the model must be called (`Engine.call`)."""
 
 
 class EngineState(NamedTuple):
-    """What `advance` works on, and where it stands."""
+    """Arrays that `advance` works on, with its progress."""
 
     buffers: Buffers
     program: Program
@@ -40,13 +40,13 @@ class EngineState(NamedTuple):
 
 ENGINE_STATE = named(EngineState, BUFFERS, PROGRAM, RATES)
 
-# A part of the kernel: compiled on its own, it would be optimised with all it calls once more.
+# Inlined into the kernel, so that it is not compiled a second time.
 _part = kernel(inline="always")
 
 
 @_part
 def _advance(state: EngineState, block: Float32, out: Float32) -> int:
-    """As `advance`, for samples of the model's rate."""
+    """Separate samples of the model's rate, as `advance`."""
     buffers, program = state.buffers, state.program
     cursors = buffers.cursors
     chunk = buffers.mixture.shape[1] * cursors[frames.HOP]
@@ -80,27 +80,27 @@ take = taker(ENGINE_STATE)
 
 @kernel(types.void(ENGINE_STATE, types.int64))
 def hold(state: EngineState, address: int) -> None:
-    """Put a state to an address."""
+    """Store a state at an address."""
     put(state, address)
 
 
 @kernel(types.int64(types.int64, array(2, readonly=True), array(3)), **FAST)
 def advance(address: int, block: Float32, out: Float32) -> int:
-    """Separate ``block``, (n, channels), into ``out``, (n, sources, channels), as far as it goes.
+    """Separate ``block``, (n, channels), to ``out``, (n, sources, channels).
 
-    It keeps the interpreter's lock: who gives it up may wait long to get it back.
+    It does not release the interpreter lock, because taking it again may take long.
 
     Parameters
     ----------
     address
-        Of an `EngineState`, see `rtsep.dsp.held.Held`.
+        Address of an `EngineState`, see `rtsep.dsp.held.Held`.
     block
         At most `Engine.piece` samples.
 
     Returns
     -------
     int
-        `DONE`, or `MODEL`: to be called with the same block again, after the model.
+        `DONE`, or `MODEL`: call the model, then this function with the same block.
     """
     state = take(address)
     rates = state.rates
@@ -122,51 +122,52 @@ def advance(address: int, block: Float32, out: Float32) -> int:
 
 
 class Engine:
-    """Run a model over a stream of samples in blocks of any size, of its own rate or another.
+    """Runs a model on a stream of samples, in blocks of any size and at any rate.
 
-    The output is the reconstruction of the model's frames, exactly ``latency_samples`` late, as
-    long as every block is a multiple of the declared one.
+    The output is the reconstruction of the model's frames, delayed by exactly ``latency_samples``,
+    if every block is a multiple of the declared one.
 
-    Many streams share the calls of one model, and none hears of another: give a step of that many
-    streams, and ``streams * spec.channels`` channels. Where one has left, another may join at any
-    time: `reset` it, and it is as if silence had come before.
+    Several independent streams can share the calls of one model: pass a step with that number of
+    streams, and ``streams * spec.channels`` channels. `reset` a stream to start a new one in its
+    place.
 
     Parameters
     ----------
     step
-        One call of the model over its fixed buffers. The engine uses it alone.
+        The model; not shared with other engines.
     spec
-        The stream the model was made for.
+        Spec of the model.
     channels
-        Audio channels of the blocks. A model of one channel runs on each as a stream of its own.
+        Audio channels of the blocks. A model of one channel processes each as a separate stream.
     block
-        In samples; every call brings a multiple of it. With 1, the size may vary freely.
+        The length of every block is a multiple of this, in samples; 1 for any length.
     rate_hz
-        Of the blocks; the model's own if None. Sound of any other is resampled on the way in and
-        out, see `rtsep.runtime.resampled`.
+        Sample rate of the blocks; None is that of the model. Another rate is resampled, see
+        `rtsep.runtime.resampled`.
 
     Attributes
     ----------
     latency
         Algorithmic latency by its terms, in samples of the model's rate.
     latency_samples
-        How late the output is, in samples of the blocks; resampling included.
+        Delay of the output, in samples of the blocks, resampling included.
     resampling
-        The part of it that resampling adds; may be fractional.
+        Term of resampling; may be fractional.
     piece
-        Samples that are worked on at once, at most.
+        Largest number of samples per call of the kernel.
     held
-        What the kernel works on.
+        Arrays that the kernel works on.
     streams
-        How many the step carries; stream ``k`` has the ``spec.channels`` channels from
+        Number of streams of the step; stream ``k`` has the ``spec.channels`` channels from
         ``k * spec.channels`` on.
 
     Raises
     ------
     SpecError
-        If the step's buffers are not those of ``spec`` and ``channels``, or the rates are too odd.
+        The step's buffers are not those of ``spec`` and ``channels``, or the ratio of the rates is
+        not supported.
     ValueError
-        If the window does not reconstruct, or a figure is below 1.
+        The window does not reconstruct, or a figure is below 1.
     """
 
     def __init__(
@@ -203,12 +204,12 @@ class Engine:
 
     @property
     def state(self) -> EngineState:
-        """What the kernel works on."""
+        """Arrays that the kernel works on."""
         return self.held.value
 
     @property
     def calls(self) -> int:
-        """Calls of the model since construction."""
+        """Number of calls of the model since construction."""
         return int(self.state.buffers.cursors[frames.CALLS])
 
     @property
@@ -222,10 +223,9 @@ class Engine:
 
     @property
     def nonfinite_out(self) -> int:
-        """Frames since construction that the model spoiled with such values.
+        """Frames with such values in the model's output since construction.
 
-        Silence was put in their place, in every source of that stream, and the model's state was
-        reset for it.
+        They were replaced by silence in all sources of the stream, whose state was reset.
         """
         return int(self.state.buffers.cursors[frames.NONFINITE_OUT])
 
@@ -235,20 +235,20 @@ class Engine:
         Parameters
         ----------
         block
-            (n, channels) float32, C-contiguous; n >= 0 is a multiple of the declared block.
+            (n, channels) float32, C-contiguous; n is a multiple of the declared block.
         out
             (n, sources, channels) float32, C-contiguous, not overlapping ``block``; filled and
-            returned. Made anew if not given; on the audio path, give it.
+            returned. Allocated if not given; pass it on the audio path.
 
         Returns
         -------
         out
-            Sample ``t`` of the whole output belongs to sample ``t - latency_samples`` of the input.
+            Output sample ``t`` of the stream belongs to input sample ``t - latency_samples``.
 
         Raises
         ------
         ValueError
-            If an array does not fit; nothing has been taken in then.
+            An array has an invalid shape, type or layout; the stream is unchanged.
         """
         check_array("block", block, (len(block), self.channels))
         n = len(block)
@@ -273,21 +273,21 @@ class Engine:
         return out
 
     def call(self) -> None:
-        """Call the model, where the kernel does not."""
+        """Call the model, if the kernel does not run it."""
         if self._program is None and not self.state.program.cursors[SETTLED]:
             self._forget()
         self._step()
 
     def flush(self, out: Float32 | None = None) -> Float32:
-        """Return what is still inside, and reset: the next sample starts a new stream.
+        """Return the last ``latency_samples`` samples and reset the stream.
 
-        After it, all outputs joined and without their first ``latency_samples`` samples align with
-        the input and are as long. Allocates; not for the audio path.
+        All outputs joined, without their first ``latency_samples`` samples, are aligned with the
+        input and have its length. Allocates; not for the audio path.
 
         Parameters
         ----------
         out
-            (latency_samples, sources, channels) float32, C-contiguous; made anew if not given.
+            (latency_samples, sources, channels) float32, C-contiguous; allocated if not given.
         """
         total = self.latency_samples
         if out is None:
@@ -301,12 +301,12 @@ class Engine:
         return out
 
     def reset(self, stream: int | None = None) -> None:
-        """State := zeros, the model's too, as if newly made; only the counters go on.
+        """Set all state to zeros, also the model's; counters are kept.
 
         Parameters
         ----------
         stream
-            Of this stream only: the others go on as if nothing had been. Not where it resamples.
+            Reset this stream only, without effect on others. Not supported with resampling.
         """
         self._step.reset(stream)
         frames.clear(self.state.buffers, stream)
@@ -314,14 +314,14 @@ class Engine:
             self._resampling.reset()
 
     def _forget(self) -> None:
-        """Reset a step that keeps its state to itself, for the streams whose frames were broken."""
+        """Reset the streams with non-finite frames in a step that has its own state."""
         program = self.state.program
         for stream in np.flatnonzero(program.known == 0):
             self._step.reset(int(stream))
         program.known[:], program.cursors[SETTLED] = 1, 1
 
     def _abandon(self) -> None:
-        """Begin with the next block anew: the step has failed within this one."""
+        """Discard the current block, in which the step failed."""
         cursors = self.state.buffers.cursors
         if cursors[frames.AWAITED]:
             cursors[[frames.POSITION, frames.AWAITED]] = 0
@@ -332,16 +332,16 @@ class Engine:
 def stream_latency(
     engine: Engine, rate_hz: int, device: Mapping[str, int] | None = None
 ) -> StreamLatency:
-    """Latency of a stream by its terms: the engine's, resampling, and those of a device.
+    """Return the latency of a stream by the terms of engine, resampling and device.
 
     Parameters
     ----------
     engine
-        Works on sound of ``rate_hz``.
+        Engine for blocks of ``rate_hz``.
     rate_hz
-        Of the stream, in Hz.
+        Sample rate of the stream, in Hz.
     device
-        Terms of the device it runs on, in samples of that rate; none for an engine alone.
+        Terms of the device, in samples of that rate; none for an engine alone.
     """
     ratio = rate_hz / engine.spec.sample_rate
     inside = {name: n * ratio for name, n in asdict(engine.latency).items()}

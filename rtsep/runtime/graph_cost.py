@@ -1,4 +1,4 @@
-"""What a graph costs: its weights, and the multiply-accumulates of one call."""
+"""Count the weights of a graph and the multiply-accumulates of one call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 def weights(model: onnx.ModelProto) -> int:
-    """Count the weights. Single numbers, such as an epsilon or an exponent, are none."""
+    """Count the weights, without single numbers such as an epsilon or an exponent."""
     return sum(
         math.prod(tensor.dims)
         for tensor in model.graph.initializer
@@ -21,9 +21,9 @@ def weights(model: onnx.ModelProto) -> int:
 
 
 def drop_weights(model: onnx.ModelProto) -> None:
-    """Turn weights into inputs of their shapes: to infer shapes, no more is needed.
+    """Replace weights by inputs of the same shape, for shape inference.
 
-    Inferring copies the whole model several times.
+    Shape inference copies the whole model several times.
     """
     graph = model.graph
     kept = []
@@ -39,10 +39,10 @@ def drop_weights(model: onnx.ModelProto) -> None:
 
 
 def guard_slices(graph: onnx.GraphProto) -> None:
-    """Put what changes nothing before each Slice, but loses a shape with negative sizes in it.
+    """Insert an operation before each Slice that hides shapes with negative sizes.
 
-    A few operations give such shapes where their attributes are nonsense, and the inference of a
-    Slice then ends the process by a failed assertion, at least that of ONNX 1.23 for Linux.
+    Operations with invalid attributes can have such shapes, and the shape inference of Slice then
+    aborts the process by a failed assertion (ONNX 1.23 for Linux).
     """
     made = {output: node.op_type for node in graph.node for output in node.output}
     nodes = []
@@ -66,14 +66,14 @@ def guard_slices(graph: onnx.GraphProto) -> None:
 
 
 def multiply_accumulates(model: onnx.ModelProto) -> tuple[int, int]:
-    """Multiply-accumulates of matrix products and convolutions, for one stream.
+    """Count the multiply-accumulates of matrix products and convolutions, for one stream.
 
-    Changes ``model``: its free sizes become 1, and its weights inputs.
+    Changes ``model``: free sizes become 1, and weights become inputs.
 
     Returns
     -------
     tuple of int
-        Of one call; and those on weights alone, which are done once, when the graph is loaded.
+        Those of one call, and those on weights alone, which run once when the graph is loaded.
     """
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1

@@ -1,4 +1,4 @@
-"""A bundle's :class:`rtsep.spec.Step`: on a tape where that is quicker, else in ONNX Runtime."""
+"""Make the step of a bundle: on the tape if that is faster, else in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rtsep.runtime.ort_step import CPU, OrtStep
 from rtsep.runtime.tape_step import TapeStep, lay
 
 TAPE_FRAMES = 2
-"""Up to so many frames of all streams in a call, a tape is quicker than ONNX Runtime."""
+"""Largest number of frames per call, of all streams, for which the tape is faster."""
 
 ModelStep = OrtStep | TapeStep
 
@@ -20,25 +20,25 @@ ModelStep = OrtStep | TapeStep
 def make_step(
     bundle: Bundle, streams: int = 1, threads: int = 1, providers: Sequence[str] = (CPU,)
 ) -> ModelStep:
-    """Make a model ready to be called, at its start.
+    """Make the step of a bundle, with zero state.
 
     Parameters
     ----------
     bundle
         The model.
     streams
-        Independent streams carried side by side.
+        Number of independent streams.
     threads
-        Of one call; more than 1 rarely pays for single frames. ONNX Runtime runs those.
+        Threads of a call, in ONNX Runtime; more than 1 is rarely faster for single frames.
     providers
-        ONNX Runtime execution providers by name, in order of preference; the CPU by default, which
+        ONNX Runtime execution providers by name, in order of preference; by default the CPU, which
         is faster than a GPU for frames of one stream.
 
     Raises
     ------
     BundleError
-        ONNX Runtime refuses the graph, a provider is not there, silence or noise in does not give
-        finite frames out, or that takes too long or too much memory.
+        ONNX Runtime rejects the graph, a provider is missing, the output for silence or noise is
+        not finite, or the graph needs too much time or memory.
     """
     small = streams * bundle.spec.chunk <= TAPE_FRAMES
     if small and threads == 1 and providers[0] == CPU:
@@ -49,7 +49,7 @@ def make_step(
 
 
 def _on_tape(bundle: Bundle, streams: int) -> ModelStep | None:
-    """Lay a tape of what ONNX Runtime makes of the graph, if there is room for it."""
+    """Make a tape of the graph as simplified by ONNX Runtime, if there is room for its file."""
     with suppress(OSError), TemporaryDirectory(prefix="rtsep-") as folder:
         plain = OrtStep(bundle, streams, simplified=Path(folder) / "graph.onnx")
         if plain.simplified is None:

@@ -1,4 +1,4 @@
-"""A model in ONNX Runtime, one call per chunk over fixed buffers."""
+"""Run a model in ONNX Runtime, with one call per chunk over fixed buffers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rtsep.runtime.tape.memory_plan import aligned
 from rtsep.spec import Float32
 
 MAX_MEMORY = 1 << 29
-"""Bytes that the graphs of this process may work with, and those of each one's state and frames."""
+"""Memory limit in bytes: of all graphs of this process, and of each one's state and frames."""
 MAX_START_S = 4.0
-"""Longest that the first three calls of a graph may take together."""
+"""Limit of the time of a graph's first three calls, in seconds."""
 CPU = "CPUExecutionProvider"
 
 Seen = list[tuple[Float32, Float32]]
 """Mixture and sources of the first calls."""
 
-onnxruntime.set_default_logger_severity(4)  # what goes wrong is an exception, said once
-# A graph of a few lines can ask for any amount of memory: only ONNX Runtime sees it coming.
+onnxruntime.set_default_logger_severity(4)  # errors are raised, not also logged
+# A small graph can need any amount of memory, so ONNX Runtime's arena is limited.
 onnxruntime.create_and_register_allocator(
     onnxruntime.OrtMemoryInfo(
         "Cpu",
@@ -41,39 +41,39 @@ onnxruntime.create_and_register_allocator(
 
 
 class OrtStep:
-    """The model's :class:`rtsep.spec.Step`: fill ``mixture``, call, read ``sources``.
+    """A :class:`rtsep.spec.Step` in ONNX Runtime: fill ``mixture``, call, read ``sources``.
 
-    What calls hand to later ones lies in rings, and every position of the rings is bound
-    beforehand, so nothing is copied or allocated. A call holds no interpreter's lock.
+    States are kept in rings, and all positions of the rings are bound in advance, so a call copies
+    and allocates nothing. A call releases the interpreter lock.
 
     Parameters
     ----------
     bundle
         The model.
     streams
-        Independent streams carried side by side.
+        Number of independent streams.
     threads
-        Of one call; more than 1 rarely pays for single frames.
+        Threads of a call; more than 1 is rarely faster for single frames.
     providers
         ONNX Runtime execution providers by name, in order of preference.
     simplified
-        Gets the graph with constants folded and every size fixed, if given; nothing else is
-        optimised then.
+        File for the graph with folded constants and fixed sizes; if given, the graph is not
+        optimised further.
 
     Attributes
     ----------
     simplified
-        The file of the simplified graph; None where there was no room for it.
+        File of the simplified graph; None if it could not be written.
     program
-        Its states, without operations: a kernel has to leave the call to Python.
+        The states, without operations: kernels leave the call to Python.
     seen
         Mixture and sources of the first calls.
 
     Raises
     ------
     BundleError
-        ONNX Runtime refuses the graph, a provider is not there, silence or noise in does not give
-        finite frames out, or that takes too long or too much memory.
+        ONNX Runtime rejects the graph, a provider is missing, the output for silence or noise is
+        not finite, or the graph needs too much time or memory.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class OrtStep:
         except BundleError:
             if simplified is None:
                 raise
-            simplified = None  # there is no room for the file
+            simplified = None  # the file could not be written
             self._session = self._open(streams, threads, providers, None)
         self.simplified = simplified
         self._allocate(streams)
@@ -129,17 +129,17 @@ class OrtStep:
                 self.bundle.graph,
                 options,
                 providers=list(providers),
-                enable_fallback=0,  # it prints
+                enable_fallback=0,  # the fallback prints
             )
         except Exception as error:  # ONNX Runtime raises its own types, bare RuntimeError too
             reason = _reason(error)
-            raise BundleError(f"{self._name}: ONNX Runtime refuses the graph: {reason}") from None
+            raise BundleError(f"{self._name}: ONNX Runtime rejects the graph: {reason}") from None
         if session.get_providers()[0] != providers[0]:
             raise BundleError(f"{providers[0]} is not available here; leave providers at the CPU")
         return session
 
     def _allocate(self, streams: int) -> None:
-        """Make mixture, sources and the rings of all states."""
+        """Allocate mixture, sources and the rings of all states."""
         spec, declared = self.bundle.spec, self.bundle.states
         frame = (spec.channels, *spec.frame_shape)
         mixture = (streams, spec.chunk, *frame)
@@ -152,8 +152,8 @@ class OrtStep:
         wanted = 4 * (math.prod(mixture) + math.prod(sources) + sum(sizes.values()))
         if wanted > MAX_MEMORY:
             raise BundleError(
-                f"{self._name}: state and frames of {streams} streams would take "
-                f"{wanted >> 20} MiB, more than {MAX_MEMORY >> 20}"
+                f"{self._name}: state and frames of {streams} streams take {wanted >> 20} MiB, "
+                f"more than the limit of {MAX_MEMORY >> 20}"
             )
         self.mixture, self.sources = np.zeros(mixture, np.float32), np.zeros(sources, np.float32)
         memory = np.zeros(sum(map(aligned, sizes.values())), np.float32)
@@ -165,7 +165,7 @@ class OrtStep:
         self.program = states.make_program(streams, declared, self._rings, memory)
 
     def _bind(self, turn: int) -> onnxruntime.IOBinding:
-        """Bind a position of the rings."""
+        """Make the binding of one position of the rings."""
         binding = self._session.io_binding()
         binding.bind_cpu_input("mixture", self.mixture)
         outputs = {"sources": self.sources}
@@ -178,7 +178,7 @@ class OrtStep:
         return binding
 
     def _check(self) -> Seen:
-        """First calls: they warm the graph up and show whether it gives what it promises."""
+        """Run the first calls, which warm up the graph, and check their output and time."""
         noise = np.random.default_rng(0).standard_normal(self.mixture.shape, np.float32)
         watched = onnxruntime.RunOptions()
         clock = threading.Timer(MAX_START_S, setattr, (watched, "terminate", True))
@@ -192,21 +192,21 @@ class OrtStep:
                 binding = self._bindings[turn % len(self._bindings)]
                 self._session.run_with_iobinding(binding, watched)
                 if not np.all(np.isfinite(self.sources)):
-                    told = "the graph gives NaN or Inf for ordinary input"
+                    told = "the output for silence or noise has NaN or Inf"
                     raise BundleError(f"{self._name}: {told}")
                 seen.append((self.mixture.copy(), self.sources.copy()))
         except RuntimeError:
             if not watched.terminate:
                 raise
             raise BundleError(
-                f"{self._name}: three calls of the graph take longer than {MAX_START_S:.0f} s"
+                f"{self._name}: three calls of the graph take more than {MAX_START_S:.0f} s"
             ) from None
         finally:
             clock.cancel()
         return seen
 
     def __call__(self) -> None:
-        """Separate the chunk in ``mixture`` into ``sources`` and advance the state."""
+        """Separate the chunk ``mixture`` to ``sources`` and advance the state."""
         cursors = self.program.cursors
         if not cursors[interpreter.SETTLED]:
             interpreter.forget(self.program)
@@ -214,14 +214,14 @@ class OrtStep:
         cursors[interpreter.TURN] = (cursors[interpreter.TURN] + 1) % cursors[interpreter.TURNS]
 
     def reset(self, stream: int | None = None) -> None:
-        """State := zeros, of one stream or of all."""
+        """Set the state of one stream, or of all, to zeros."""
         states.reset(self.program, stream)
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what ONNX Runtime says, without places in its program.
+    """Return the first line of ONNX Runtime's message, without source locations.
 
-    It quotes names from the graph, which may hold what a terminal would obey.
+    Control characters are removed, because it quotes names of the graph.
     """
     line = next(iter(str(error).splitlines()), "")
     line = re.sub(r"\S*onnxruntime_src\S*:\d+ (\S.*?\) )?", "", line)

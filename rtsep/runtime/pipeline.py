@@ -1,7 +1,4 @@
-"""A bundle ready to run on a stream of any rate, and a whole recording through it.
-
-The recording passes the live engine: the latency is taken off, the end flushed.
-"""
+"""Load a bundle for streams of any rate, and separate whole recordings with the live engine."""
 
 from __future__ import annotations
 
@@ -17,23 +14,23 @@ from rtsep.runtime.model_step import make_step
 from rtsep.spec import Float32
 
 BLOCK = 1 << 14
-"""Samples worked on at once."""
+"""Largest block, in samples."""
 _TRIALS = 15
 
 
 def aligned(engine: Engine, mixture: Iterable[Float32]) -> Iterator[Float32]:
-    """Separate a recording into stems that line up with it and are as long.
+    """Separate a recording; the stems are aligned with it and have its length.
 
     Parameters
     ----------
     engine
-        At its start; it is back there when all has been yielded.
+        A reset engine; it is reset again at the end.
     mixture
         Blocks of (n, channels) float32, n at most `BLOCK`.
 
     Yields
     ------
-    (n, sources, channels) float32. The array is used again for the next block.
+    (n, sources, channels) float32. The array is reused for the next block.
     """
     stems = np.zeros((BLOCK, len(engine.spec.sources), engine.channels), np.float32)
     late = engine.latency_samples
@@ -46,7 +43,7 @@ def aligned(engine: Engine, mixture: Iterable[Float32]) -> Iterator[Float32]:
 
 
 class LoadedModel:
-    """A bundle and its one network, whose state all engines made here share.
+    """A bundle with its step; all engines made from it share the step and its state.
 
     Parameters
     ----------
@@ -67,7 +64,7 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """Name of the model."""
         return self.bundle.metadata["name"]
 
     def engine(self, rate: int, block: int) -> Engine:
@@ -75,7 +72,7 @@ class LoadedModel:
         return Engine(self.step, self.bundle.spec, self.channels, block, rate)
 
     def load(self) -> float:
-        """Measure the share of real time that the network takes now; it forgets what it heard."""
+        """Measure the share of real time that the model takes; resets its state."""
         spec, times = self.bundle.spec, []
         for _ in range(_TRIALS):
             start = time.perf_counter()

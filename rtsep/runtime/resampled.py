@@ -1,13 +1,14 @@
-"""Two rates: sound of one rate through a model of another, exactly delayed.
+"""Resample between the rate of a stream and that of a model, with an exact latency.
 
-A polyphase filter of our own, because the delay of soxr is made for files: from 48 kHz to 16 kHz
-and back it holds sound for 40 ms (LQ), 73 ms (HQ) or 28 ms (variable rate), and its only quick
-setting (QQ) lets aliases through unattenuated. A linear-phase filter with a transition around the
-lower Nyquist frequency does it in 3.1 ms at 80 dB, and its delay is arithmetic, not measurement.
+The polyphase filter is our own, because soxr is made for files: from 48 kHz to 16 kHz and back its
+latency is 40 ms (LQ), 73 ms (HQ) or 28 ms (variable rate), and its fast setting (QQ) does not
+attenuate aliases. A linear-phase filter with a transition around the lower Nyquist frequency takes
+3.1 ms at 80 dB, and its delay is known exactly.
 
-All times are whole *ticks* of the common multiple of both rates. An outer sample lasts
-``outer`` ticks and a model sample ``model``, so nothing is ever rounded, and the last
-filter absorbs the fractional delay: the total is a whole number of outer samples for any rates.
+All times are integer *ticks* of the common multiple of both rates. A sample of the stream (outer)
+lasts ``outer`` ticks, a sample of the model ``model`` ticks, so there is no rounding. The last
+filter absorbs the fractional delay: the latency is an integer number of outer samples for any
+rates.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from rtsep.dsp.polyphase import LINE, Line, Polyphase, half_width
 from rtsep.spec import Float32, Int64
 
 REPLACED = 0
-"""Of ``cursors``: samples replaced by 0."""
+"""Index in ``cursors``: samples replaced by 0."""
 HELD = 1
-"""Of ``cursors``: samples of the model's rate that are worked on now; -1 between blocks."""
+"""Index in ``cursors``: samples of the model's rate in the current block; -1 between blocks."""
 
 
 class Rates(NamedTuple):
-    """What the kernels work on between two rates; without any, the rates are the same."""
+    """Arrays that the kernels work on; empty if both rates are equal."""
 
     inward: Line
     outward: Line
@@ -49,7 +50,7 @@ RATES = named(
 
 
 def inner_block(outer_rate_hz: int, model_rate_hz: int, block: int) -> int:
-    """Block size in model samples: 1 where it varies from call to call.
+    """Return the block size in model samples; 1 if it varies.
 
     Parameters
     ----------
@@ -66,30 +67,30 @@ def inner_block(outer_rate_hz: int, model_rate_hz: int, block: int) -> int:
 
 
 class Resampling:
-    """What goes on between sound of one rate and a model of another.
+    """The resampling before and after a model of another rate.
 
     Parameters
     ----------
     outer_rate_hz, model_rate_hz
-        Of the device or file, and of the model.
+        Rate of the device or file, and of the model.
     block
-        Every block is a multiple of this many outer samples; 1 for any size.
+        The length of every block is a multiple of this, in outer samples; 1 for any length.
     piece
-        Longest of the blocks.
+        Longest block, in outer samples.
     delay
-        Of the model's stems, in samples of its rate.
+        Latency of the model's stems, in samples of its rate.
     sources, channels
-        Of the stems.
+        Number of stems, and channels of each.
 
     Attributes
     ----------
     latency_samples
-        Samples of the outer rate from a sound going in to its stems coming out; always whole.
+        Total latency in outer samples.
     added
-        The part of it that resampling adds, in samples of the outer rate (may be fractional,
-        since the model's own delay need not be a whole number of outer samples).
+        Term of resampling in outer samples; may be fractional, because the model's latency need not
+        be an integer number of outer samples.
     rates
-        What the kernels work on.
+        Arrays that the kernels work on.
     """
 
     def __init__(
@@ -114,8 +115,8 @@ class Resampling:
         self.latency_samples = _smallest_latency(outer, model, half, delay, block)
         self.added = self.latency_samples - delay * model / outer
 
-        # The model's clock starts early enough that the first outer sample completes nothing that
-        # was due before it: every block then makes as many model samples as the same block later.
+        # The model's clock starts so that the first outer sample completes no earlier model sample:
+        # then each block gives as many model samples as the same block later.
         start = (-1 - half) // model + 1
         most = piece * outer // model + 2
         late = -self.latency_samples * outer
@@ -131,7 +132,7 @@ class Resampling:
         )
 
     def reset(self) -> None:
-        """Forget everything heard."""
+        """Reset the filters."""
         for line in self._lines:
             line.reset()
         self.rates.cursors[HELD] = -1
@@ -142,17 +143,17 @@ _NO_LINE = Line(_NOTHING, _NOTHING, np.zeros(4, np.int64))
 
 
 def _smallest_latency(outer: int, model: int, half: int, delay: int, block: int) -> int:
-    """Outer samples of latency with which no block ever waits for a model sample.
+    """Return the smallest latency in outer samples for which no block lacks a model sample.
 
-    After ``count`` outer samples came in, model samples with their filter's edge before tick
-    ``count * outer`` exist, and the engine has given those up to ``delay`` earlier. The newest
-    output lies at tick ``(count - 1 - latency) * outer`` and needs those up to ``half`` ticks after
-    it. Seen in model samples, counts of whole blocks repeat after ``model`` blocks at most.
+    After ``count`` outer samples, model samples whose filter ends before tick ``count * outer``
+    exist, and the engine has returned those up to ``delay`` earlier. The newest output is at tick
+    ``(count - 1 - latency) * outer`` and needs model samples up to ``half`` ticks after it. In
+    model samples, counts of whole blocks repeat after ``model`` blocks at most.
     """
     period = model // gcd(block * outer, model)
     counts = np.arange(1, period + 1, dtype=np.int64) * block
     newest = (counts * outer - 1 - half) // model - delay
-    latency = max(0, (2 * half + (delay - 1) * model) // outer - 1)  # nothing less can do
+    latency = max(0, (2 * half + (delay - 1) * model) // outer - 1)  # a lower bound
     while np.any(((counts - 1 - latency) * outer + half) // model > newest):
         latency += 1
     return latency

@@ -1,8 +1,8 @@
-"""States of a model: what its calls hand to later ones, in rings that forget.
+"""States of a model, kept in rings.
 
-Nothing is copied: a call writes the newest position of each ring, and reads older ones in place. A
-reset clears nothing either; before a call, `rtsep.runtime.tape.interpreter.forget` clears what it
-would read from before the reset.
+A call writes the newest position of each ring and reads older ones in place, without copies. A
+reset clears nothing; before a call, `rtsep.runtime.tape.interpreter.forget` clears the positions
+that the call would read from before the reset.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _NO_PARAMETERS = np.zeros((0, 2), np.float32)
 
 
 def ring_lengths(states: Mapping[str, State]) -> dict[str, int]:
-    """Positions of each state's ring.
+    """Return the number of positions of each state's ring.
 
-    Powers of two, so that all rings come round together; longer than the oldest call that is still
-    read, so that no call writes where it reads.
+    They are powers of two, so all rings repeat together, and larger than the longest delay, so no
+    call writes a position that it reads.
     """
     return {key: 1 << max(state.inputs).bit_length() for key, state in states.items()}
 
@@ -38,18 +38,18 @@ def make_program(
     operations: Int64 = _NO_OPERATIONS,
     parameters: Float32 = _NO_PARAMETERS,
 ) -> Program:
-    """Put a model's states, and its operations if there are any, together.
+    """Make the `Program` of a model's states and operations, if any.
 
     Parameters
     ----------
     streams
-        Independent streams carried side by side.
+        Number of independent streams.
     states
-        As the bundle declares them.
+        States of the bundle.
     rings
-        (positions, streams, ...) of each, views of ``memory``.
+        (positions, streams, ...) of each state, views of ``memory``.
     memory, operations, parameters
-        As of `rtsep.runtime.tape.interpreter.run`.
+        As in `rtsep.runtime.tape.interpreter.run`.
     """
     reads = []
     for key, ring in rings.items():
@@ -68,6 +68,6 @@ def make_program(
 
 
 def reset(program: Program, stream: int | None = None) -> None:
-    """State := zeros, of one stream or of all."""
+    """Set the state of one stream, or of all, to zeros."""
     program.known[slice(None) if stream is None else stream] = 0
     program.cursors[interpreter.SETTLED] = 0

@@ -1,4 +1,4 @@
-"""A model on a tape: its operations run by a kernel, see `rtsep.runtime.tape`."""
+"""Run a model on a tape, see `rtsep.runtime.tape`."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.graph import Tape
 
 MAX_ERROR = 1e-4
-"""Largest difference from what ONNX Runtime gives, relative to the largest value."""
+"""Largest difference from ONNX Runtime, relative to the largest value."""
 
 
 class TapeStep:
-    """The model's :class:`rtsep.spec.Step`: fill ``mixture``, call, read ``sources``.
+    """A :class:`rtsep.spec.Step` on a tape: fill ``mixture``, call, read ``sources``.
 
-    For single frames, a third of the time that ONNX Runtime takes.
+    For single frames it takes a third of the time of ONNX Runtime.
 
     Parameters
     ----------
     bundle
         The model.
     streams
-        Independent streams carried side by side.
+        Number of independent streams.
     graph
-        Its graph, simplified for so many streams: constants folded, every size fixed.
+        The graph for this number of streams, with folded constants and fixed sizes.
 
     Attributes
     ----------
     program
-        What a kernel may run in place of a call.
+        The program, which kernels may run in place of a call.
 
     Raises
     ------
     NoTapeError
-        An operation is not known, or too irregular.
+        An operation is not supported, or too irregular.
     """
 
     def __init__(self, bundle: Bundle, streams: int, graph: onnx.ModelProto) -> None:
@@ -54,25 +54,25 @@ class TapeStep:
         )
 
     def __call__(self) -> None:
-        """Separate the chunk in ``mixture`` into ``sources`` and advance the state."""
+        """Separate the chunk ``mixture`` to ``sources`` and advance the state."""
         interpreter.step(self.program)
 
     def reset(self, stream: int | None = None) -> None:
-        """State := zeros, of one stream or of all."""
+        """Set the state of one stream, or of all, to zeros."""
         states.reset(self.program, stream)
 
 
 def lay(bundle: Bundle, streams: int, graph: Path, seen: Seen) -> TapeStep | None:
-    """Lay a simplified graph out, if that can be done and gives the same.
+    """Make the step of a simplified graph; None if that fails or the results differ.
 
     Parameters
     ----------
     bundle, streams
-        As of `TapeStep`.
+        As in `TapeStep`.
     graph
         File of the simplified graph.
     seen
-        What the first calls of ONNX Runtime were given, and gave.
+        Mixture and sources of the first calls of ONNX Runtime.
     """
     try:
         step = TapeStep(bundle, streams, onnx.load_model(graph))
@@ -83,7 +83,7 @@ def lay(bundle: Bundle, streams: int, graph: Path, seen: Seen) -> TapeStep | Non
             step()
             if not np.max(np.abs(step.sources - sources)) <= MAX_ERROR * np.max(np.abs(sources)):
                 return None
-    except Exception:  # hostile graphs find more kinds than are known; ONNX Runtime runs them
+    except Exception:  # hostile graphs cause other exceptions, too; ONNX Runtime runs them
         return None
     step.mixture[:] = 0.0
     step.reset()

@@ -1,4 +1,4 @@
-"""Measured, not assumed: hop times and real-time factor, gathered without allocating."""
+"""Measure hop times and the real-time factor, without allocation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if sys.platform == "win32":
 
     @kernel(types.float64(_instant))
     def clock(instant: NDArray[np.int64]) -> float:
-        """Time of `time.perf_counter`, for kernels; ``instant``, (2,), is where it is put."""
+        """Return the time of `time.perf_counter`, in kernels; ``instant``, (2,), is a buffer."""
         _read_clock(instant.ctypes)
         return float(instant[0] * _TICK_S)
 
@@ -36,17 +36,17 @@ else:
 
     @kernel(types.float64(_instant))
     def clock(instant: NDArray[np.int64]) -> float:
-        """Time of `time.perf_counter`, for kernels; ``instant``, (2,), is where it is put."""
+        """Return the time of `time.perf_counter`, in kernels; ``instant``, (2,), is a buffer."""
         _read_clock(_MONOTONIC, instant.ctypes)
         return float(instant[0] + 1e-9 * instant[1])
 
 
 class Histogram(NamedTuple):
-    """What kernels count durations in."""
+    """Arrays in which kernels count durations."""
 
     cells: NDArray[np.int64]
     sums: NDArray[np.float64]
-    """(3,): all of them and the longest, in seconds, and how many."""
+    """(3,): sum and maximum in seconds, and count."""
 
 
 HISTOGRAM = named(Histogram, types.int64[::1], types.float64[::1])
@@ -69,7 +69,7 @@ class Durations:
     Attributes
     ----------
     histogram
-        Where they are counted; a kernel may do that, too.
+        Arrays of the counts; kernels count in them, too.
     """
 
     def __init__(self) -> None:
@@ -82,28 +82,28 @@ class Durations:
 
     @property
     def count(self) -> int:
-        """Durations so far."""
+        """Number of durations so far."""
         return int(self.histogram.sums[_COUNT])
 
     @property
     def total_s(self) -> float:
-        """All of them together."""
+        """Sum of the durations, in seconds."""
         return float(self.histogram.sums[_TOTAL])
 
     @property
     def max_s(self) -> float:
-        """The longest."""
+        """Longest duration, in seconds."""
         return float(self.histogram.sums[_MAX])
 
     def percentile_s(self, percent: float) -> float:
-        """Upper edge of the cell that holds the percentile; 0 if nothing was counted."""
+        """Return the upper edge of the percentile's cell, in seconds; 0 without durations."""
         if not self.count:
             return 0.0
         cell = int(np.searchsorted(np.cumsum(self.histogram.cells), self.count * percent / 100))
         return min(_FIRST_S * 10 ** ((cell + 1) / _PER_DECADE), self.max_s)
 
     def summary_us(self) -> dict[str, float]:
-        """Median, p99, p99.9 and maximum in microseconds."""
+        """Return median, p99, p99.9 and maximum in microseconds."""
         named = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
         figures = {name: self.percentile_s(percent) * 1e6 for name, percent in named.items()}
         return {name: round(us, 1) for name, us in {**figures, "max": self.max_s * 1e6}.items()}

@@ -125,7 +125,7 @@ def test_a_state_may_reach_back_many_calls(tmp_path: Path, calls: int) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("state.past@1024", "reaches back more than 1023 calls"),
+        ("state.past@1024", "has a delay of more than 1023 calls"),
         ("state.past@0", "neither mixture nor state"),
         ("state.past@x", "neither mixture nor state"),
         ("state.past@999999999999", "neither mixture nor state"),
@@ -152,7 +152,7 @@ def test_too_many_states(tmp_path: Path) -> None:
     for i in range(300):
         model.graph.input.append(model.graph.input[1])
         model.graph.input[-1].name = f"state.past@{i + 2}"
-    assert "it has 301 states; 256 is" in refused(models.write(model, tmp_path / "a.onnx"))
+    assert "it has 301 states, more than the limit of 256" in refused(models.write(model, tmp_path / "a.onnx"))
 
 
 def test_cost_and_facts_of_the_real_architecture() -> None:
@@ -233,16 +233,16 @@ def test_every_key_is_needed(tmp_path: Path, name: str) -> None:
         ("channels", "0", "channels must be"),
         ("chunk", "0", "chunk must be"),
         ("lookahead", "-1", "lookahead must be"),
-        ("lookahead", "65000", "260 s late"),
+        ("lookahead", "65000", "latency is 260 s"),
         ("frontend", "mel", "frontend must be"),
         ("window", "x" * 100_000, "[...]"),
         ("window", "kaiser", "unknown window 'kaiser'"),
         ("window", "hann", "does not reconstruct"),  # its zero is never covered by another frame
-        ("sources", "", "not a name for a source"),
+        ("sources", "", "not valid as the name of a source"),
         ("sources", "a,a", "distinct"),
-        ("sources", "a,mixture", "'mixture' is not a name"),
-        ("sources", "a,../../b", "'../../b' is not a name"),
-        ("sources", "a,/b", "'/b' is not a name"),
+        ("sources", "a,mixture", "'mixture' is not valid as the name"),
+        ("sources", "a,../../b", "'../../b' is not valid as the name"),
+        ("sources", "a,/b", "'/b' is not valid as the name"),
         ("sources", "a,b\0", "is not a plain text"),
         ("sources", "a", "'sources' must have shape"),
     ],

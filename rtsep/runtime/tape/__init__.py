@@ -1,7 +1,7 @@
-"""Small graphs without ONNX Runtime: a tape of operations over one array, run by one kernel.
+"""The tape: a list of operations over one array that one kernel runs, for small graphs.
 
-A graph of one frame is hundreds of operations on a few hundred numbers, and starting each takes
-ONNX Runtime longer than doing it. `graph` lays such a graph out as a tape, or says that it can't;
-`interpreter` runs it. The numbers are those of ONNX Runtime but for rounding, which
+A graph for one frame has hundreds of operations on a few hundred numbers, and ONNX Runtime needs
+more time to start each operation than to execute it. `graph` converts such a graph to a tape, or
+raises; `interpreter` runs it. The results equal those of ONNX Runtime except for rounding, which
 `rtsep.runtime.tape_step.lay` checks before it uses a tape.
 """

@@ -1,4 +1,4 @@
-"""A graph laid out as a tape."""
+"""Convert a graph to a tape."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from rtsep.spec import Float32
 
 
 class Tape:
-    """A graph that can be run.
+    """A graph as a tape.
 
     Parameters
     ----------
     model
-        Constants folded, every size fixed.
+        Graph with folded constants and fixed sizes.
     rings
-        Copies to keep of each state, by its name: more than the oldest that is read.
+        Number of copies of each state, by name; more than its longest delay.
     inputs
-        Which state an input of the graph reads, and how many runs back, by its name.
+        State and delay in runs of each input of the graph, by name.
 
     Attributes
     ----------
     memory
-        All numbers.
+        All values.
     operations
         (n, WIDTH) int64.
 
     Raises
     ------
     NoTapeError
-        An operation is not known, or too irregular.
+        An operation is not supported, or too irregular.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Tape:
         inputs: Mapping[str, tuple[str, int]],
     ) -> None:
         constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-        del model.graph.value_info[:]  # whatever it says, the sizes are those of the operations
+        del model.graph.value_info[:]  # ignored: the sizes are derived from the operations
         drop_weights(model)
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         shapes: dict[str, Shape] = {}
@@ -74,11 +74,11 @@ class Tape:
         self.operations, self.parameters = places.operations()
 
     def run(self, turn: int) -> None:
-        """Run once."""
+        """Run the tape once."""
         interpreter.run(self.memory, self.operations, self.parameters, turn)
 
     def view(self, name: str) -> Float32:
-        """An input or output of the graph; a state's copies in a row, (copies, *shape)."""
+        """Return a view of an input or output; of a state, all copies, (copies, *shape)."""
         value = self._values[name]
         length = math.prod(value.shape)
         if value.copies == 1:

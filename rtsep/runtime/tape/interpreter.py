@@ -1,4 +1,4 @@
-"""The kernel that runs a tape: no allocation, no lock, no Python."""
+"""The kernel that runs a tape, without allocation, locks or Python."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rtsep.dsp.logistic import logistic, tanh
 from rtsep.spec import Float32, Int64
 
 WIDTH = 32
-"""Numbers of an operation."""
+"""Number of integers of an operation."""
 OP, OUT, LEFT, RIGHT, THIRD, SIZES, LEFT_STEPS, RIGHT_STEPS = 0, 1, 5, 9, 13, 17, 21, 25
-"""Where in an operation: its code; operands of four numbers each, see `place`; then sizes of the
-result and the operands' steps along each axis."""
+"""Indices in an operation: its code; operands of four integers each, see `place`; sizes of the
+result; and steps of the operands along each axis."""
 AXES = 4
-"""Of an operation at most, after those that can be joined have been."""
+"""Largest number of axes of an operation, after adjacent axes were joined."""
 
 BINARY = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3, "Max": 4, "Min": 5}
 UNARY = {
@@ -28,16 +28,16 @@ UNARY = {
 }
 SUM, PRODUCT, PLACE, NORM, RECURRENT = 30, 31, 32, 33, 34
 CODES = {**BINARY, **UNARY, "Sum": SUM, "Product": PRODUCT}
-"""Operations by name. Clip takes two parameters, LeakyRelu and Pow one, Sum a factor."""
+"""Codes by name. Clip has two parameters, LeakyRelu and Pow one, Sum a factor."""
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
 @inner
 def place(operation, at, turn):  # type: ignore[no-untyped-def]
-    """Where an operand begins: its base, and which of several copies of its size.
+    """Return the start of an operand: its base, plus its copy times the size.
 
-    An operand is base, copies, size, delay: what was written ``delay`` turns ago lies in copy
+    An operand is (base, copies, size, delay): the value of ``delay`` turns ago is in copy
     ``(turn - delay) % copies``.
     """
     base, copies = operation[at], operation[at + 1]
@@ -47,7 +47,7 @@ def place(operation, at, turn):  # type: ignore[no-untyped-def]
 
 
 def _binary(apply: Any) -> Any:
-    """Make a loop for an operation on two operands."""
+    """Make the loop of an operation on two operands."""
     apply = inner(apply)
 
     @inner
@@ -99,7 +99,7 @@ def _combine(code, memory, out, left, right, size, left_step, right_step):  # ty
 
 @inner
 def _change(code, memory, out, left, size, step, first, second):  # type: ignore[no-untyped-def]
-    """Do an operation on one operand; ``first`` and ``second`` are its parameters."""
+    """Run an operation on one operand; ``first`` and ``second`` are its parameters."""
     z = memory[out : out + size]
     if code == 10:
         if step == 1:
@@ -157,7 +157,7 @@ def _change(code, memory, out, left, size, step, first, second):  # type: ignore
 
 @inner
 def _sum(memory, out, left, count, length, after, factor):  # type: ignore[no-untyped-def]
-    """Sum (count, length, after) over the middle axis, times ``factor``."""
+    """Sum (count, length, after) over the middle axis and multiply by ``factor``."""
     for i in range(count):
         if after == 1:
             x = memory[left + i * length : left + (i + 1) * length]
@@ -179,9 +179,9 @@ def _sum(memory, out, left, count, length, after, factor):  # type: ignore[no-un
 
 @inner
 def _product(memory, out, left, right, third, rows, inputs, outputs, rise):  # type: ignore[no-untyped-def]
-    """(rows, inputs) times (inputs, outputs), plus what lies at ``third`` if it is not negative.
+    """Multiply (rows, inputs) by (inputs, outputs); add the values at ``third`` unless negative.
 
-    ``rise`` is the step of that from row to row.
+    ``rise`` is the step of the added values from row to row.
     """
     for row in range(rows):
         z = memory[out + row * outputs : out + (row + 1) * outputs]
@@ -192,7 +192,7 @@ def _product(memory, out, left, right, third, rows, inputs, outputs, rise):  # t
             for j in range(outputs):
                 z[j] = c[j]
     k = 0
-    while k + 8 <= inputs:  # all rows use the same few weights before the next ones are read
+    while k + 8 <= inputs:  # all rows use these weights before the next ones are read
         at = right + k * outputs
         w = memory[at : at + 8 * outputs].reshape(8, outputs)
         for row in range(rows):
@@ -217,7 +217,7 @@ def _product(memory, out, left, right, third, rows, inputs, outputs, rise):  # t
 
 @inner
 def _lay(memory, out, left, size, out_step, left_step):  # type: ignore[no-untyped-def]
-    """Copy ``size`` numbers from one step to another."""
+    """Copy ``size`` values with different steps."""
     if out_step == 1 and left_step == 1:
         z, x = memory[out : out + size], memory[left : left + size]
         for j in range(size):
@@ -252,8 +252,8 @@ def _recur(memory, out, gates, weights, first, scratch, steps, rows, size, rever
     """Run a gated recurrent unit; the gates are update, reset and new, as in ONNX.
 
     Parameters: ``gates`` (steps, rows, 3 * size), the products with the input; ``weights``
-    (size + 1, 3 * size), recurrent ones and, last, their bias; ``first`` (rows, size), negative
-    for zeros; ``scratch`` (rows, 3 * size); ``out`` holds (rows, size) every ``step``.
+    (size + 1, 3 * size), recurrent weights and, last, their bias; ``first`` (rows, size), negative
+    for zeros; ``scratch`` (rows, 3 * size); ``out`` has (rows, size) every ``step``.
     """
     wide = 3 * size
     before = first
@@ -287,13 +287,13 @@ def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> N
     Parameters
     ----------
     memory
-        (values,): weights, states, inputs, everything between, outputs.
+        (values,): weights, states, inputs, intermediate values, outputs.
     operations
-        (n, WIDTH), see `OP` and what follows.
+        (n, WIDTH), see `OP` and following.
     parameters
-        (n, 2), two numbers for each.
+        (n, 2): two parameters of each operation.
     turn
-        Counts the runs; choose the copies of states.
+        Number of the run, which selects the copies of states.
     """
     for i in range(operations.shape[0]):
         operation = operations[i]
@@ -350,26 +350,26 @@ def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> N
 
 
 TURN, TURNS = 0, 1
-"""Of ``cursors``: runs so far, modulo how many there are until all copies of states come round."""
+"""Indices in ``cursors``: the run, modulo the period of all rings; and this period."""
 OLDEST = 2
-"""Of ``cursors``: runs after which a state is not read any more."""
+"""Index in ``cursors``: runs after which no state from before is read."""
 SETTLED = 3
-"""Of ``cursors``: whether no stream would read from before its reset."""
+"""Index in ``cursors``: whether all streams only read states from after their reset."""
 BASE, COPIES, COPY_STEP, STREAM_STEP, SIZE, CALLS = range(6)
-"""Of a read of a state: where its copies begin in the memory, how many there are, steps from one to
-the next and from stream to stream, size of a stream's, and how many runs ago it was written."""
+"""Indices in a read of a state: start of its copies in the memory, number of copies, step from copy
+to copy and from stream to stream, size per stream, and delay in runs."""
 
 
 class Program(NamedTuple):
-    """A tape with its states, which forget. Without operations, another runs the graph on them."""
+    """A tape with its states. Without operations, ONNX Runtime runs the graph on the states."""
 
     memory: Float32
     operations: Int64
     parameters: Float32
     reads: Int64
-    """(n, 6), see `BASE` and what follows."""
+    """(n, 6), see `BASE` and following."""
     known: Int64
-    """(streams,), runs since the reset of each."""
+    """(streams,): runs since the reset of each."""
     cursors: Int64
 
 
@@ -384,15 +384,15 @@ NO_TAPE = Program(
     known=np.zeros(0, np.int64),
     cursors=np.array([0, 1, 0, 1], np.int64),
 )
-"""Of a step that keeps its state to itself, without streams."""
+"""Program of a step with its own state, without streams."""
 
 
 @kernel(types.void(PROGRAM), **FAST)
 def forget(program: Program) -> None:
-    """Clear what the next run would read from before a stream's reset.
+    """Clear the states that the next run would read from before a stream's reset.
 
-    No more than the run reads anyway: to clear all at once, tens of megabytes for some models,
-    would be a missed deadline.
+    Only these, because clearing all states, tens of megabytes for some models, would miss the
+    deadline.
     """
     memory, reads, known, cursors = program.memory, program.reads, program.known, program.cursors
     settled = 1
@@ -412,7 +412,7 @@ def forget(program: Program) -> None:
 
 @kernel(types.void(PROGRAM), **FAST)
 def step(program: Program) -> None:
-    """Run a program once, and go on to its next turn."""
+    """Run a program once and advance its turn."""
     cursors = program.cursors
     if not cursors[SETTLED]:
         forget(program)

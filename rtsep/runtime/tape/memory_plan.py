@@ -1,4 +1,4 @@
-"""Where the values of a graph lie in one memory, and the operations between them."""
+"""Plan the memory of a tape: place the values of a graph and collect the operations."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from rtsep.spec import Float32
 Shape = tuple[int, ...]
 
 MAX_VALUES = 1 << 26
-"""Of weights, states and all between: 256 MB."""
+"""Largest number of values, weights and states included: 256 MB."""
 SHORT = 16
-"""A copy in runs of fewer numbers goes along its longest axis instead."""
-_ALIGN = 16  # float32: a line of the cache
+"""A copy whose innermost axis is shorter loops along its longest axis instead."""
+_ALIGN = 16  # float32 values of a cache line
 
 
 @dataclass(frozen=True)
 class Operand:
-    """Where a value lies; see `rtsep.runtime.tape.interpreter.place`.
+    """The place of a value, see `rtsep.runtime.tape.interpreter.place`.
 
     Attributes
     ----------
     shape
-        Of the value, which is contiguous.
+        Shape of the value, which is contiguous.
     base, copies, size, delay
-        Of the four numbers, the first two choose where; ``size`` is that of one copy.
+        Start, number of copies, size of a copy, and delay in runs.
     """
 
     shape: Shape
@@ -41,24 +41,24 @@ class Operand:
 
     @property
     def numbers(self) -> tuple[int, int, int, int]:
-        """As an operation holds it."""
+        """The four integers of an operation."""
         return self.base, self.copies, self.size, self.delay
 
 
 class Places:
-    """Values placed so far, and the operations that make them.
+    """Collects placed values and operations.
 
     Parameters
     ----------
     shapes
-        Of values by their names, as far as known.
+        Shapes of values by name, as far as known.
     constants
-        Values that are known; placed where an operation uses them.
+        Known values; placed when an operation uses them.
 
     Attributes
     ----------
     values
-        Where values lie, by their names.
+        Operands of placed values, by name.
     """
 
     def __init__(self, shapes: dict[str, Shape], constants: dict[str, NDArray[np.float32]]) -> None:
@@ -70,21 +70,21 @@ class Places:
         self._parameters: list[tuple[float, float]] = []
 
     def memory(self) -> Float32:
-        """Make the memory, with the constants in it and zeros elsewhere."""
+        """Return the memory, with the constants and zeros elsewhere."""
         memory = np.zeros(self._end, np.float32)
         for base, values in self._filled:
             memory[base : base + values.size] = values.reshape(-1)
         return memory
 
     def operations(self) -> tuple[NDArray[np.int64], Float32]:
-        """(n, WIDTH) and (n, 2), as `rtsep.runtime.tape.interpreter.run` takes them."""
+        """Return (n, WIDTH) and (n, 2), for `rtsep.runtime.tape.interpreter.run`."""
         rows = np.array(self._rows, np.int64).reshape(-1, WIDTH)
         return rows, np.array(self._parameters, np.float32).reshape(-1, 2)
 
     def take(self, values: int) -> int:
-        """Give room for so many numbers: where it begins."""
+        """Reserve room for values; return its start."""
         if self._end + values > MAX_VALUES:
-            raise NoTapeError(f"more than {MAX_VALUES} numbers")
+            raise NoTapeError(f"more than {MAX_VALUES} values")
         base, self._end = self._end, self._end + aligned(values)
         return base
 
@@ -93,28 +93,28 @@ class Places:
         return Operand(shape, self.take(math.prod(shape)))
 
     def ring(self, shape: Shape, copies: int) -> Operand:
-        """Place several copies of a value, one behind the other."""
+        """Place several copies of a value in sequence."""
         size = aligned(math.prod(shape))
         return Operand(shape, self.take(copies * size), copies, size)
 
     def shape(self, name: str) -> Shape:
-        """Return the shape of a value that has one."""
+        """Return the shape of a value; raise if it is unknown."""
         shape = self.shapes.get(name)
         if shape is None or 0 in shape:
             raise NoTapeError(f"the shape of {name!r} is not known")
         return shape
 
     def result(self, name: str, shape: Shape) -> Operand:
-        """Where a node's output goes: to an output of the graph, or to a new place."""
+        """Return the place of a node's output: an output of the graph, or a new place."""
         if name not in self.values:
             self.values[name] = self.new(shape)
         elif self.values[name].shape != shape:
-            raise NoTapeError(f"{name!r} is of shape {shape}, not {self.values[name].shape}")
+            raise NoTapeError(f"{name!r} has shape {shape}, not {self.values[name].shape}")
         self.shapes[name] = shape
         return self.values[name]
 
     def operand(self, name: str) -> Operand:
-        """Return where a value lies; a constant is placed now."""
+        """Return the place of a value; place it if it is a constant."""
         if name not in self.values:
             self.values[name] = self.fill(self.constant(name))
         return self.values[name]
@@ -122,19 +122,19 @@ class Places:
     def fill(self, values: NDArray[np.float32]) -> Operand:
         """Place a constant."""
         if values.dtype != np.float32:
-            raise NoTapeError(f"a constant is of {values.dtype}")
+            raise NoTapeError(f"a constant has type {values.dtype}")
         placed = self.new(values.shape)
         self._filled.append((placed.base, values))
         return placed
 
     def constant(self, name: str) -> NDArray[np.float32]:
-        """Return a value that must be known."""
+        """Return a constant; raise if the value is not constant."""
         if name not in self.constants:
             raise NoTapeError(f"{name!r} must be a constant")
         return self.constants[name]
 
     def whole(self, name: str) -> list[int]:
-        """Return whole numbers that must be known."""
+        """Return constant integers."""
         return [int(n) for n in self.constant(name).reshape(-1)]
 
     def emit(
@@ -146,7 +146,7 @@ class Places:
         right: list[int] | None = None,
         parameters: tuple[float, float] = (0.0, 0.0),
     ) -> None:
-        """Add an operation, see `rtsep.runtime.tape.interpreter.OP` and what follows."""
+        """Add an operation, see `rtsep.runtime.tape.interpreter.OP` and following."""
         row = [code]
         for k in range(4):
             operand = operands[k] if k < len(operands) else None
@@ -156,55 +156,55 @@ class Places:
         self._parameters.append(parameters)
 
     def copy(self, out: Operand, source: Operand, steps: list[int], shape: Shape) -> None:
-        """Add an operation that copies, walking through the source in other steps."""
+        """Add a copy that reads the source with the given steps."""
         sizes, (left, right) = joined(shape, [steps, strides(shape)])
-        if sizes[-1] < SHORT:  # the longest axis innermost: the kernel has fewer loops to start
+        if sizes[-1] < SHORT:  # longest axis innermost, for fewer inner loops
             order = sorted(range(AXES), key=lambda axis: sizes[axis])
             sizes, left, right = ([row[axis] for axis in order] for row in (sizes, left, right))
         self.emit(PLACE, [out, source], sizes, left, right)
 
     def same(self, name: str, source: Operand, shape: Shape) -> None:
-        """Let ``name`` be ``source`` in another shape: nothing moves, unless it must."""
+        """Let ``name`` refer to ``source`` with another shape; copy only if necessary."""
         if math.prod(shape) != math.prod(source.shape):
-            raise NoTapeError(f"{name!r} is of shape {shape}, and made of {source.shape}")
+            raise NoTapeError(f"{name!r} has shape {shape}, but its source {source.shape}")
         if name in self.values:  # an output of the graph
             self.copy(self.result(name, shape), source, strides(source.shape), source.shape)
         else:
             self.values[name] = replace(source, shape=shape)
 
     def part(self, name: str, whole: str, begins: list[int]) -> None:
-        """Let ``name`` be the part of a value from ``begins`` on."""
+        """Let ``name`` refer to the part of a value from ``begins`` on."""
         source, shape = self.operand(whole), self.shape(name)
         ends = [begin + size for begin, size in zip(begins, shape, strict=True)]
         if len(shape) != len(source.shape) or any(map(int.__gt__, ends, source.shape)):
-            raise NoTapeError(f"no part of {source.shape} from {begins} on is {shape}")
+            raise NoTapeError(f"{source.shape} from {begins} on has no part {shape}")
         steps = strides(source.shape)
         moved = replace(source, base=source.base + sum(map(int.__mul__, begins, steps)))
         first = next((k for k, size in enumerate(shape) if size != 1), len(shape))
-        if shape[first + 1 :] == source.shape[first + 1 :]:  # one piece
+        if shape[first + 1 :] == source.shape[first + 1 :]:  # contiguous
             self.same(name, replace(moved, shape=shape), shape)
         else:
             self.copy(self.result(name, shape), moved, steps, shape)
 
 
 def aligned(values: int) -> int:
-    """Round up to whole lines of the cache."""
+    """Round up to whole cache lines."""
     return -(-max(values, 1) // _ALIGN) * _ALIGN
 
 
 def strides(shape: Shape) -> list[int]:
-    """Steps of a contiguous value along its axes."""
+    """Return the steps of a contiguous value along its axes."""
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
 def spread(shape: Shape, to: Shape) -> list[int]:
-    """Steps of a contiguous value that is broadcast."""
+    """Return the steps of a contiguous value broadcast to a shape."""
     steps = [step if size > 1 else 0 for step, size in zip(strides(shape), shape, strict=True)]
     return [0] * (len(to) - len(shape)) + steps
 
 
 def joined(shape: Shape, steps: list[list[int]]) -> tuple[list[int], list[list[int]]]:
-    """Join neighbouring axes that all operands walk through as one, down to `AXES`."""
+    """Join adjacent axes that are contiguous for all operands, to at most `AXES`."""
     sizes: list[int] = []
     walked: list[list[int]] = [[] for _ in steps]
     for axis, size in enumerate(shape):

@@ -1,4 +1,4 @@
-"""The operations of ONNX graphs that a tape knows."""
+"""Convert operations of ONNX graphs to operations of a tape."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MAX_PARTS = 64
 
 
 def lay(places: Places, node: onnx.NodeProto) -> None:
-    """Place what a node gives, and add the operations that make it.
+    """Place the outputs of a node and add its operations.
 
     Raises
     ------
     NoTapeError
-        It is not known, or too irregular.
+        The node is not supported, or too irregular.
     """
     kind, name = node.op_type, node.output[0]
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if node.domain not in ("", "ai.onnx"):
-        raise NoTapeError(f"{kind} of {node.domain} is not known")
+        raise NoTapeError(f"{kind} of {node.domain} is not supported")
     if kind == "Constant":
         places.constants[name] = numpy_helper.to_array(attributes["value"])
     elif kind in _SAME:
@@ -76,7 +76,7 @@ def lay(places: Places, node: onnx.NodeProto) -> None:
     elif kind == "GRU":
         _recurrent(places, node, attributes)
     else:
-        raise NoTapeError(f"{kind} is not known")
+        raise NoTapeError(f"{kind} is not supported")
 
 
 def _binary(places: Places, kind: str, node: onnx.NodeProto) -> None:
@@ -115,7 +115,7 @@ def _reduce(
     listed = places.whole(node.input[1]) if len(node.input) > 1 else attributes.get("axes", [])
     axes = sorted(axis % rank for axis in listed) or list(range(rank))
     if axes != list(range(axes[0], axes[-1] + 1)):
-        raise NoTapeError(f"{kind} over axes that are apart")
+        raise NoTapeError(f"{kind} over axes that are not adjacent")
     before, after = source.shape[: axes[0]], source.shape[axes[-1] + 1 :]
     length = math.prod(source.shape[axes[0] : axes[-1] + 1])
     sizes = [1, math.prod(before), length, math.prod(after)]
@@ -150,12 +150,12 @@ def _product(places: Places, kind: str, node: onnx.NodeProto, attributes: dict[s
     elif left.shape[:-2] == right.shape[:-2]:
         step = inputs * outputs
     else:
-        raise NoTapeError("MatMul that spreads its left side")
+        raise NoTapeError("MatMul that broadcasts its left side")
     if kind == "Gemm" and len(node.input) > 2 and node.input[2]:
         third = places.operand(node.input[2])
         size = math.prod(third.shape)
         if size not in (outputs, rows * outputs):
-            raise NoTapeError("Gemm that spreads what it adds")
+            raise NoTapeError("Gemm that broadcasts its bias")
         rise = outputs if size == rows * outputs and rows > 1 else 0
     out = places.result(node.output[0], shape)
     sizes = [batches, rows, inputs, outputs]
@@ -169,7 +169,7 @@ def _concat(places: Places, node: onnx.NodeProto, axis: int) -> None:
     joined = sum(source.shape[axis] for source in sources)
     before, after = sources[0].shape[:axis], sources[0].shape[axis + 1 :]
     if any((s.shape[:axis], s.shape[axis + 1 :]) != (before, after) for s in sources):
-        raise NoTapeError("Concat of parts that do not fit")
+        raise NoTapeError("Concat of parts with other shapes")
     out = places.result(node.output[0], (*before, joined, *after))
     outer, rest = math.prod(out.shape[:axis]), math.prod(out.shape[axis:])
     at = 0
@@ -186,7 +186,7 @@ def _slice(places: Places, node: onnx.NodeProto) -> None:
     begins, given = [0] * len(shape), places.whole(node.input[1])
     axes = places.whole(node.input[3]) if len(node.input) > 3 else list(range(len(given)))
     if len(node.input) > 4 and set(places.whole(node.input[4])) != {1}:
-        raise NoTapeError("Slice in steps")
+        raise NoTapeError("Slice with steps")
     for axis, begin in zip(axes, given, strict=True):
         size = shape[axis % len(shape)]
         begins[axis % len(shape)] = min(max(begin + size if begin < 0 else begin, 0), size)
@@ -194,7 +194,7 @@ def _slice(places: Places, node: onnx.NodeProto) -> None:
 
 
 def _gather(places: Places, node: onnx.NodeProto, axis: int) -> None:
-    """Take one index of an axis, a row of neighbours, or several rows, each at equal distances."""
+    """Convert a Gather of one index, a range, or a few rows of indices at equal distances."""
     source, indices = places.operand(node.input[0]), places.constant(node.input[1])
     axis %= len(source.shape)
     before, after = source.shape[:axis], source.shape[axis + 1 :]
@@ -209,7 +209,7 @@ def _gather(places: Places, node: onnx.NodeProto, axis: int) -> None:
         return
     outer, width = math.prod(before), math.prod(after)
     if outer > 1 and len(rows) > 1:
-        raise NoTapeError("Gather of indices that are apart, in several parts")
+        raise NoTapeError("Gather of several rows of indices along an inner axis")
     out = places.result(node.output[0], shape)
     at = out.base
     for first, distance, count in rows:
@@ -221,12 +221,12 @@ def _gather(places: Places, node: onnx.NodeProto, axis: int) -> None:
 
 
 def _rows(numbers: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """Cut numbers into rows at equal distances: where each begins, the distance, how many."""
+    """Split numbers into rows at equal distances: (start, distance, count) of each."""
     distances, at = np.diff(numbers), 0
     rows: list[tuple[int, int, int]] = []
     while at < len(numbers):
         if len(rows) == _MAX_PARTS:
-            raise NoTapeError("Gather of too many indices that are apart")
+            raise NoTapeError("Gather of too many rows of indices")
         distance = int(distances[at]) if at < len(distances) else 1
         others = np.flatnonzero(distances[at:] != distance)
         count = int(others[0]) + 1 if len(others) else len(numbers) - at
@@ -251,14 +251,14 @@ def _pad(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> 
     rows, width = math.prod(source.shape[:axis]), math.prod(source.shape[axis + 1 :])
     out = places.new((*source.shape[:axis], size, *source.shape[axis + 1 :]))
     length = source.shape[axis] * width
-    part = replace(out, base=out.base + pads[axis] * width)  # nothing is ever written beside it
+    part = replace(out, base=out.base + pads[axis] * width)  # the padding stays zero
     steps = [0, 0, length, 1], [0, 0, size * width, 1]
     places.emit(interpreter.PLACE, [part, source], [1, 1, rows, length], *steps)
     places.values[node.output[0]] = out
 
 
 def _pool(places: Places, node: onnx.NodeProto, attributes: dict[str, list[int]]) -> None:
-    """Take the largest of every few neighbours along the axis before the last."""
+    """Convert a MaxPool along the axis before the last."""
     source = places.operand(node.input[0])
     *outer, rows, width = source.shape
     count = attributes["kernel_shape"][0]
@@ -266,7 +266,7 @@ def _pool(places: Places, node: onnx.NodeProto, attributes: dict[str, list[int]]
     usual = {"dilations": [1, 1], "ceil_mode": 0, "storage_order": 0, "auto_pad": b"NOTSET"}
     given = {"strides": [1, 1], "pads": [0] * 4, **usual, **attributes}
     if given != plain | usual or len(node.output) > 1:
-        raise NoTapeError("MaxPool of anything but neighbours along the axis before the last")
+        raise NoTapeError("MaxPool other than along the axis before the last")
     if not 2 <= count <= _MAX_PARTS or rows % count:
         raise NoTapeError(f"MaxPool of {rows} by {count}")
     out = places.result(node.output[0], (*outer, rows // count, width))
@@ -301,7 +301,7 @@ def _layer_norm(places: Places, node: onnx.NodeProto, attributes: dict[str, floa
 
 
 def _recurrent(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> None:
-    """Lay a gated recurrent unit: one product with all inputs, then step after step."""
+    """Convert a gated recurrent unit: one product with all inputs, then step by step."""
     source = places.operand(node.input[0])
     if len(source.shape) != 3:
         raise NoTapeError(f"GRU of {len(source.shape)} axes")

@@ -247,7 +247,7 @@ def test_a_server_that_comes_back_at_another_rate_goes_on_in_a_folder_of_its_own
             read_until(run, "RTF")
             running[-1].kill()
             running[-1].wait()
-            monkeypatch.setattr("tests.conftest.JACK_RATE", 44_100)
+            monkeypatch.setattr("tests.support.jack.JACK_RATE", 44_100)
             restart(running, name)
             assert "44100 Hz" in read_until(run, "is back")
             read_until(run, "RTF")
