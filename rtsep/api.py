@@ -25,9 +25,8 @@ from rtsep.errors import SoundError
 from rtsep.files.readers import MAX_CHANNELS, RATES_HZ
 from rtsep.latency import StreamLatency
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.engine import Engine, stream_latency
-from rtsep.runtime.model_step import make_step
-from rtsep.runtime.pipeline import BLOCK, aligned
+from rtsep.runtime.engine import StemOptions, stream_latency
+from rtsep.runtime.pipeline import BLOCK, LoadedModel, aligned
 from rtsep.spec import Float32
 
 Stems = dict[str, Float32]
@@ -45,6 +44,8 @@ class Separation:
         The model.
     channels, sample_rate, block
         As in `load`.
+    options
+        What is done to the stems.
 
     Attributes
     ----------
@@ -61,14 +62,21 @@ class Separation:
         ``.ms``, ``.terms_ms``.
     """
 
-    def __init__(self, bundle: Bundle, channels: int, sample_rate: int | None, block: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        channels: int,
+        sample_rate: int | None,
+        block: int,
+        options: StemOptions,
+    ) -> None:
         spec = bundle.spec
         self.sources = spec.sources
         self.channels = _channels(channels)
         self.sample_rate = spec.sample_rate if sample_rate is None else _rate(sample_rate)
         self.block = block
-        step = make_step(bundle, spec.streams(self.channels))
-        self._engine = Engine(step, spec, self.channels, block, self.sample_rate)
+        loaded = LoadedModel(bundle, self.channels, options)
+        self._engine = loaded.engine(self.sample_rate, block)
         self.latency: StreamLatency = stream_latency(self._engine, self.sample_rate)
         self._flat = self.channels == 1
 
@@ -163,6 +171,8 @@ def load(
     channels: int = 1,
     sample_rate: int | None = None,
     block: int = 1,
+    full_band: bool = True,
+    floor_db: float | None = None,
 ) -> Separation:
     """Load a model for one stream.
 
@@ -179,6 +189,12 @@ def load(
     block
         The length of every block is a multiple of this; 1 for any length. A multiple or a divisor
         of the hop lowers the latency.
+    full_band
+        With a model of a lower rate, give the stems the band that it does not receive, too, so that
+        they add up to the mixture.
+    floor_db
+        Level at which the other sources are left in each stem, in dB, at most 0; by default that
+        of the model.
 
     Raises
     ------
@@ -201,10 +217,18 @@ def load(
     """
     if block < 1:
         raise SoundError(f"block must be 1 sample or more, not {block}")
-    return Separation(weights.find(model), channels, sample_rate, block)
+    options = StemOptions(full_band, floor_db)
+    return Separation(weights.find(model), channels, sample_rate, block, options)
 
 
-def separate(samples: ArrayLike, sample_rate: int, model: str | Path | None = None) -> Stems:
+def separate(
+    samples: ArrayLike,
+    sample_rate: int,
+    model: str | Path | None = None,
+    *,
+    full_band: bool = True,
+    floor_db: float | None = None,
+) -> Stems:
     """Separate a whole recording.
 
     Parameters
@@ -213,7 +237,7 @@ def separate(samples: ArrayLike, sample_rate: int, model: str | Path | None = No
         (n,) or (n, channels) of floats, full scale 1.
     sample_rate
         Sample rate of samples and stems, in Hz.
-    model
+    model, full_band, floor_db
         As in `load`.
 
     Returns
@@ -246,8 +270,8 @@ def separate(samples: ArrayLike, sample_rate: int, model: str | Path | None = No
     if not finite.all():
         row, channel = np.argwhere(~finite)[0]
         raise SoundError(f"sample {row} of channel {channel} is not a finite number")
-    step, rate_hz = make_step(bundle, spec.streams(channels)), _rate(sample_rate)
-    engine = Engine(step, spec, channels, rate_hz=rate_hz)
+    loaded = LoadedModel(bundle, channels, StemOptions(full_band, floor_db))
+    engine = loaded.engine(_rate(sample_rate))
     stems = np.empty((len(mixture), len(spec.sources), channels), np.float32)
     blocks = (mixture[first : first + BLOCK] for first in range(0, len(mixture), BLOCK))
     done = 0

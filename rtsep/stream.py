@@ -292,6 +292,8 @@ def live(
     reconnect: bool = True,
     give_up_s: float | None = None,
     realtime: bool = True,
+    full_band: bool = True,
+    floor_db: float | None = None,
 ) -> LiveStream:
     """Open a device and separate its sound for the duration of a ``with`` block.
 
@@ -324,6 +326,8 @@ def live(
         End the stream after this time without the device, in seconds; never by default.
     realtime
         Request real-time scheduling and locked memory.
+    full_band, floor_db
+        As in `rtsep.load`.
 
     Raises
     ------
@@ -354,6 +358,8 @@ def live(
         record=None if record is None else Path(record),
         reconnect=reconnect,
         give_up_s=give_up_s,
+        full_band=full_band,
+        floor_db=floor_db,
     )
     stream = open_stream(str(device), lambda: weights.find(model), where, options, tapped=True)
     return LiveStream(stream)

@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rtsep.cli import fail
+from rtsep.cli.options import stem_options
 from rtsep.errors import AudioFileError, EvaluationError, SpecError
 from rtsep.evaluate import report, words
 from rtsep.evaluate.evaluation import Evaluation
 from rtsep.evaluate.score import missing_packages
+from rtsep.runtime.engine import StemOptions
 
 FILE = click.Path(path_type=Path)
 
@@ -22,6 +24,7 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "-m", "--model", help="Shipped model's name, a bundle's path, or oracle:ibm, irm, wiener, psm."
 )
+@stem_options
 @click.option("--wer", is_flag=True, help="Count the words that a recogniser gets wrong.")
 @click.option("--json", "json_path", type=FILE, help="Write all scores to this file.")
 @click.option(
@@ -35,6 +38,8 @@ def eval(
     json_path: Path | None,
     csv_path: Path | None,
     plot_path: Path | None,
+    full_band: bool,
+    floor_db: float | None,
 ) -> None:
     """Score a model on the mixtures of a folder, with the live engine.
 
@@ -64,7 +69,8 @@ def eval(
     for path in (json_path, csv_path, plot_path):
         if path is not None:
             report.check_target(path)
-    evaluation = Evaluation(data, model, words.PocketSphinx() if wer else None)
+    options = StemOptions(full_band, floor_db)
+    evaluation = Evaluation(data, model, words.PocketSphinx() if wer else None, options)
     for sentence in missing_packages():
         fail(sentence)
     failures: list[str] = []

@@ -109,6 +109,28 @@ def model_options(command: Command) -> Command:
     return _give(command, _MODEL_OPTIONS)
 
 
+_STEM_OPTIONS = (
+    click.option(
+        "--floor",
+        "floor_db",
+        type=click.FloatRange(max=0.0),
+        metavar="dB",
+        help="Leave the other sources in each stem at this level; the model's default.",
+    ),
+    click.option(
+        "--full-band/--no-full-band",
+        default=True,
+        help="Give the stems the band above the model's, too, so that they add up to the mixture; "
+        "on.",
+    ),
+)
+
+
+def stem_options(command: Command) -> Command:
+    """Add the options of what is done to stems, see `rtsep.runtime.engine.StemOptions`."""
+    return _give(command, _STEM_OPTIONS)
+
+
 def _set_preset(context: click.Context, option: click.Parameter, name: str | None) -> None:
     """Use a preset's options as defaults of the options that are not given."""
     if name is not None:
@@ -134,6 +156,7 @@ _STREAM_OPTIONS = (
         "practice-without-drums, or one of yours. Options beside it override it.",
     ),
     *_MODEL_OPTIONS,
+    *_STEM_OPTIONS,
     click.option("-l", "--listen", metavar="SOURCE", help="Source to play; the first by default."),
     click.option(
         "-g",

@@ -13,6 +13,7 @@ import click
 from rtsep.cli import fail
 from rtsep.errors import ExtraError
 from rtsep.realtime.builder import Stream
+from rtsep.runtime.engine import StemOptions
 from rtsep.ui.guard import Guard, is_loopback, token_for
 
 
@@ -74,13 +75,13 @@ class Panel:
                 "browsers allow the microphone on https pages only: add --certificate and --key"
             )
 
-    def serve(self, model: str | None) -> None:
+    def serve(self, model: str | None, options: StemOptions) -> None:
         """Separate the sound of browsers until Ctrl-C."""
         from rtsep.ui.browser_session import Browsers
         from rtsep.ui.server import Server
         from rtsep.ui.session_worker import Pool
 
-        pool = Pool(model, spare=self._sessions)
+        pool = Pool(model, self._sessions, options)
 
         def say() -> None:
             self.say(pool.default, microphone=True)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from rtsep.cli import fail
-from rtsep.cli.options import Choice, choose, model_options, read_all
+from rtsep.cli.options import Choice, choose, model_options, read_all, stem_options
 from rtsep.errors import AudioFileError, LearnedError, SpecError
 from rtsep.files.readers import AudioInfo, blocks, info, stem_path
 from rtsep.files.writers import StemWriter
@@ -20,9 +20,8 @@ from rtsep.learned.decoder import UPDATES, Penalty, fit
 from rtsep.learned.frames import magnitudes, masked
 from rtsep.learned.source import alike
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import make_step
-from rtsep.runtime.pipeline import BLOCK, aligned
+from rtsep.runtime.engine import StemOptions
+from rtsep.runtime.pipeline import BLOCK, LoadedModel, aligned
 from rtsep.spec import Float32
 
 Reading = Callable[[], Iterator[Float32]]
@@ -38,6 +37,7 @@ Reading = Callable[[], Iterator[Float32]]
     help="Folder for the stems; created if missing.",
 )
 @model_options
+@stem_options
 @click.option(
     "--full-fit",
     is_flag=True,
@@ -54,6 +54,8 @@ def separate(
     output: Path,
     full_fit: bool,
     crossing: float,
+    full_band: bool,
+    floor_db: float | None,
     **choice: Unpack[Choice],
 ) -> None:
     """Separate FILES into one file per source, OUTPUT/<name>_<source>.wav.
@@ -65,10 +67,16 @@ def separate(
     \b
     Examples:
       rtsep separate talk.wav -o stems/
+      rtsep separate talk.wav -o stems/ --floor -20
       rtsep separate *.flac -o stems/ --model my-model.onnx
       rtsep separate talk.wav -o stems/ --sources me.rtsep,fan.rtsep --full-fit
     """  # noqa: D301
-    separator = FullFit(choice, crossing) if full_fit else Streamed(choose(choice))
+    options = StemOptions(full_band, floor_db)
+    separator: Streamed | FullFit
+    if full_fit:
+        separator = FullFit(choice, crossing, options)
+    else:
+        separator = Streamed(choose(choice), options)
     failed = 0
     done: dict[str, Path] = {}
     with Progress() as progress:
@@ -94,33 +102,33 @@ def separate(
 class Streamed:
     """Separates with a bundle in the live engine."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle, self.sources, self.passes = bundle, bundle.spec.sources, 1
+    def __init__(self, bundle: Bundle, options: StemOptions) -> None:
+        self._bundle, self._options = bundle, options
+        self.sources, self.passes = bundle.spec.sources, 1
 
     def stems(self, read: Reading, audio: AudioInfo) -> Iterator[Float32]:
         """Yield the stems in parts, (n, sources, channels)."""
-        spec = self._bundle.spec
-        step = make_step(self._bundle, spec.streams(audio.channels))
-        yield from aligned(Engine(step, spec, audio.channels, rate_hz=audio.rate_hz), read())
+        loaded = LoadedModel(self._bundle, audio.channels, self._options)
+        yield from aligned(loaded.engine(audio.rate_hz), read())
 
 
 class FullFit:
     """Separates by fitting learned sources to whole recordings."""
 
-    def __init__(self, choice: Choice, crossing: float) -> None:
+    def __init__(self, choice: Choice, crossing: float, options: StemOptions) -> None:
         others = choice["model"], choice["rest"], choice["learn_noise"]
         self._learned = read_all(choice["sources"] or "") if not any(others) else []
         if len(self._learned) < 2:
             raise LearnedError("--full-fit is for two or more --sources, and no other option")
         self._spec, self._penalty = alike(self._learned), Penalty(crossing=crossing)
-        self.sources, self.passes = self._spec.sources, 2
+        self.sources, self.passes, self._options = self._spec.sources, 2, options
 
     def stems(self, read: Reading, audio: AudioInfo) -> Iterator[Float32]:
         """Read the file for the fit, then again to yield the stems, (n, sources, channels)."""
         shape = self._spec, audio.channels, audio.rate_hz
         decoders = [source.decoder for source in self._learned]
         masks = [fit(x, decoders, UPDATES, self._penalty) for x in magnitudes(read(), *shape)]
-        yield from masked(read(), *shape, np.stack(masks))
+        yield from masked(read(), *shape, np.stack(masks), self._options)
 
 
 def _separate(path: Path, folder: Path, separator: Streamed | FullFit, progress: Progress) -> None:

@@ -9,12 +9,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from rtsep.cli.options import stream_options
+from rtsep.cli.options import stream_options, taken
 from rtsep.cli.panel import Panel
 from rtsep.devices.open import DEFAULT
 from rtsep.errors import OptionError
+from rtsep.runtime.engine import StemOptions
 
-_FOR_BROWSERS = {"host", "port", "token", "sessions", "certificate", "key", "device", "model"}
+_FOR_BROWSERS = {
+    *("host", "port", "token", "sessions", "certificate", "key", "device", "model"),
+    *("floor_db", "full_band"),
+}
 """Parameters that are valid without --device."""
 
 
@@ -90,7 +94,7 @@ def ui(
     if device is None:
         _check_for_browsers(context)
         with suppress(KeyboardInterrupt):  # Windows
-            panel.serve(options["model"])
+            panel.serve(options["model"], taken(StemOptions, options))
         return
     from rtsep.cli.run import perform
 

@@ -16,9 +16,8 @@ from rtsep.evaluate.metrics import METRICS
 from rtsep.evaluate.score import best_order, is_speech, scores, silent
 from rtsep.evaluate.words import Recogniser, Words, texts
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import make_step
-from rtsep.runtime.pipeline import BLOCK, aligned
+from rtsep.runtime.engine import DEFAULT, Engine, StemOptions
+from rtsep.runtime.pipeline import BLOCK, LoadedModel, aligned
 from rtsep.spec import Float32
 
 
@@ -61,6 +60,8 @@ class Evaluation:
         As ``--model``, or ``oracle:KIND``.
     recognise
         Hears the speech whose text the folder knows (`rtsep.evaluate.words`); None for no words.
+    options
+        What is done to the stems of a model.
 
     Attributes
     ----------
@@ -87,7 +88,11 @@ class Evaluation:
     """
 
     def __init__(
-        self, folder: Path, model: str | None = None, recognise: Recogniser | None = None
+        self,
+        folder: Path,
+        model: str | None = None,
+        recognise: Recogniser | None = None,
+        options: StemOptions = DEFAULT,
     ) -> None:
         self.folder = folder
         self.items = items(folder)
@@ -102,7 +107,7 @@ class Evaluation:
             bundle = weights.find(model)
             self.name, self.sources = bundle.metadata["name"], bundle.spec.sources
             matched(self._stems, self.sources, self.name, folder)
-            self._separate = _Bundled(bundle)
+            self._separate = _Bundled(bundle, options)
         self.words = Words(texts(folder, self.items), recognise) if recognise else None
         self.rows: list[Row] = []
         self.unscored = 0
@@ -221,16 +226,15 @@ def evaluate(folder: Path, model: str | None = None) -> Evaluation:
 class _Bundled:
     """Computes the estimates of a bundle, (sources, n, channels)."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+    def __init__(self, bundle: Bundle, options: StemOptions) -> None:
+        self._bundle, self._options = bundle, options
         self._engines: dict[tuple[int, int], Engine] = {}
 
     def __call__(self, example: Example) -> Float32:
-        channels, spec = example.mixture.shape[1], self._bundle.spec
-        kind = example.rate_hz, channels
+        kind = example.rate_hz, example.mixture.shape[1]
         if kind not in self._engines:
-            step = make_step(self._bundle, spec.streams(channels))
-            self._engines[kind] = Engine(step, spec, channels, rate_hz=example.rate_hz)
+            loaded = LoadedModel(self._bundle, kind[1], self._options)
+            self._engines[kind] = loaded.engine(example.rate_hz)
         return _stems(self._engines[kind], example.mixture)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rtsep.errors import LearnedError
-from rtsep.runtime.engine import Engine
+from rtsep.runtime.engine import DEFAULT, Engine, StemOptions
 from rtsep.runtime.pipeline import aligned
 from rtsep.spec import Float32, Spec
 
@@ -71,7 +71,12 @@ def magnitudes(blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: in
 
 
 def masked(
-    blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: int, masks: Float32
+    blocks: Iterable[Float32],
+    spec: Spec,
+    channels: int,
+    rate_hz: int,
+    masks: Float32,
+    options: StemOptions = DEFAULT,
 ) -> Iterator[Float32]:
     """Recordings of the sources, from masks (channels, sources, frames, bins) of the mixture.
 
@@ -79,4 +84,5 @@ def masked(
     ------
     (n, sources, channels), as `rtsep.runtime.pipeline.aligned` does.
     """
-    return aligned(Engine(_Mask(spec, masks), spec, channels, rate_hz=rate_hz), blocks)
+    step = _Mask(spec, masks)
+    return aligned(Engine(step, spec, channels, rate_hz=rate_hz, options=options), blocks)

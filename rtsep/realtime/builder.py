@@ -26,6 +26,7 @@ from rtsep.realtime.reconnect import Comeback
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import StreamWorker, WorkerOptions
 from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import StemOptions
 from rtsep.runtime.pipeline import LoadedModel
 from rtsep.spec import Float32
 
@@ -36,8 +37,8 @@ _TAIL_S = 0.1
 
 
 @dataclass(frozen=True)
-class StreamOptions(WorkerOptions):
-    """Options of a stream without model and device; they include those of its worker.
+class StreamOptions(WorkerOptions, StemOptions):
+    """Options of a stream without model and device; they include those of worker and stems.
 
     Attributes
     ----------
@@ -148,10 +149,10 @@ class Stream:
     ) -> None:
         options, notices, block = self.options, self.notices, device.block
         gains = linear_gains(bundle.spec.sources, options.gains)
-        loaded = LoadedModel(bundle, device.input.width)
+        loaded = LoadedModel(bundle, device.input.width, options)
         engine = loaded.engine(device.sample_rate, block)
         try:
-            self.worker = StreamWorker(device, engine, loaded.step, gains, options, tapped=tapped)
+            self.worker = StreamWorker(device, engine, gains, options, tapped=tapped)
         except DeviceError as error:  # the latency exceeds the mixture that the device keeps
             raise BundleError(f"{bundle.path or loaded.name}: {error}") from None
         self.comeback = Comeback(

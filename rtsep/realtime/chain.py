@@ -15,7 +15,7 @@ from rtsep.realtime.recorder import Recorder
 from rtsep.realtime.stem_reader import Tap
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.timing import Durations
-from rtsep.spec import Float32, Step
+from rtsep.spec import Float32
 
 _WARM_UP = 20
 
@@ -47,8 +47,6 @@ class ProcessingChain:
     ----------
     engine
         Works at the sound's rate, on its channels.
-    step
-        What the engine calls.
     sample_rate
         Of the sound that goes in and out, in Hz.
     out_channels
@@ -77,13 +75,11 @@ class ProcessingChain:
         The blocks are longer than what the engine works on at once.
     """
 
-    def __init__(
-        self, engine: Engine, step: Step, sample_rate: int, out_channels: int, block: int
-    ) -> None:
+    def __init__(self, engine: Engine, sample_rate: int, out_channels: int, block: int) -> None:
         if block > engine.piece:
             raise ValueError(f"blocks of {block} samples are longer than {engine.piece}")
         sources, channels = len(engine.spec.sources), engine.channels
-        self.engine, self.step = engine, step
+        self.engine = engine
         self.mixer = Mixer(sources, channels, out_channels, sample_rate, engine.latency_samples)
         self.scope = Scope(sources, sample_rate)
         self.hops = Durations()

@@ -205,11 +205,11 @@ class Control:
 
     def _switch_model(self, name: str) -> None:
         live = self.live
-        loaded = LoadedModel(weights.find(name), live.engine.channels)
+        loaded = LoadedModel(weights.find(name), live.engine.channels, self.loaded.options)
         if (load := loaded.load()) > MOST_LOAD:
             raise ControlError(f"{loaded.name} is too slow: it takes {load:.1f} of real time")
         engine = loaded.engine(live.device.sample_rate, live.device.block)
-        chain = live.make_chain(engine, loaded.step)
+        chain = live.make_chain(engine)
         chain.warm_up(live.device.block)
         former = live.chain
         chain.go_on_from(former)  # last, so that no change of the controls is lost
@@ -242,13 +242,12 @@ class Control:
         device = self._open_device(name)
         loaded = self.loaded
         if device.input.width != loaded.channels:
-            loaded = LoadedModel(loaded.bundle, device.input.width)
+            loaded = LoadedModel(loaded.bundle, device.input.width, loaded.options)
         engine = loaded.engine(device.sample_rate, block)
         recording = live.recorder is not None
         self._end_recording()
-        step = None if loaded is self.loaded else loaded.step
         self.loaded = loaded
-        live.move(device, engine, None, step)
+        live.move(device, engine, None)
         if recording:
             self._begin_recording()
         self._say(f"{name}: {device.name}, {device.sample_rate} Hz")

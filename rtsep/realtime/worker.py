@@ -50,7 +50,7 @@ from rtsep.realtime.recorder import NO_TRACKS, Recorder
 from rtsep.realtime.stem_reader import NO_TAP, Tap
 from rtsep.runtime.engine import Engine, stream_latency
 from rtsep.runtime.timing import Durations
-from rtsep.spec import Float32, Step
+from rtsep.spec import Float32
 
 POLL_S = 0.0005
 """Longest sleep of an idle worker, a quarter block where that is less: the device's callback must
@@ -91,8 +91,6 @@ class StreamWorker:
         Not started yet.
     engine
         Works at the device's rate, on its input channels.
-    step
-        What the engine calls.
     gains
         (sources,) linear gains of what is heard.
     options
@@ -116,7 +114,6 @@ class StreamWorker:
         self,
         device: Device,
         engine: Engine,
-        step: Step,
         gains: Float32,
         options: WorkerOptions | None = None,
         *,
@@ -136,7 +133,7 @@ class StreamWorker:
         self._turns = 0
         self._arriving: Crossfade[ProcessingChain] | None = None
         self._connect(device)
-        self.chain = self.make_chain(engine, step)
+        self.chain = self.make_chain(engine)
         self.chain.mixer.gains[:] = gains
         self.chain.warm_up(device.block)
         self._replace_late()
@@ -154,11 +151,11 @@ class StreamWorker:
         limit_db = self._options.limit_db
         device.limit(np.inf if limit_db is None else linear(limit_db))
 
-    def make_chain(self, engine: Engine, step: Step) -> ProcessingChain:
+    def make_chain(self, engine: Engine) -> ProcessingChain:
         """Make a chain for the present device, of an engine for its rate and channels."""
         device = self.device
         rate, width = device.sample_rate, device.output.width
-        chain = ProcessingChain(engine, step, rate, width, device.block)
+        chain = ProcessingChain(engine, rate, width, device.block)
         if self._tapped:
             chain.tap = Tap(len(engine.spec.sources), engine.channels, device.sample_rate)
         return chain
@@ -186,13 +183,7 @@ class StreamWorker:
         self._manners.close()
         self.end_recording()
 
-    def move(
-        self,
-        device: Device,
-        engine: Engine,
-        recorder: Recorder | None,
-        step: Step | None = None,
-    ) -> None:
+    def move(self, device: Device, engine: Engine, recorder: Recorder | None) -> None:
         """Go on with another device, and an engine and a recorder for its rate.
 
         Parameters
@@ -200,11 +191,10 @@ class StreamWorker:
         device
             Not started yet.
         engine
-            For the model at work, or the one on its way to take its place.
+            For the model at work, or the one on its way to take its place. A step that is not the
+            present one starts without state.
         recorder
             Takes the place of the present one, see `end_recording`.
-        step
-            What the engine calls, if that is another than before; else it keeps its state.
         """
         started = self._thread.ident is not None
         self._halt()
@@ -213,10 +203,10 @@ class StreamWorker:
         former, separated_s, nonfinite = self.chain, self.separated_s, self.nonfinite
         device.inherit(self.device.stats())
         self._connect(device)
-        self.chain = self.make_chain(engine, step or former.step)
+        self.chain = self.make_chain(engine)
         self.chain.go_on_from(former)
         self._read_on(former)
-        if step is not None:
+        if engine.step is not former.engine.step:
             self.chain.warm_up(device.block)
         self.chain.hops = former.hops
         self.chain.recorder = recorder

@@ -59,6 +59,8 @@ KEYS = {
     "version": "version of rtsep that wrote the file",
 }
 """Metadata of every bundle, stored as ``rtsep.<key>``, with descriptions."""
+OPTIONAL_KEYS = {"floor": "level at which other sources are left in each stem, dB; none without it"}
+"""Further metadata."""
 
 
 _SOURCE = re.compile(r"\w[\w .+-]{0,63}")
@@ -112,6 +114,11 @@ class Bundle:
     metadata: Mapping[str, str]
     graph: bytes = field(repr=False)
     path: Path | None = None
+
+    @property
+    def floor_db(self) -> float | None:
+        """Default level at which other sources are left in each stem, in dB, if there is one."""
+        return float(self.metadata["floor"]) if "floor" in self.metadata else None
 
     @property
     def state_bytes(self) -> int:
@@ -183,7 +190,7 @@ def describe(spec: Spec, texts: Mapping[str, str]) -> dict[str, str]:
     missing = [key for key in KEYS if key not in fields]
     if missing:
         raise BundleError(f"the description lacks {', '.join(missing)}")
-    return {f"rtsep.{key}": fields[key] for key in KEYS}
+    return {f"rtsep.{key}": fields[key] for key in (*KEYS, *OPTIONAL_KEYS) if key in fields}
 
 
 def _text(text: str | bytes) -> str:
@@ -218,6 +225,8 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
         pair(spec.window, spec.window_length, spec.hop_length, spec.synthesis_length)
         if spec.frontend == "stft":
             factorise(spec.window_length)
+        if not float(metadata.get("floor", "0")) <= 0.0:
+            raise BundleError(f"rtsep.floor must be at most 0 dB, not {metadata['floor']}")
         for source in spec.sources:
             if not _SOURCE.fullmatch(source) or source == "mixture":
                 raise BundleError(

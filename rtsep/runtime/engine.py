@@ -7,17 +7,19 @@ other models the kernel returns for the call of the model and is then called aga
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numba import types
 
+from rtsep.dsp import full_band, polyphase
 from rtsep.dsp import overlap_add as frames
-from rtsep.dsp import polyphase
 from rtsep.dsp.held import Held, putter, taker
 from rtsep.dsp.kernel import FAST, array, kernel, named
+from rtsep.dsp.mixer import linear
 from rtsep.dsp.overlap_add import BUFFERS, Buffers
+from rtsep.errors import SpecError
 from rtsep.latency import Latency, StreamLatency
 from rtsep.runtime.resampled import HELD, RATES, REPLACED, Rates, Resampling, inner_block
 from rtsep.runtime.tape import interpreter
@@ -36,9 +38,11 @@ class EngineState(NamedTuple):
     buffers: Buffers
     program: Program
     rates: Rates
+    floor: Float32
+    """(1,): share of the other stems that is left in each, 0 to 1."""
 
 
-ENGINE_STATE = named(EngineState, BUFFERS, PROGRAM, RATES)
+ENGINE_STATE = named(EngineState, BUFFERS, PROGRAM, RATES, array(1))
 
 # Inlined into the kernel, so that it is not compiled a second time.
 _part = kernel(inline="always")
@@ -74,6 +78,21 @@ def _advance(state: EngineState, block: Float32, out: Float32) -> int:
     return DONE
 
 
+@_part
+def _leave(out: Float32, floor: float) -> None:
+    """Leave a share of the other stems in each."""
+    if floor == 0.0:
+        return
+    samples, sources, channels = out.shape
+    for t in range(samples):
+        for c in range(channels):
+            total = np.float32(0.0)
+            for s in range(sources):
+                total += out[t, s, c]
+            for s in range(sources):
+                out[t, s, c] += floor * (total - out[t, s, c])
+
+
 put = putter(ENGINE_STATE)
 take = taker(ENGINE_STATE)
 
@@ -105,20 +124,62 @@ def advance(address: int, block: Float32, out: Float32) -> int:
     state = take(address)
     rates = state.rates
     if rates.mixture.shape[0] == 0:
-        return _advance(state, block, out)
+        result = _advance(state, block, out)
+        if result == DONE:
+            _leave(out, state.floor[0])
+        return result
     cursors, n, width = rates.cursors, block.shape[0], out.shape[1] * out.shape[2]
+    whole = rates.rest.mixture.shape[0] > 0
     if cursors[HELD] < 0:
         cursors[REPLACED] += polyphase.push(rates.inward, block)
         cursors[HELD] = polyphase.ready(rates.inward)
         polyphase.pull(rates.inward, rates.mixture[: cursors[HELD]])
+        if whole:
+            full_band.put_mixture(rates.rest, block)
     held = cursors[HELD]
     stems = rates.stems[:held]
     if _advance(state, rates.mixture[:held], stems) == MODEL:
         return MODEL
     polyphase.push(rates.outward, stems.reshape(held, width))
     polyphase.pull(rates.outward, out.reshape(n, width))
+    if whole:
+        full_band.put_stems(rates.rest, rates.mixture[:held], stems)
+        full_band.add_rest(rates.rest, out)
+    _leave(out, state.floor[0])
     cursors[HELD] = -1
     return DONE
+
+
+@dataclass(frozen=True)
+class StemOptions:
+    """What is done to the stems of a model, whichever it is.
+
+    Attributes
+    ----------
+    full_band
+        Whether stems get what a model of another rate does not receive, so that they add up to
+        the mixture, see `rtsep.dsp.full_band`.
+    floor_db
+        Level at which the other sources are left in each stem, in dB, at most 0; None is the
+        bundle's. Stems then add up to more than the mixture.
+
+    Raises
+    ------
+    SpecError
+        The floor is above 0 dB or NaN.
+    """
+
+    full_band: bool = True
+    floor_db: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the floor."""
+        if self.floor_db is not None and not self.floor_db <= 0.0:
+            raise SpecError(f"the floor must be at most 0 dB, not {self.floor_db}")
+
+
+DEFAULT = StemOptions()
+"""The band that the model does not receive is added, and the floor is the bundle's."""
 
 
 class Engine:
@@ -144,6 +205,8 @@ class Engine:
     rate_hz
         Sample rate of the blocks; None is that of the model. Another rate is resampled, see
         `rtsep.runtime.resampled`.
+    options
+        See `StemOptions`; without a floor it is 0.
 
     Attributes
     ----------
@@ -157,6 +220,8 @@ class Engine:
         Largest number of samples per call of the kernel.
     held
         Arrays that the kernel works on.
+    step
+        The model.
     streams
         Number of streams of the step; stream ``k`` has the ``spec.channels`` channels from
         ``k * spec.channels`` on.
@@ -177,6 +242,7 @@ class Engine:
         channels: int = 1,
         block: int = 1,
         rate_hz: int | None = None,
+        options: StemOptions = DEFAULT,
     ) -> None:
         if channels < 1 or block < 1:
             raise ValueError(f"channels and block must be 1 or more, not {channels} and {block}")
@@ -186,12 +252,13 @@ class Engine:
         rate_hz = spec.sample_rate if rate_hz is None else rate_hz
         self.latency = Latency.of(spec, inner_block(rate_hz, spec.sample_rate, block))
         self.streams = len(step.mixture)
-        self._step = step
+        self.step = step
         self._shape = (len(spec.sources), channels)
         buffers = frames.make_buffers(spec, step, channels, self.latency.reblocking)
         self.piece = max(1, round(PIECE_S * rate_hz) // block) * block
         self._resampling = Resampling(
-            *(rate_hz, spec.sample_rate, block, self.piece, self.latency.total), *self._shape
+            *(rate_hz, spec.sample_rate, block, self.piece, self.latency.total),
+            *(*self._shape, options.full_band),
         )
         self.latency_samples = self._resampling.latency_samples
         self.resampling = self._resampling.added
@@ -199,7 +266,13 @@ class Engine:
         own = NO_TAPE._replace(
             known=np.ones(self.streams, np.int64), cursors=NO_TAPE.cursors.copy()
         )
-        state = EngineState(buffers, self._program or own, self._resampling.rates)
+        floor = 0.0 if options.floor_db is None else linear(options.floor_db)
+        state = EngineState(
+            buffers,
+            self._program or own,
+            self._resampling.rates,
+            np.array([floor], np.float32),
+        )
         self.held = Held(state, ENGINE_STATE, hold)
 
     @property
@@ -276,7 +349,7 @@ class Engine:
         """Call the model, if the kernel does not run it."""
         if self._program is None and not self.state.program.cursors[SETTLED]:
             self._forget()
-        self._step()
+        self.step()
 
     def flush(self, out: Float32 | None = None) -> Float32:
         """Return the last ``latency_samples`` samples and reset the stream.
@@ -308,7 +381,7 @@ class Engine:
         stream
             Reset this stream only, without effect on others. Not supported with resampling.
         """
-        self._step.reset(stream)
+        self.step.reset(stream)
         frames.clear(self.state.buffers, stream)
         if stream is None:
             self._resampling.reset()
@@ -317,7 +390,7 @@ class Engine:
         """Reset the streams with non-finite frames in a step that has its own state."""
         program = self.state.program
         for stream in np.flatnonzero(program.known == 0):
-            self._step.reset(int(stream))
+            self.step.reset(int(stream))
         program.known[:], program.cursors[SETTLED] = 1, 1
 
     def _abandon(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.engine import Engine
+from rtsep.runtime.engine import DEFAULT, Engine, StemOptions
 from rtsep.runtime.model_step import make_step
 from rtsep.spec import Float32
 
@@ -51,6 +51,8 @@ class LoadedModel:
         The model.
     channels
         Audio channels of the stream.
+    options
+        What is done to the stems.
 
     Raises
     ------
@@ -58,8 +60,8 @@ class LoadedModel:
         See `rtsep.runtime.model_step.make_step`.
     """
 
-    def __init__(self, bundle: Bundle, channels: int) -> None:
-        self.bundle, self.channels = bundle, channels
+    def __init__(self, bundle: Bundle, channels: int, options: StemOptions = DEFAULT) -> None:
+        self.bundle, self.channels, self.options = bundle, channels, options
         self.step = make_step(bundle, bundle.spec.streams(channels))
 
     @property
@@ -67,9 +69,11 @@ class LoadedModel:
         """Name of the model."""
         return self.bundle.metadata["name"]
 
-    def engine(self, rate: int, block: int) -> Engine:
+    def engine(self, rate: int, block: int = 1) -> Engine:
         """Make an engine for blocks that are multiples of ``block`` samples, at a rate in Hz."""
-        return Engine(self.step, self.bundle.spec, self.channels, block, rate)
+        floor_db, usual = self.options.floor_db, self.bundle.floor_db
+        options = StemOptions(self.options.full_band, usual if floor_db is None else floor_db)
+        return Engine(self.step, self.bundle.spec, self.channels, block, rate, options)
 
     def load(self) -> float:
         """Measure the share of real time that the model takes; resets its state."""

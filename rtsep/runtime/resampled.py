@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from rtsep.dsp.full_band import NO_REST, REST, Rest, clear, make_rest
 from rtsep.dsp.kernel import named
 from rtsep.dsp.polyphase import LINE, Line, Polyphase, half_width
 from rtsep.spec import Float32, Int64
@@ -40,12 +41,14 @@ class Rates(NamedTuple):
     """(most, sources, channels), at the model's rate."""
     cursors: Int64
     """(2,), see `REPLACED` and `HELD`."""
+    rest: Rest
+    """What the model does not receive; empty if stems do not get it."""
 
 
 RATES = named(
     Rates,
     *(LINE, LINE, types.Array(types.float32, 2, "C"), types.Array(types.float32, 3, "C")),
-    types.int64[::1],
+    *(types.int64[::1], REST),
 )
 
 
@@ -81,6 +84,8 @@ class Resampling:
         Latency of the model's stems, in samples of its rate.
     sources, channels
         Number of stems, and channels of each.
+    full_band
+        Whether stems get what the model does not receive, see `rtsep.dsp.full_band`.
 
     Attributes
     ----------
@@ -102,12 +107,13 @@ class Resampling:
         delay: int,
         sources: int,
         channels: int,
+        full_band: bool = True,
     ) -> None:
         if outer_rate_hz == model_rate_hz:
             self.latency_samples, self.added = delay, 0.0
             self._lines: tuple[Polyphase, ...] = ()
             none = np.zeros((0, 0, 0), np.float32)
-            self.rates = Rates(_NO_LINE, _NO_LINE, _NOTHING, none, np.zeros(2, np.int64))
+            self.rates = Rates(_NO_LINE, _NO_LINE, _NOTHING, none, np.zeros(2, np.int64), NO_REST)
             return
         common = gcd(outer_rate_hz, model_rate_hz)
         outer, model = model_rate_hz // common, outer_rate_hz // common  # periods, in ticks
@@ -121,14 +127,22 @@ class Resampling:
         most = piece * outer // model + 2
         late = -self.latency_samples * outer
         inward = Polyphase(outer, model, 0, start * model, channels, piece)
-        outward = Polyphase(model, outer, (start - delay) * model, late, sources * channels, most)
+        out = model, outer, (start - delay) * model, late, sources * channels, most
+        outward = Polyphase(*out)
         self._lines = inward, outward
+        rest = NO_REST
+        if full_band:
+            line = Polyphase(*out)
+            self._lines = inward, outward, line
+            rates, delays = (outer_rate_hz, model_rate_hz), (self.latency_samples, delay)
+            rest = make_rest(line, rates, delays, (piece, most), sources, channels)
         self.rates = Rates(
             inward.line,
             outward.line,
             np.zeros((most, channels), np.float32),
             np.zeros((most, sources, channels), np.float32),
             np.array([0, -1], np.int64),
+            rest,
         )
 
     def reset(self) -> None:
@@ -136,6 +150,7 @@ class Resampling:
         for line in self._lines:
             line.reset()
         self.rates.cursors[HELD] = -1
+        clear(self.rates.rest)
 
 
 _NOTHING = np.zeros((0, 0), np.float32)

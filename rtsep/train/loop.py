@@ -106,6 +106,7 @@ def train(
     folder: Path,
     group: Group,
     workers: int = 1,
+    start: Path | None = None,
 ) -> Path:
     """Train until the end of the schedule; resume the run in ``folder`` if there is one.
 
@@ -122,6 +123,8 @@ def train(
         The processes that train together; `training` mixes this process's share of a batch.
     workers
         Number of processes that mix.
+    start
+        Checkpoint from which a new run starts, instead of random weights.
 
     Returns
     -------
@@ -135,7 +138,7 @@ def train(
     StoppedError
         Ctrl-C was pressed; the run is saved first. A second Ctrl-C stops at once.
     CheckpointError
-        ``folder`` contains a run of another model.
+        ``folder`` contains a run of another model, or the weights of ``start`` do not fit.
     """
     _keep_freed_memory()
     torch.manual_seed(training.seed)
@@ -152,6 +155,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     if resume.exists():
         run.restore(resume)
+    elif start is not None:
+        run.begin(start)
     over = schedule.done(run.step, run.seconds)
     if over >= 1.0:
         return best

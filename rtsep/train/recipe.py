@@ -4,7 +4,8 @@ A recipe contains the description of the model (``name``, ``model``, ``[spec]``,
 ``[training]``), a ``[schedule]`` with the fields of `rtsep.train.loop.Schedule`, and
 ``[mixtures]``: ``kind`` is one of `rtsep.train.mixers.MIXERS`, ``seconds`` the length of an
 example, ``leave_out`` patterns of speakers, categories or songs that are not used, and the others
-are fields of that mixer.
+are fields of that mixer. ``start`` names a checkpoint beside the recipe, of a model with the same
+weights; a new run starts from it.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ def read(path: Path) -> dict[str, Any]:
         The file can't be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        recipe = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise RecipeError(f"{path} can't be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is no recipe: {error}") from None
+    if "start" in recipe:
+        recipe["start"] = path.parent / str(recipe["start"])
+    return recipe
 
 
 def parse(
@@ -155,4 +159,5 @@ def fit(
         checks = {"seed": VALIDATION_SEED, "batch_size": VALIDATION_SIZE, "seconds": VALIDATION_S}
         plain = {key: mixtures[key] for key in ("kind", "leave_out") if key in mixtures} | checks
         validation = mixer(description, plain, data, "val")
-        return train(description, schedule, training, validation, folder, together, workers)
+        start = recipe.get("start")
+        return train(description, schedule, training, validation, folder, together, workers, start)

@@ -64,6 +64,22 @@ class Run:
         tensors["progress"] = torch.tensor(progress, dtype=torch.float64)
         save(path, self.description, tensors)
 
+    def begin(self, path: Path) -> None:
+        """Start from the weights of a checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            The file is no checkpoint, or its weights do not fit the model.
+        """
+        _, tensors = read(path)
+        try:
+            self.model.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{path} does not fit the model to train: {reason}") from None
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
     def restore(self, path: Path) -> None:
         """Load a file written by :meth:`store`.
 

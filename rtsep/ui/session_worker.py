@@ -15,6 +15,7 @@ from rtsep.realtime import scheduling
 from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.crossfade import Crossfade
 from rtsep.runtime.bundle import Bundle
+from rtsep.runtime.engine import DEFAULT, StemOptions
 from rtsep.runtime.pipeline import LoadedModel
 from rtsep.runtime.timing import Durations
 from rtsep.spec import Float32
@@ -36,6 +37,8 @@ class Pool:
         First model of sessions: a shipped name, or the path of a bundle; None is the default model.
     spare
         Number of copies of it to load now.
+    options
+        What is done to the stems.
 
     Raises
     ------
@@ -43,7 +46,10 @@ class Pool:
         The model can't be run.
     """
 
-    def __init__(self, first: str | None = None, spare: int = 0) -> None:
+    def __init__(
+        self, first: str | None = None, spare: int = 0, options: StemOptions = DEFAULT
+    ) -> None:
+        self._options = options
         bundle = weights.find(first)
         self.default = first if first in weights.names() else bundle.metadata["name"]
         self._bundles: dict[str, Bundle] = {self.default: bundle}
@@ -80,7 +86,7 @@ class Pool:
             bundle = self.bundle(name)
             heard = channels if bundle.spec.channels == 1 else bundle.spec.channels
             idle = self._idle[name, heard]
-            return idle.pop() if idle else LoadedModel(bundle, heard)
+            return idle.pop() if idle else LoadedModel(bundle, heard, self._options)
 
     def give(self, name: str, loaded: LoadedModel) -> None:
         """Return a model to the pool."""
@@ -112,7 +118,7 @@ class BrowserChain(ProcessingChain):
         loaded = pool.take(name, hello.channels)
         self._loaded: LoadedModel | None = loaded
         rate, frame = hello.sample_rate, hello.frame
-        super().__init__(loaded.engine(rate, frame), loaded.step, rate, hello.channels, frame)
+        super().__init__(loaded.engine(rate, frame), rate, hello.channels, frame)
         self._mixture = np.zeros((frame, loaded.channels), np.float32)
         self.mixer.muted[1:] = True  # only the first source is audible, as in `rtsep run`
         self.warm_up(frame)

@@ -32,7 +32,7 @@ def chain(
 ) -> ProcessingChain:
     """Of another model, of which only the second source is heard."""
     step = make(models.bundle(spec))
-    made = live.make_chain(Engine(step, spec, 1, BLOCK), step)
+    made = live.make_chain(Engine(step, spec, 1, BLOCK))
     made.mixer.gains[:] = 0, 1
     made.warm_up(BLOCK)
     return made

@@ -38,7 +38,7 @@ class Rig:
         self.devices: dict[str, Callable[[], Device]] = {}
         self.loaded = LoadedModel(models.bundle(SPEC), 1)
         engine = self.loaded.engine(RATE, BLOCK)
-        self.live = StreamWorker(clock(), engine, self.loaded.step, np.array([1, 0], np.float32))
+        self.live = StreamWorker(clock(), engine, np.array([1, 0], np.float32))
         self.takes = Takes(folder)
         self.control = Control(
             self.live, self.loaded, self.takes, self.said.append, self.open, lambda: ["a", "b"]

@@ -125,7 +125,7 @@ def test_a_fault_in_the_worker_ends_the_stream_and_keeps_the_recording(tmp_path:
     x = noise(16000)
     clock = Clock(16000, 1, 1, 16, 64, x)
     recorder = Recorder(tmp_path, SPEC.sources, 16000, 1, engine.latency_samples)
-    live = StreamWorker(clock, engine, step, np.ones(2, np.float32))
+    live = StreamWorker(clock, engine, np.ones(2, np.float32))
     live.recorder = recorder
     live.start()
     deadline = time.monotonic() + 20

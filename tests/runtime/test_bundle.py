@@ -152,7 +152,9 @@ def test_too_many_states(tmp_path: Path) -> None:
     for i in range(300):
         model.graph.input.append(model.graph.input[1])
         model.graph.input[-1].name = f"state.past@{i + 2}"
-    assert "it has 301 states, more than the limit of 256" in refused(models.write(model, tmp_path / "a.onnx"))
+    assert "it has 301 states, more than the limit of 256" in refused(
+        models.write(model, tmp_path / "a.onnx")
+    )
 
 
 def test_cost_and_facts_of_the_real_architecture() -> None:

@@ -99,8 +99,14 @@ def external(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (with_weight(raw_data=np.array([1, np.nan], "f4").tobytes()), "'gains' contains NaN or Inf"),
-        (with_weight(raw_data=np.array([-np.inf, 1], "f4").tobytes()), "'gains' contains NaN or Inf"),
+        (
+            with_weight(raw_data=np.array([1, np.nan], "f4").tobytes()),
+            "'gains' contains NaN or Inf",
+        ),
+        (
+            with_weight(raw_data=np.array([-np.inf, 1], "f4").tobytes()),
+            "'gains' contains NaN or Inf",
+        ),
         (with_weight(raw_data=b"\0" * 7), "'gains' is truncated"),
         (with_weight(raw_data=b""), "'gains' is truncated"),
         (external, "'gains' is in another file"),
@@ -218,7 +224,9 @@ def test_a_graph_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_state_too_large_for_so_many_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_step, "MAX_MEMORY", 1 << 20)
     make_step(models.bundle(), streams=100)
-    with pytest.raises(BundleError, match="frames of 2000 streams take 2 MiB, more than the limit of 1"):
+    with pytest.raises(
+        BundleError, match="frames of 2000 streams take 2 MiB, more than the limit of 1"
+    ):
         make_step(models.bundle(), streams=2000)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtsep.dsp.polyphase import PASSBAND, half_width
-from rtsep.runtime.engine import Engine
+from rtsep.runtime.engine import Engine, StemOptions
 from rtsep.runtime.resampled import inner_block
 from rtsep.spec import Spec
 from tests.support.models import PassThrough
@@ -27,7 +27,8 @@ def delayed(pair, latency=0, channels=1, stems=1, block=1):
     """An engine whose stem k is the mixture times k + 1, so many samples late or a few more."""
     names = tuple(f"stem{k}" for k in range(stems))
     spec = Spec(pair[1], 1, "waveform", "rectangular", HOP, HOP, 1, latency // HOP, names)
-    return Engine(PassThrough(spec, channels), spec, channels, block, pair[0])
+    options = StemOptions(full_band=False)
+    return Engine(PassThrough(spec, channels), spec, channels, block, pair[0], options)
 
 
 def noise(length, channels=1, seed=0):
@@ -133,7 +134,7 @@ def test_one_sample_sooner_would_run_dry(monkeypatch):
             )
             early = delayed(pair, 13, block=block)
             monkeypatch.undo()
-            with pytest.raises(ValueError, match="more rows are asked for than are ready"):
+            with pytest.raises(ValueError, match="more rows are requested than are ready"):
                 run(early, noise(50_000), [block] if block > 1 else [1] * 499 + [2])
 
 

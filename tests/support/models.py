@@ -17,6 +17,7 @@ from rtsep.runtime.bundle import Bundle, describe, load, parse
 from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 
+Array = np.ndarray[Any, np.dtype[np.float32]]
 Change = Callable[[onnx.ModelProto], object]
 
 TEXTS = {
@@ -31,8 +32,8 @@ SPEC = Spec(16000, 1, "waveform", "rectangular", 64, 64, 1, 1, ("speech", "noise
 GAINS = np.array([0.75, 0.25], np.float32)
 
 
-def handmade(spec: Spec = SPEC, **texts: str) -> onnx.ModelProto:
-    """The mixture one frame late, times `GAINS`: a state, a weight, three nodes."""
+def handmade(spec: Spec = SPEC, gains: Array = GAINS, **texts: str) -> onnx.ModelProto:
+    """The mixture one frame late, times gains: a state, a weight, three nodes."""
     frame = ["streams", spec.chunk, spec.channels, *spec.frame_shape]
     separated = ["streams", spec.chunk, len(spec.sources), *frame[2:]]
     state = frame
@@ -40,7 +41,7 @@ def handmade(spec: Spec = SPEC, **texts: str) -> onnx.ModelProto:
     def value(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    gains = GAINS.reshape(-1, *[1] * (len(frame) - 2))
+    scale = gains.reshape(-1, *[1] * (len(frame) - 2))
     graph = helper.make_graph(
         [
             helper.make_node("Unsqueeze", ["state.past", "axes"], ["late"]),
@@ -50,7 +51,7 @@ def handmade(spec: Spec = SPEC, **texts: str) -> onnx.ModelProto:
         "handmade",
         [value("mixture", frame), value("state.past", state)],
         [value("sources", separated), value("next_state.past", state)],
-        [numpy_helper.from_array(gains, "gains"), numpy_helper.from_array(np.array([2]), "axes")],
+        [numpy_helper.from_array(scale, "gains"), numpy_helper.from_array(np.array([2]), "axes")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     for key, text in describe(spec, {**TEXTS, **texts}).items():
@@ -64,9 +65,9 @@ def write(model: onnx.ModelProto | bytes, path: Path) -> Path:
     return path
 
 
-def bundle(spec: Spec = SPEC) -> Bundle:
+def bundle(spec: Spec = SPEC, gains: Array = GAINS, **texts: str) -> Bundle:
     """The handmade model as a bundle."""
-    return parse(handmade(spec).SerializeToString())
+    return parse(handmade(spec, gains, **texts).SerializeToString())
 
 
 OPTIONS = {"window": 4, "vertical": 4, "horizontal": 3, "taps": 2, "bottleneck": 5}

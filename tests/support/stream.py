@@ -42,6 +42,6 @@ def stream(
     if step is None:
         step = make_step(BUNDLE, SPEC.streams(channels))
     engine = Engine(step, SPEC, channels, device.block, device.sample_rate)
-    live = StreamWorker(device, engine, step, np.array(gains, np.float32))
+    live = StreamWorker(device, engine, np.array(gains, np.float32))
     live.recorder = recorder
     return live

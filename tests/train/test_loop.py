@@ -122,6 +122,22 @@ def test_a_resumed_run_is_the_run_in_one_piece(folder: Path, tmp_path: Path) -> 
             assert torch.equal(value.reshape(-1)[:length], right[key].reshape(-1)[:length]), key
 
 
+def test_a_new_run_can_start_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    given = DESCRIPTION.build().state_dict()
+    save(tmp_path / "start.safetensors", DESCRIPTION, given)
+    data, checks = mixer(folder, "train"), mixer(folder, "val")
+    schedule = Schedule(steps=1, warmup=100, average=1.0, validate_every=1)
+    start = tmp_path / "start.safetensors"
+    best = train(DESCRIPTION, schedule, data, checks, tmp_path / "run", ALONE, 0, start)
+    for key, value in load(best)[1].state_dict().items():
+        torch.testing.assert_close(value, given[key], atol=1e-3, rtol=0)
+
+    other = replace(DESCRIPTION, options={"compression": 0.3, "level_frames": 50.0, "vertical": 8})
+    with pytest.raises(CheckpointError, match="does not fit the model to train"):
+        train(other, schedule, data, checks, tmp_path / "other", ALONE, 0, start)
+
+
 def test_divergence_stops_and_names_the_last_good_checkpoint(folder: Path, tmp_path: Path) -> None:
     class Poisoned(SpeechInNoise):
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
