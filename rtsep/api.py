@@ -108,7 +108,7 @@ class Separation:
         >>> speech.shape
         (441,)
         >>> print(sep.latency)
-        19.1 ms = overlap 8.0 + reblocking 7.9 + resampling 3.2
+        17.9 ms = overlap 8.0 + reblocking 7.9 + resampling 1.9
         """
         mixture = sound(block, self.channels)
         if len(mixture) % self.block:

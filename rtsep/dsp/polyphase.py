@@ -20,7 +20,7 @@ from rtsep.dsp.overlap_add import LIMIT
 from rtsep.errors import SpecError
 from rtsep.spec import Float32
 
-PASSBAND = 0.9
+PASSBAND = 0.835
 """End of the passband relative to the lower Nyquist frequency; the stopband is from 2 - this."""
 ATTENUATION_DB = 80.0
 """Attenuation of images and aliases in the stopband."""

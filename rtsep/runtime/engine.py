@@ -7,7 +7,7 @@ other models the kernel returns for the call of the model and is then called aga
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from rtsep.dsp.mixer import linear
 from rtsep.dsp.overlap_add import BUFFERS, Buffers
 from rtsep.errors import SpecError
 from rtsep.latency import Latency, StreamLatency
-from rtsep.runtime.resampled import HELD, RATES, REPLACED, Rates, Resampling, inner_block
+from rtsep.runtime.resampled import HELD, RATES, REPLACED, Rates, Resampling, longest_wait
 from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.interpreter import NO_TAPE, PROGRAM, SETTLED, Program
 from rtsep.spec import Float32, Spec, Step, check_array
@@ -250,7 +250,8 @@ class Engine:
         self.channels = channels
         self.block = block
         rate_hz = spec.sample_rate if rate_hz is None else rate_hz
-        self.latency = Latency.of(spec, inner_block(rate_hz, spec.sample_rate, block))
+        waiting = longest_wait(rate_hz, spec.sample_rate, block, spec.step_length)
+        self.latency = replace(Latency.of(spec, block), reblocking=waiting)
         self.streams = len(step.mixture)
         self.step = step
         self._shape = (len(spec.sources), channels)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rtsep.dsp.polyphase import PASSBAND, half_width
 from rtsep.runtime.engine import Engine, StemOptions
-from rtsep.runtime.resampled import inner_block
+from rtsep.runtime.resampled import longest_wait
 from rtsep.spec import Spec
 from tests.support.models import PassThrough
 
@@ -118,7 +118,7 @@ def test_the_latency_is_by_its_terms_and_minimal(pair, latency, block):
 
 
 @pytest.mark.parametrize(
-    ("pair", "expected_ms"), [((48000, 16000), 3.17), ((44100, 16000), 3.14), ((48000, 8000), 6.3)]
+    ("pair", "expected_ms"), [((48000, 16000), 1.92), ((44100, 16000), 1.88), ((48000, 8000), 3.83)]
 )
 def test_both_directions_take_a_few_milliseconds(pair, expected_ms):
     resampled = delayed(pair)
@@ -138,11 +138,29 @@ def test_one_sample_sooner_would_run_dry(monkeypatch):
                 run(early, noise(50_000), [block] if block > 1 else [1] * 499 + [2])
 
 
+@pytest.mark.parametrize("pair", [*PAIRS, (16000, 16000)])
+@pytest.mark.parametrize("block", [1, 96, 128, 192, 384, 441, 480])
+@pytest.mark.parametrize("hop", [8, 48, 128])
+def test_steps_wait_no_longer_than_declared(pair, block, hop):
+    """A tone comes back, after exactly the declared latency, from the first sample on."""
+    spec = Spec(pair[1], 1, "waveform", "rectangular", hop, hop, 1, 0, ("a",))
+    engine = Engine(PassThrough(spec, 1), spec, 1, block, pair[0])
+    waiting = longest_wait(*pair, block, hop)
+    assert engine.latency.reblocking == waiting < hop
+    x = np.sin(np.arange(40 * block + 4000 // block * block)[:, None] * (2 * np.pi * 500 / pair[0]))
+    x = x.astype(np.float32) * np.minimum(1, np.arange(len(x))[:, None] / 2000)
+    y = run(engine, x.astype(np.float32), [block])[:, 0]
+    late = engine.latency_samples
+    np.testing.assert_allclose(y[late:], x[: len(x) - late], atol=3e-4)
+    assert not y[: late // 2].any() or np.abs(y[: late // 2]).max() < 1e-3
+
+
 def test_regular_blocks_stay_regular():
-    assert inner_block(48000, 16000, 480) == 160
-    assert inner_block(44100, 16000, 441) == 160
-    assert inner_block(44100, 16000, 480) == 1
-    assert inner_block(48000, 16000, 1) == 1
+    assert longest_wait(48000, 16000, 480, 8) == 0
+    assert longest_wait(44100, 16000, 441, 8) == 0
+    assert longest_wait(48000, 16000, 128, 128) == 85
+    assert longest_wait(48000, 16000, 1, 8) == 7
+    assert longest_wait(47999, 16001, 7, 1 << 12) == (1 << 12) - 1  # not looked for
     resampled = delayed((48000, 16000), 100, block=480)
     assert resampled.latency.reblocking == 0
     for blocks in (1, 1, 2, 1, 10):
