@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rtsep.benchmark.roofline import core_peak, speed
-from rtsep.latency import Latency
+from rtsep.latency import Latency, counted
 from rtsep.runtime.bundle import Bundle
 
 BESIDE = {
@@ -53,7 +53,6 @@ def card(bundle: Bundle, recipe: dict[str, Any], trained: dict[str, str]) -> str
     def ms(samples: int) -> str:
         return f"{1000 * samples / spec.sample_rate:.4g} ms"
 
-    counted = latency.total + spec.step_length
     return f"""# {bundle.metadata["name"]}
 
 {bundle.metadata["model"]}.
@@ -63,7 +62,7 @@ def card(bundle: Bundle, recipe: dict[str, Any], trained: dict[str, str]) -> str
 | sources | {", ".join(spec.sources)} |
 | sample rate | {spec.sample_rate} Hz |
 | latency | {ms(latency.total)}: overlap {ms(latency.overlap)}, lookahead {ms(latency.lookahead)}; \
-{ms(counted)} counted as window and lookahead |
+{ms(counted(spec))} counted as window and lookahead |
 | size | {weights:,} weights, {len(bundle.graph) / 1e6:.2f} MB |
 | load | {macs / 1e6:.1f} million multiply-accumulates per second of audio; real-time factor of \
 the network {measured.real_time_factor:.4f} on one core of a virtual EPYC server |

@@ -43,6 +43,15 @@ class Latency:
         )
 
 
+def counted(spec: Spec) -> int:
+    """Return the latency as the literature counts it, window plus lookahead, in samples.
+
+    That of a stream in blocks of whole steps is one step shorter: the first sample of a step has
+    waited for the last one, which has not waited.
+    """
+    return Latency.of(spec, spec.step_length).total + spec.step_length
+
+
 @dataclass(frozen=True)
 class StreamLatency:
     """Latency of a stream by its terms, at the sample rate of its input and output.

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from rtsep import weights
 from rtsep.benchmark.roofline import core_peak, speed
-from rtsep.latency import Latency
+from rtsep.latency import Latency, counted
 from rtsep.runtime.bundle import Bundle
 
 
@@ -43,7 +43,7 @@ def models() -> None:
     for name in weights.names():
         bundle = weights.find(name)
         spec = bundle.spec
-        late = Latency.of(spec, spec.step_length).total / spec.sample_rate
+        late = counted(spec) / spec.sample_rate
         table.add_row(
             name + ("*" if name == weights.DEFAULT else ""),
             ", ".join(spec.sources),
@@ -111,8 +111,9 @@ def facts(bundle: Bundle) -> dict[str, str]:
         if spec.channels == 1
         else f"{spec.channels}, jointly",
         "frames": f"{spec.frontend}, {frame} samples, {spec.chunk} per call",
-        "latency": f"{ms(latency.total)} = overlap {ms(latency.overlap)}"
-        f" + lookahead {ms(latency.lookahead)} ({spec.lookahead} frames)",
+        "latency": f"{ms(counted(spec))} = window + lookahead ({spec.lookahead} frames); "
+        f"{ms(latency.total)} in blocks of whole hops: overlap {ms(latency.overlap)}, lookahead "
+        f"{ms(latency.lookahead)}",
         "size": f"{len(bundle.graph) / 1e6:.2f} MB, {weights_count:,} weights",
         "load": f"{macs / 1e6:.1f} million multiply-accumulates per second of audio",
         "states": f"{shapes or 'none'} ({bundle.state_bytes / 1024:.1f} kB per stream)",

@@ -131,6 +131,13 @@ def test_a_model_that_is_none(
     assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
 
 
+def test_the_latency_has_one_meaning() -> None:
+    """`models`, `info` and the README count window plus lookahead, 16 ms for the default model."""
+    table = rtsep("models").output
+    assert "16.0 ms" in next(line for line in table.splitlines() if line.startswith("speech*"))
+    assert "16.0 ms = window + lookahead (0 frames)" in " ".join(rtsep("info").output.split())
+
+
 def test_no_traceback_reaches_the_user(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     command = [sys.executable, "-m", "rtsep", "info", str(tmp_path / "bad.onnx")]
