@@ -43,7 +43,7 @@ def test_every_page_and_card_is_in_the_site_and_its_navigation(site: Path) -> No
 
 def test_the_reference_is_made_from_the_docstrings(site: Path) -> None:
     text = (site / "reference-python.html").read_text(encoding="utf-8")
-    for words in ("buffer_ms", "deadline_misses", "belongs to sample", "StreamLatency"):
+    for words in ("buffer_ms", "deadline_misses", "belongs to input sample", "StreamLatency"):
         assert words in text
     commands = (site / "reference-command-line.html").read_text(encoding="utf-8")
     for name in main.list_commands(None):  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def test_a_model_that_is_too_late_for_the_device_is_refused() -> None:
     live = stream(device, (1, 0))
     slow = Spec(16000, 1, "stft", "hann", 256, 64, 1, device.input.capacity // 64, ("a", "b"))
     step = make_step(models.bundle(slow))
-    made = live.make_chain(Engine(step, slow, 1, BLOCK), step)
+    made = live.make_chain(Engine(step, slow, 1, BLOCK))
     with pytest.raises(ValueError, match="not kept"):
         live.switch(made)
     assert not live.switching
