@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from rtsep.cli import fail
-from rtsep.diagnostics.doctor import Finding, examine
+from rtsep.diagnostics.doctor import Finding, examine, report
 
 
 @click.command()
-def doctor() -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON without names or paths, for bug reports."
+)
+def doctor(as_json: bool) -> None:
     """Check the installation and say how to fix problems.
 
     Checks versions, compiled kernels, ONNX Runtime, models, PortAudio with the default devices and
@@ -21,12 +26,16 @@ def doctor() -> None:
     Examples:
       rtsep doctor
       rtsep doctor && rtsep run
+      rtsep doctor --json > doctor.json
     """  # noqa: D301
-    bad = 0
+    findings = []
     for finding in examine():
-        click.echo(line(finding))
-        bad += not finding.ok
-    if bad:
+        findings.append(finding)
+        if not as_json:
+            click.echo(line(finding))
+    if as_json:
+        click.echo(json.dumps(report(findings), indent=2))
+    if bad := sum(not finding.ok for finding in findings):
         fail(f"{bad} to fix")
         click.get_current_context().exit(1)
 

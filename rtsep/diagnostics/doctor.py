@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib
 import platform
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from rtsep.devices.portaudio.client import Process
@@ -20,6 +23,8 @@ FOLDER_HINT = "set NUMBA_CACHE_DIR to a folder that can be written, so that noth
 FOLDER_HINT += "every start"
 RUNTIMES = "onnxruntime-gpu", "onnxruntime"
 """Packages of ONNX Runtime; installed together, they break each other."""
+DEVICES = "microphone", "loudspeaker"
+"""Names of the findings that contain names of devices."""
 _PACKAGES = "numpy", "numba", *RUNTIMES, "onnx", "soundfile", "soxr", "sounddevice"
 
 
@@ -63,6 +68,30 @@ def examine() -> Iterator[Finding]:
                 f"{type(error).__name__}: {said}",
                 "install rtsep anew; if that does not help, report this with `rtsep --version`",
             )
+
+
+def report(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return findings for JSON, without what names the user, the machine or its devices.
+
+    Paths, the user's and the computer's name are replaced by ``~``, ``USER`` and ``HOST``; of
+    microphone and loudspeaker, only rates are kept.
+    """
+    replaced = [(str(Path.home()), "~")]
+    for name, by in ((getpass.getuser(), "USER"), (platform.node(), "HOST")):
+        if name:
+            replaced.append((rf"(?<!\w){re.escape(name)}(?!\w)", by))
+
+    def plain(finding: Finding) -> dict[str, Any]:
+        text = finding.text
+        if finding.name in DEVICES and (rates := re.search(r"\d+ Hz; can do .*", text)):
+            text = rates[0]
+        text = text.replace(*replaced[0])
+        text = re.sub(r"(?<![\w~.])(?:/|[A-Za-z]:\\)[^\s,;:]+", "PATH", text)
+        for pattern, by in replaced[1:]:
+            text = re.sub(pattern, by, text)
+        return {"name": finding.name, "ok": finding.ok, "text": text, "fix": finding.fix}
+
+    return {"rtsep": __version__, "findings": [plain(finding) for finding in findings]}
 
 
 def packages() -> dict[str, str]:
@@ -156,7 +185,7 @@ def sound() -> Iterator[Finding]:
             again = "end the sound server (JACK, PulseAudio, PipeWire) and start it again"
             yield Finding("PortAudio", text, fix or again)
             return
-        for kind, what in (("input", "microphone"), ("output", "loudspeaker")):
+        for kind, what in zip(("input", "output"), DEVICES, strict=True):
             try:
                 device = process.find(None, kind)
                 rates = process.ask("rates", index=device["index"], kind=kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +52,26 @@ def test_a_bad_outcome_is_not_called_well() -> None:
         finding = doctor.judged(Outcome(printed, measured, misses, improvement_db, 0.04))
         assert (fix in finding.fix) if fix else not finding.fix
         assert finding.ok == (not fix)
+
+
+def test_the_report_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.getpass, "getuser", lambda: "ada")
+    monkeypatch.setattr(doctor.platform, "node", lambda: "difference-engine")
+    monkeypatch.setattr(doctor.Path, "home", lambda: Path("/home/ada"))
+    findings = [
+        Finding("numba cache", "85 kernels in /home/ada/.cache/rtsep"),
+        Finding("microphone", "Ada's AirPods, 48000 Hz; can do 44100, 48000 Hz"),
+        Finding("microphone", "ada's device is held by difference-engine", "close it"),
+        Finding("models", "OSError: /srv/ada/models is not there; adagio is"),
+    ]
+    told = doctor.report(findings)
+    assert [finding["text"] for finding in told["findings"]] == [
+        "85 kernels in ~/.cache/rtsep",
+        "48000 Hz; can do 44100, 48000 Hz",
+        "USER's device is held by HOST",
+        "OSError: PATH is not there; adagio is",
+    ]
+    assert [finding["ok"] for finding in told["findings"]] == [True, True, False, True]
 
 
 def test_delays_are_found_in_samples() -> None:
