@@ -24,6 +24,7 @@ _COMMANDS = {
     "bench": "bench",
     "train": "train",
     "export": "export",
+    "portable": "portable",
     "doctor": "doctor",
     "completion": "completion",
 }

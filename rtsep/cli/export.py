@@ -12,7 +12,14 @@ from rtsep.errors import BundleError
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle.")
-def export(checkpoint: Path, output: Path) -> None:
+@click.option(
+    "--portable",
+    "plain",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write the portable graph, see `rtsep portable`, to this file.",
+)
+def export(checkpoint: Path, output: Path, plain: Path | None) -> None:
     """Turn a trained CHECKPOINT into a bundle.
 
     Writes the bundle only if the model keeps the streaming contract (any chunking gives the same
@@ -20,8 +27,9 @@ def export(checkpoint: Path, output: Path) -> None:
     and the ONNX graph gives the model's output on silence, noise and full scale.
 
     \b
-    Example:
+    Examples:
       rtsep export runs/speech/best.safetensors -o my-model.onnx
+      rtsep export runs/speech/best.safetensors -o my-model.onnx --portable my-portable.onnx
     """  # noqa: D301
     try:
         from rtsep.models.checkpoint import load
@@ -38,3 +46,7 @@ def export(checkpoint: Path, output: Path) -> None:
     except OSError as error:
         raise BundleError(f"{output} can't be written: {error.strerror}") from None
     click.echo(f"{output}: {len(bundle.graph) / 1e6:.2f} MB, all checks passed")
+    if plain is not None:
+        from rtsep.cli.portable import write as write_portable
+
+        write_portable(bundle, plain)

@@ -20,6 +20,7 @@ class Writer:
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[tuple[str, tuple[int, ...], bytes], onnx.TensorProto] = {}
+        self._included: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -57,13 +58,17 @@ class Writer:
         self("Identity", value, name=name)
         self._outputs.append(_value(name, shape))
 
-    def model(self, name: str) -> onnx.ModelProto:
+    def include(self, graph: onnx.GraphProto) -> None:
+        """Add nodes and weights of another graph, whose names must differ from ``v0``, ``w0``."""
+        self._nodes.extend(graph.node)
+        self._included.extend(graph.initializer)
+
+    def model(self, name: str, opset: int = OPSET, ir_version: int = IR_VERSION) -> onnx.ModelProto:
         """Return the graph as an ONNX model."""
-        graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, [*self._weights.values()]
-        )
-        opset = helper.make_opsetid("", OPSET)
-        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+        weights = [*self._weights.values(), *self._included]
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, weights)
+        imports = [helper.make_opsetid("", opset)]
+        return helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
 
 
 def _value(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
