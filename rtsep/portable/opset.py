@@ -39,6 +39,7 @@ def lower(model: onnx.ModelProto) -> None:
         for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
     }
     _Lowering(opset, shapes).graph(model.graph)
+    _drop_unused(model.graph)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.ir_version = IR_VERSION
@@ -143,3 +144,20 @@ def _add(graph: onnx.GraphProto, name: str, values: Iterable[int]) -> str:
     """Add a weight of integers; return its name."""
     graph.initializer.append(numpy_helper.from_array(np.array([*values], np.int64), name))
     return name
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove weights that no node reads: ONNX Runtime warns of each."""
+
+    def read(graph: onnx.GraphProto) -> Iterable[str]:
+        for node in graph.node:
+            yield from node.input
+            for attribute in node.attribute:
+                for subgraph in (attribute.g, *attribute.graphs):
+                    yield from read(subgraph)
+        yield from (value.name for value in graph.output)
+
+    used = set(read(graph))
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
