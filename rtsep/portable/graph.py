@@ -22,6 +22,8 @@ from rtsep.spec import Spec
 FORMAT = "rtsep.portable.1"
 _TEXTS = ("name", "model", "training", "licence", "quality", "version")
 _END = 1 << 30  # beyond the end of any axis
+_SEAL = 20927.0625
+"""Last value of a sealed state; memory that nobody wrote does not end like this."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,12 @@ class Portable:
 
 
 def build(
-    bundle: Bundle, channels: int | None = None, *, batch: bool = False, separate: bool = False
+    bundle: Bundle,
+    channels: int | None = None,
+    *,
+    batch: bool = False,
+    separate: bool = False,
+    sealed: bool = False,
 ) -> Portable:
     """Build the portable graph of a bundle.
 
@@ -76,6 +83,9 @@ def build(
         Leave the first size of all inputs and outputs free: each index is a separate stream.
     separate
         Make one output per source instead of ``sources``.
+    sealed
+        Take any state that is not a ``next_state`` of this graph for zeros, for programs that begin
+        with memory as they find it. Not with ``batch``.
 
     Raises
     ------
@@ -89,7 +99,12 @@ def build(
     layout = _Layout(bundle, spec.streams(channels))
     g = Writer()
     mixture = g.input("mixture", (channels, spec.step_length))
-    state = g.input("state", (layout.size,))
+    size = layout.size + sealed
+    state = g.input("state", (size,))
+    if sealed:
+        seal = g("Slice", state, g.integers(layout.size), g.integers(size), g.integers(1))
+        state = g("Slice", state, g.integers(0), g.integers(layout.size), g.integers(1))
+        state = g("Where", g("Equal", seal, g.number(_SEAL)), state, g.number(0.0))
     if layout.streams > 1:
         state = g("Reshape", state, g.integers(-1, layout.size // layout.streams))
     # The parts before and after the model work on rows (streams, channels jointly, samples).
@@ -107,11 +122,13 @@ def build(
     outputs = _sources(g, spec, samples, channels, separate)
     if layout.streams > 1:
         following = g("Reshape", following, g.integers(-1, layout.size))
-    g.output(following, "next_state", (layout.size,))
+    if sealed:
+        following = g("Concat", following, g.number([[_SEAL]]), axis=1)
+    g.output(following, "next_state", (size,))
     late = Latency.of(spec, spec.step_length).total
     model = g.model("portable", OPSET, IR_VERSION)
     _finish(model, bundle, channels, late, batch)
-    return Portable(model, spec, channels, late, layout.size, outputs)
+    return Portable(model, spec, channels, late, size, outputs)
 
 
 class _Layout:

@@ -21,7 +21,7 @@ from tests.support.command import refused, rtsep
 def test_the_printed_program_equals_rtsep_separate(tmp_path: Path) -> None:
     made = rtsep("portable", "speech", "-o", tmp_path / "speech-portable.onnx")
     assert made.exit_code == 0, made.output
-    assert "differs from the engine by" in made.stderr and "8.0 ms late" in made.stderr
+    assert "8.0 ms late, equal to the engine" in made.stderr
     lines = made.stdout.splitlines()
     assert len(lines) == 15
     assert max(map(len, lines)) <= 160
@@ -73,8 +73,15 @@ def test_what_is_refused(arguments: list[str], reason: str, tmp_path: Path) -> N
     assert not [*tmp_path.iterdir()]
 
 
+def test_what_to_write_must_be_said(tmp_path: Path) -> None:
+    assert "-o FILE, --triton DIR or --pipewire DIR" in refused("portable", "speech")
+    told = refused("portable", "speech", "--channels", 2, "--pipewire", tmp_path / "p")
+    assert "--pipewire is for one channel" in told
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     models.write(models.handmade(), tmp_path / "b.onnx")
-    told = refused("portable", tmp_path / "b.onnx", "-o", tmp_path / "file/p.onnx")
-    assert "can't be written" in told
+    for option in ("-o", "--triton", "--pipewire"):
+        told = refused("portable", tmp_path / "b.onnx", option, tmp_path / "file/p.onnx")
+        assert "can't be written" in told
