@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
-TEST_EXTRAS := train,musdb,wer,ui,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
+TEST_EXTRAS := train,musdb,wer,ui,livekit,webrtc,wyoming,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
+
+# Pipecat asks for other versions of protobuf and soxr than the rest and for a second ONNX Runtime, so
+# its tests use it without its dependencies, except those that extra [test] names.
 
 # What is compiled: an edit or a pull of one of these compiles all of them again.
 KERNELS := $(shell grep -rl --include='*.py' rtsep.dsp.kernel rtsep)
@@ -39,6 +42,7 @@ check: .venv/tests
 
 .venv/tests: .venv/runtime
 	$(PIP) --editable '.[$(TEST_EXTRAS)]'
+	$(PIP) --no-deps pipecat-ai
 	@touch $@
 
 clean:

@@ -14,8 +14,9 @@ from rtsep import errors
 from tests.support.paths import ROOT
 
 ORDER = (
-    "__main__ > cli > ui benchmark diagnostics rtsep > stream > api realtime evaluate portable"
-    " > weights > learned > runtime devices > dsp files > latency > spec > errors version"
+    "__main__ > cli > ui benchmark diagnostics integrations rtsep > stream"
+    " > api realtime evaluate portable > weights > learned > runtime devices > dsp files"
+    " > latency > spec > errors version"
 )
 """A package imports from those to its right and from itself; ``rtsep`` stands for its root."""
 TRAINING = "cli > train > models > nn > runtime > dsp files > latency > spec > errors version"
