@@ -25,6 +25,7 @@ _COMMANDS = {
     "train": "train",
     "export": "export",
     "portable": "portable",
+    "wyoming": "wyoming",
     "doctor": "doctor",
     "completion": "completion",
 }
