@@ -19,7 +19,6 @@ from rtsep.errors import AudioFileError, BundleError, ControlError, DeviceError,
 from rtsep.files.readers import read_all
 from rtsep.files.writers import Take
 from rtsep.realtime.builder import Stream, StreamOptions
-from rtsep.spec import Float32
 from rtsep.stream import LiveStream
 from tests.support import models
 from tests.support.audio import gaussian
@@ -39,10 +38,15 @@ class Plug(Clock):
     def active(self) -> bool:
         return super().active and self.plugged
 
-    def tick(self, block: Float32, out: Float32, now: float, flags: int = 0) -> None:
-        if self.plugged:
-            super().tick(block, out, now, flags)
-            self.loudest = max(self.loudest, float(np.abs(out).max()))
+    def _run(self) -> None:
+        block, out = (np.zeros((self.block, 1), np.float32) for _ in range(2))
+        period, due = self.block / self.sample_rate, time.perf_counter()
+        while not self._flags[0]:
+            due += period
+            time.sleep(max(due - time.perf_counter(), 0.0))
+            if self.plugged:
+                self.tick(block, out, due)
+                self.loudest = max(self.loudest, float(np.abs(out).max()))
 
     def reopen(self) -> bool:
         if self.plugged:

@@ -111,6 +111,11 @@ class Report:
                 f"{longest_ms:.0f} ms at once; {summary['dropped_samples']} samples of backlog "
                 "were dropped"
             )
+        if summary["standstills"]:
+            lines.append(
+                f"this machine stood still {summary['standstills']} times; that is not counted as "
+                "misses"
+            )
         if summary["device_losses"]:
             lines.append(
                 f"the device was lost {summary['device_losses']} times, for "

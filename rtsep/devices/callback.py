@@ -46,7 +46,7 @@ def _make_pointer(typingctx: Any, address: Any) -> Any:
 
 
 # Typed as Any, because numba's annotations do not fit these calls.
-_pointer: Any = _make_pointer
+pointer: Any = _make_pointer
 carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
@@ -110,10 +110,10 @@ def _take(control: Any, user: int, now: float, out: Float32) -> None:
     """Fill a block from the microphone's timeline at the loudspeaker's rate; silence if empty."""
     frames = out.shape[0]
     shape = (control.feed_capacity, out.shape[1])
-    feed = carray(_pointer(user + control.feed_data), shape, np.float32)
-    cursors = carray(_pointer(user + control.feed_cursors), timed_ring.CURSORS, np.int64)
+    feed = carray(pointer(user + control.feed_data), shape, np.float32)
+    cursors = carray(pointer(user + control.feed_cursors), timed_ring.CURSORS, np.int64)
     shape = (drift.PHASES + 1, control.taps)
-    rows = carray(_pointer(user + control.table), shape, np.float32)
+    rows = carray(pointer(user + control.table), shape, np.float32)
     written = cursors[timed_ring.WRITTEN, 0]
     acquire()
     ratio = control.feed_ratio * (1.0 + control.correction)
@@ -170,10 +170,10 @@ def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -
     """
     frames, width = out.shape
     shape = (control.output_capacity, width)
-    answers = carray(_pointer(user + control.output_data), shape, np.float32)
-    cursors = carray(_pointer(user + control.output_cursors), timed_ring.CURSORS, np.int64)
-    last = carray(_pointer(user + control.last), width, np.float32)
-    tail = carray(_pointer(user + control.tail), width, np.float32)
+    answers = carray(pointer(user + control.output_data), shape, np.float32)
+    cursors = carray(pointer(user + control.output_cursors), timed_ring.CURSORS, np.int64)
+    last = carray(pointer(user + control.last), width, np.float32)
+    tail = carray(pointer(user + control.tail), width, np.float32)
     written = cursors[timed_ring.WRITTEN, 0]
     acquire()  # read the samples and the worker's notes after the cursor
     count = min(max(written - start, 0), frames)
@@ -235,15 +235,15 @@ def _guard(control: Any, out: Float32) -> None:
         control.output_peak = max(control.output_peak, peak)
 
 
-@kernel(
-    types.int32(types.int64, types.int64, _ULONG, types.int64, _ULONG, types.int64),
-    callback=True,
-)
-def callback(
+_exchange = types.int32(types.int64, types.int64, _ULONG, types.int64, _ULONG, types.int64)
+
+
+@kernel(_exchange, nogil=True)
+def exchange(
     input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
 ) -> int:
-    """Exchange one block: a ``PaStreamCallback`` with pointers as integers."""
-    control = carray(_pointer(user), 1, CONTROL)[0]
+    """Exchange one block, see `callback`."""
+    control = carray(pointer(user), 1, CONTROL)[0]
     width = control.input_width
     length = np.int64(frames)
     if not control.microphone:
@@ -253,10 +253,10 @@ def callback(
         control.source_position += length
     if control.two_clocks:
         input_address = user + control.taken
-    block = carray(_pointer(input_address), (length, width), np.float32)
-    out = carray(_pointer(output_address), (length, control.output_width), np.float32)
+    block = carray(pointer(input_address), (length, width), np.float32)
+    out = carray(pointer(output_address), (length, control.output_width), np.float32)
     # PaStreamCallbackTimeInfo: time of the input, now, time of the output.
-    time = carray(_pointer(time_address), 3, np.float64)
+    time = carray(pointer(time_address), 3, np.float64)
     now = time[0] if control.microphone and not control.two_clocks else time[2]
     _count_xruns(control, flags, now if now > 0.0 else time[1])
     if control.passthrough:
@@ -265,8 +265,8 @@ def callback(
                 out[i, channel] = block[i, min(channel, width - 1)]
     else:
         shape = (control.input_capacity, width)
-        mixture = carray(_pointer(user + control.input_data), shape, np.float32)
-        cursors = carray(_pointer(user + control.input_cursors), timed_ring.CURSORS, np.int64)
+        mixture = carray(pointer(user + control.input_data), shape, np.float32)
+        cursors = carray(pointer(user + control.input_cursors), timed_ring.CURSORS, np.int64)
         now_at = cursors[timed_ring.WRITTEN, 0]
         if control.two_clocks:
             _take(control, user, time[1], block)
@@ -277,20 +277,25 @@ def callback(
     return 0
 
 
-@kernel(
-    types.int32(types.int64, types.int64, _ULONG, types.int64, _ULONG, types.int64),
-    callback=True,
-)
+@kernel(_exchange, callback=True)
+def callback(
+    input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
+) -> int:
+    """Exchange one block: a ``PaStreamCallback`` with pointers as integers."""
+    return exchange(input_address, output_address, frames, time_address, flags, user)
+
+
+@kernel(_exchange, callback=True)
 def listen(
     input_address: int, output_address: int, frames: int, time_address: int, flags: int, user: int
 ) -> int:
     """Append a block of a microphone with its own clock to its timeline."""
-    control = carray(_pointer(user), 1, CONTROL)[0]
+    control = carray(pointer(user), 1, CONTROL)[0]
     shape = (control.feed_capacity, control.input_width)
-    block = carray(_pointer(input_address), (np.int64(frames), shape[1]), np.float32)
-    feed = carray(_pointer(user + control.feed_data), shape, np.float32)
-    cursors = carray(_pointer(user + control.feed_cursors), timed_ring.CURSORS, np.int64)
+    block = carray(pointer(input_address), (np.int64(frames), shape[1]), np.float32)
+    feed = carray(pointer(user + control.feed_data), shape, np.float32)
+    cursors = carray(pointer(user + control.feed_cursors), timed_ring.CURSORS, np.int64)
     _count_input_flags(control, flags)
-    control.heard_at = carray(_pointer(time_address), 3, np.float64)[1]
+    control.heard_at = carray(pointer(time_address), 3, np.float64)[1]
     _keep(control, feed, cursors, block)
     return 0

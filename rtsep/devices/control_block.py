@@ -71,6 +71,7 @@ COUNTERS = (
     "starved_samples",
     "longest_starvation",
     "slips",
+    "standstills",
 )
 CONTROL = np.dtype(
     [(name, np.int64) for name in (*_SETTINGS, *_STATE, *COUNTERS)]
@@ -162,6 +163,8 @@ class Stats:
         of the longest.
     slips
         Losses of synchronisation between microphone and loudspeaker, see `rtsep.devices.drift`.
+    standstills
+        Times a device without a sound card stood still, because the machine did.
     late
         Samples by which the worker is late now; 0 if it is in time.
     """
@@ -177,6 +180,7 @@ class Stats:
     starved_samples: int
     longest_starvation: int
     slips: int
+    standstills: int
     late: int
 
     @property

@@ -49,21 +49,6 @@ class Outcome:
     real_time_factor: float
 
 
-class _Heard(Clock):
-    """A clock that stores the output."""
-
-    def __init__(self, rate: int, headroom: int, source: Float32) -> None:
-        super().__init__(rate, 1, 1, BLOCK, headroom, source)
-        self.heard = np.zeros((len(source) + rate, 1), np.float32)
-        self._count = 0
-
-    def tick(self, block: Float32, out: Float32, now: float, flags: int = 0) -> None:
-        super().tick(block, out, now, flags)
-        room = self.heard[self._count : self._count + len(out)]
-        room[:] = out[: len(room)]
-        self._count += len(room)
-
-
 def selftest() -> Outcome:
     """Separate the demo for three seconds as ``rtsep run`` does, on a clock in place of a device.
 
@@ -75,7 +60,9 @@ def selftest() -> Outcome:
     n = round(SECONDS * rate)
     mixture, speech = mixture[:n], speech[:n]
     spec = bundle.spec
-    device = _Heard(rate, headroom_for(BUFFER_MS, rate, BLOCK), mixture)
+    heard = np.zeros((n + rate, 1), np.float32)
+    headroom = headroom_for(BUFFER_MS, rate, BLOCK)
+    device = Clock(rate, 1, 1, BLOCK, headroom, mixture, kept=heard)
     options = StreamOptions(gains=dict.fromkeys(spec.sources, 0.0), reconnect=False)
     stream = Stream(bundle, device, options, tapped=True)
     live, tap = stream.worker, stream.worker.chain.tap
@@ -96,7 +83,7 @@ def selftest() -> Outcome:
     estimate[: len(stem)] = stem
     return Outcome(
         printed=live.latency,
-        measured=delay(device.heard[:, 0], mixture[:, 0]),
+        measured=delay(heard[:, 0], mixture[:, 0]),
         misses=stats.starvations + stats.missed + live.drops,
         improvement_db=si_sdr_db(estimate, speech) - si_sdr_db(mixture, speech),
         real_time_factor=live.real_time_factor,

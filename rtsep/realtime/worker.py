@@ -367,6 +367,7 @@ class StreamWorker:
             "xruns": stats.xruns,
             "callbacks": stats.callbacks,
             "missed_callbacks": stats.missed,
+            "standstills": stats.standstills,
             "deadline_misses": stats.starvations,
             "starved_samples": stats.starved_samples,
             "longest_starvation": stats.longest_starvation,
