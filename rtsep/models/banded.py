@@ -61,8 +61,6 @@ class Banded(Streaming):
         Of the convolutions along frequency, at each position of `STRIDE` bins.
     bands, channels, blocks
         Number of bands, size of each one's vector (even), and number of blocks.
-    floor
-        Share of the mixture, 0 to 1, that is left in each source but the last; not in training.
 
     Raises
     ------
@@ -80,16 +78,13 @@ class Banded(Streaming):
         bands: int = 24,
         channels: int = 32,
         blocks: int = 3,
-        floor: float = 0.0,
     ) -> None:
         if (bins - 1) % STRIDE:
             raise ValueError(f"the number of bins less one must be a multiple of {STRIDE}: {bins}")
         if channels % 2:
             raise ValueError(f"channels must be even, not {channels}")
-        if not 0.0 <= floor < 1.0:
-            raise ValueError(f"the floor must be a share from 0 to below 1, not {floor}")
         super().__init__()
-        self.sources, self.audio_channels, self.floor = sources, audio_channels, floor
+        self.sources, self.audio_channels = sources, audio_channels
         positions = (bins - 1) // STRIDE
         self.delay = Delay(lookahead, (audio_channels, 2, bins))
         self.enter = _Convolution(3 * audio_channels * STRIDE, features)
@@ -146,8 +141,6 @@ class Banded(Streaming):
         x = x.unsqueeze(2)
         turned = torch.cat([-x[:, :, :, :, 1:], x[:, :, :, :, :1]], dim=4)
         y = real * x + imaginary * turned
-        if self.floor and not self.training:
-            y = y + self.floor * (x - y)
         return torch.cat([y, x - y.sum(dim=2, keepdim=True)], dim=2)
 
 

@@ -35,6 +35,8 @@ class Description:
         The stream it works on.
     training
         In words a model card can print: ``data``, ``licence``, ``attribution``, ``steps``.
+    floor_db
+        Level at which other sources are left in each stem by default, in dB; none if None.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Description:
     spec: Spec
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, str] = field(default_factory=dict)
+    floor_db: float | None = None
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> Description:
@@ -60,6 +63,7 @@ class Description:
                 model=str(fields["model"]),
                 spec=Spec(**spec),
                 options=dict(fields.get("options", {})),
+                floor_db=None if fields.get("floor_db") is None else float(fields["floor_db"]),
                 training={str(k): str(v) for k, v in fields.get("training", {}).items()},
             )
         except (KeyError, TypeError) as error:
@@ -68,6 +72,7 @@ class Description:
     def texts(self) -> dict[str, str]:
         """What a bundle of this says of itself, see `rtsep.runtime.bundle.KEYS`."""
         told = self.training
+        floor = {} if self.floor_db is None else {"floor": f"{self.floor_db:g}"}
         data = told.get("data", "")
         if "steps" in told:
             data = f"{data} Steps: {told['steps']}.".strip()
@@ -77,6 +82,7 @@ class Description:
             "training": "\n".join(filter(None, (data, told.get("attribution")))) or "not stated",
             "licence": told.get("licence", "not stated"),
             "quality": "not measured",
+            **floor,
         }
 
     def build(self) -> Streaming:

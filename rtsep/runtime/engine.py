@@ -80,17 +80,19 @@ def _advance(state: EngineState, block: Float32, out: Float32) -> int:
 
 @_part
 def _leave(out: Float32, floor: float) -> None:
-    """Leave a share of the other stems in each."""
+    """Leave a share of the other stems in each; their sum stays the same."""
     if floor == 0.0:
         return
     samples, sources, channels = out.shape
+    scale = np.float32(1.0) / (np.float32(1.0) + (sources - 1) * floor)
     for t in range(samples):
         for c in range(channels):
             total = np.float32(0.0)
             for s in range(sources):
                 total += out[t, s, c]
             for s in range(sources):
-                out[t, s, c] += floor * (total - out[t, s, c])
+                own = out[t, s, c]
+                out[t, s, c] = scale * (own + floor * (total - own))
 
 
 put = putter(ENGINE_STATE)
@@ -160,8 +162,8 @@ class StemOptions:
         Whether stems get what a model of another rate does not receive, so that they add up to
         the mixture, see `rtsep.dsp.full_band`.
     floor_db
-        Level at which the other sources are left in each stem, in dB, at most 0; None is the
-        bundle's. Stems then add up to more than the mixture.
+        Level at which the other sources are left in each stem, in dB relative to its own, at most
+        0; None is the bundle's. Stems still add up to the mixture, so each becomes less loud.
 
     Raises
     ------
