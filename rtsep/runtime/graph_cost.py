@@ -7,6 +7,8 @@ import math
 import onnx
 from onnx import TensorProto
 
+from rtsep.runtime.unroll import unrolled
+
 _FEW = 16  # numbers
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
@@ -66,15 +68,16 @@ def guard_slices(graph: onnx.GraphProto) -> None:
 
 
 def multiply_accumulates(model: onnx.ModelProto) -> tuple[int, int]:
-    """Count the multiply-accumulates of matrix products and convolutions, for one stream.
+    """Count the multiply-accumulates of products, convolutions and GRUs, for one stream.
 
-    Changes ``model``: free sizes become 1, and weights become inputs.
+    May change ``model``: free sizes become 1, and weights become inputs.
 
     Returns
     -------
     tuple of int
         Those of one call, and those on weights alone, which run once when the graph is loaded.
     """
+    model = unrolled(model, 1)
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
     del model.graph.value_info[:]
@@ -103,4 +106,8 @@ def multiply_accumulates(model: onnx.ModelProto) -> tuple[int, int]:
             kernel = sizes.get(node.input[1], [0])
             count = out if node.op_type == "Conv" else math.prod(left)
             total[once] += count * math.prod(kernel[1:])
+        elif node.op_type in ("GRU", "LSTM", "RNN") and len(left) == 3:
+            weights = math.prod(sizes.get(node.input[1], [0]))
+            weights += math.prod(sizes.get(node.input[2], [0]))
+            total[once] += left[0] * left[1] * weights
     return total[0], total[1]

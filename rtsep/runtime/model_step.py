@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import onnx
 
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.ort_step import CPU, OrtStep
 from rtsep.runtime.tape_step import TapeStep, lay
+from rtsep.runtime.unroll import body_of, unrolled
 
 TAPE_FRAMES = 2
 """Largest number of frames per call, of all streams, for which the tape is faster."""
@@ -41,11 +45,21 @@ def make_step(
         not finite, or the graph needs too much time or memory.
     """
     small = streams * bundle.spec.chunk <= TAPE_FRAMES
+    if small:
+        bundle = _without_scan(bundle, streams)
     if small and threads == 1 and providers[0] == CPU:
         step = _on_tape(bundle, streams)
         if step is not None:
             return step
     return OrtStep(bundle, streams, threads, providers)
+
+
+def _without_scan(bundle: Bundle, streams: int) -> Bundle:
+    """Return the bundle with its scan over streams unrolled, if it is one."""
+    model = onnx.load_model_from_string(bundle.graph)
+    if body_of(model) is None:
+        return bundle
+    return replace(bundle, graph=unrolled(model, streams).SerializeToString())
 
 
 def _on_tape(bundle: Bundle, streams: int) -> ModelStep | None:

@@ -102,7 +102,7 @@ class OrtStep:
         except BundleError:
             raise
         except Exception as error:
-            raise BundleError(f"{self._name}: the graph does not run: {_reason(error)}") from None
+            raise BundleError(f"{self._name}: the graph does not run: {reason(error)}") from None
         self.mixture[:] = 0.0
         self.reset()
 
@@ -132,8 +132,8 @@ class OrtStep:
                 enable_fallback=0,  # the fallback prints
             )
         except Exception as error:  # ONNX Runtime raises its own types, bare RuntimeError too
-            reason = _reason(error)
-            raise BundleError(f"{self._name}: ONNX Runtime rejects the graph: {reason}") from None
+            text = reason(error)
+            raise BundleError(f"{self._name}: ONNX Runtime rejects the graph: {text}") from None
         if session.get_providers()[0] != providers[0]:
             raise BundleError(f"{providers[0]} is not available here; leave providers at the CPU")
         return session
@@ -218,7 +218,7 @@ class OrtStep:
         states.reset(self.program, stream)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the first line of ONNX Runtime's message, without source locations.
 
     Control characters are removed, because it quotes names of the graph.
