@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rtsep.errors import (
+    AdoptError,
     AudioFileError,
     BenchError,
     BundleError,
@@ -28,6 +29,7 @@ from rtsep.errors import (
     RecipeError,
     RtsepError,
     ServerError,
+    ShelfError,
     SoundError,
     SpecError,
     StoppedError,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from rtsep.stream import LiveStream, live
 
 __all__ = [
+    "AdoptError",
     "AudioFileError",
     "BenchError",
     "BundleError",
@@ -64,6 +67,7 @@ __all__ = [
     "RtsepError",
     "Separation",
     "ServerError",
+    "ShelfError",
     "SoundError",
     "SpecError",
     "StoppedError",

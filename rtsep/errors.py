@@ -21,6 +21,14 @@ class BundleError(RtsepError, ValueError):
     """A file that cannot be run as a bundle; the message names it and the reason."""
 
 
+class AdoptError(RtsepError, ValueError):
+    """A model by others that can't be made a bundle; the message names the field and the reason."""
+
+
+class ShelfError(RtsepError, ValueError):
+    """A model that cannot be added or removed; the message names it and the reason."""
+
+
 class LearnedError(RtsepError, ValueError):
     """A source that cannot be learned, read or combined; the message names it and the reason."""
 

@@ -1,0 +1,1 @@
+"""Check that a bundle keeps the streaming contract: `checks` in a child process, `report` here."""
