@@ -15,8 +15,8 @@ from tests.support.paths import ROOT
 
 ORDER = (
     "__main__ > cli > ui benchmark diagnostics integrations rtsep > stream"
-    " > api realtime evaluate portable > weights > learned > runtime devices > dsp files"
-    " > latency > spec > errors version"
+    " > api realtime evaluate > adopt > conformance > portable > weights > learned"
+    " > runtime devices > dsp files > latency > spec > errors version"
 )
 """A package imports from those to its right and from itself; ``rtsep`` stands for its root."""
 TRAINING = "cli > train > models > nn > runtime > dsp files > latency > spec > errors version"

@@ -26,6 +26,8 @@ _COMMANDS = {
     "export": "export",
     "portable": "portable",
     "wyoming": "wyoming",
+    "adopt": "adopt",
+    "validate": "validate",
     "doctor": "doctor",
     "completion": "completion",
 }

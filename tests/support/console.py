@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from tests.support import foreign
 from tests.support.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,6 +75,9 @@ def lay_out(folder: Path) -> None:
         soundfile.write(path, samples, rate)
     description = Description("small", "chandna", weights.find().spec)
     save(folder / "runs/speech/best.safetensors", description, description.build().state_dict())
+    for name in ("gtcrn_simple", "other"):
+        foreign.save(foreign.spectrum(), folder / f"{name}.onnx")
+    shutil.copy(ROOT / "rtsep/adopt/known/gtcrn.toml", folder / "other.toml")
     for name in ("mine", "my-model"):
         shutil.copy(ROOT / "rtsep/weights/chandna-speech.onnx", folder / f"{name}.onnx")
     for name, part in (("me1", sound[:rate]), ("me2", sound[rate : 2 * rate]), ("fan", noise[0])):
