@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from click import Group
 from click.testing import CliRunner
 from mkdocs.structure.files import File
 
@@ -29,7 +30,17 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def commands() -> str:
     """Help of rtsep and of its commands, each below a heading."""
     parts = []
-    for name in ("", *main.list_commands(None)):  # type: ignore[arg-type]
+    names = [""]
+    for command in main.list_commands(None):  # type: ignore[arg-type]
+        names += [command, *_inside(command)]
+    for name in names:
         said = CliRunner().invoke(main, [*name.split(), "--help"], prog_name="rtsep")
         parts.append(f"## rtsep {name}".rstrip() + f"\n\n```text\n{said.stdout}```\n")
     return "\n".join(parts)
+
+
+def _inside(name: str) -> list[str]:
+    """Commands of a command that is a group."""
+    command = main.get_command(None, name)  # type: ignore[arg-type]
+    inside = command.commands if isinstance(command, Group) else {}
+    return [f"{name} {each}" for each in inside]

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 ORDER = (
     "__main__ > cli > ui benchmark diagnostics integrations rtsep > stream"
-    " > api realtime evaluate > adopt > conformance > portable > weights > learned"
+    " > api realtime evaluate > shelf > adopt > conformance > portable > weights > learned"
     " > runtime devices > dsp files > latency > spec > errors version"
 )
 """A package imports from those to its right and from itself; ``rtsep`` stands for its root."""

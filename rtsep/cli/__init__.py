@@ -19,7 +19,7 @@ _COMMANDS = {
     "eval": "evaluate",
     "devices": "show",
     "loopback": "loopback",
-    "models": "show",
+    "models": "models",
     "info": "show",
     "bench": "bench",
     "train": "train",

@@ -132,7 +132,7 @@ def _save(stream: Stream, where: DeviceOptions) -> str:
     levels = [round(level_db(float(g)), 2) for g in np.where(mixer.heard, mixer.gains, 0.0)]
     if bundle.path is None:
         return f"{bundle.metadata['name']} has no file: a scene needs a shipped model or a path"
-    shipped = bundle.path.parent == weights.card(bundle.path.stem).parent
+    shipped = bundle.path.parent in (weights.card("").parent, weights.folder())
     preset = Preset(
         model=bundle.path.stem if shipped else str(bundle.path.resolve()),
         gains=dict(zip(bundle.spec.sources, levels, strict=True)),

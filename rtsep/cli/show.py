@@ -1,4 +1,4 @@
-"""``rtsep devices``, ``models`` and ``info``."""
+"""``rtsep devices`` and ``info``."""
 
 from __future__ import annotations
 
@@ -27,32 +27,6 @@ def devices() -> None:
     from rtsep.devices.portaudio.library import listing
 
     click.echo(listing())
-
-
-@click.command()
-def models() -> None:
-    """List the shipped models; * marks the default.
-
-    \b
-    Example:
-      rtsep models
-    """  # noqa: D301
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "sources", "rate", "channels", "latency", "quality"):
-        table.add_column(column)
-    for name in weights.names():
-        bundle = weights.find(name)
-        spec = bundle.spec
-        late = counted(spec) / spec.sample_rate
-        table.add_row(
-            name + ("*" if name == weights.DEFAULT else ""),
-            ", ".join(spec.sources),
-            f"{spec.sample_rate} Hz",
-            "any" if spec.channels == 1 else str(spec.channels),
-            f"{1000 * late:.1f} ms",
-            bundle.metadata["quality"],
-        )
-    Console().print(table)
 
 
 @click.command()

@@ -43,7 +43,7 @@ class Station:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         bundle = stream.control.loaded.bundle
-        self._models = {name: name for name in weights.names()}
+        self._models = {name: name for name in weights.available()}
         if bundle.path is not None and bundle.metadata["name"] not in self._models:
             self._models[bundle.metadata["name"]] = str(bundle.path)
 

@@ -51,7 +51,7 @@ class Pool:
     ) -> None:
         self._options = options
         bundle = weights.find(first)
-        self.default = first if first in weights.names() else bundle.metadata["name"]
+        self.default = first if first in weights.available() else bundle.metadata["name"]
         self._bundles: dict[str, Bundle] = {self.default: bundle}
         self._idle: defaultdict[tuple[str, int], list[LoadedModel]] = defaultdict(list)
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Pool:
     @property
     def names(self) -> list[str]:
         """Names of all models, the default one first."""
-        return [self.default, *(name for name in weights.names() if name != self.default)]
+        return [self.default, *(name for name in weights.available() if name != self.default)]
 
     def bundle(self, name: str) -> Bundle:
         """Return the model of one of `names`; paths are not accepted.

@@ -18,12 +18,18 @@ from tests.support.paths import ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 LIVE = {
-    *("rtsep run", "rtsep run --model my-model.onnx", "rtsep run --scene karaoke"),
+    *(
+        "rtsep run",
+        "rtsep run --model gtcrn",
+        "rtsep run --model my-model.onnx",
+        "rtsep run --scene karaoke",
+    ),
     *("rtsep run --sources me.rtsep,fan.rtsep", "rtsep run --sources fan.rtsep --rest voice"),
     *("rtsep run --learn-noise 10", "rtsep ui --device"),
 }
 """These run until Ctrl-C on the system's default devices."""
 LONG = {
+    "rtsep models add gtcrn": "tests/shelf/test_models.py, with a server of its own",
     "rtsep train export/speech.toml --data DATA --minutes 10": "tests/cli/test_train.py",
     'python -m bench.device --device "system, JACK Audio Connection Kit" --seconds 60': "minutes",
     "python -m pytest bench --benchmark-only": "a minute; run without timing in test_readme.py",
@@ -78,6 +84,8 @@ def lay_out(folder: Path) -> None:
     for name in ("gtcrn_simple", "other"):
         foreign.save(foreign.spectrum(), folder / f"{name}.onnx")
     shutil.copy(ROOT / "rtsep/adopt/known/gtcrn.toml", folder / "other.toml")
+    added = run("rtsep models add gtcrn_simple.onnx --as gtcrn", folder)
+    assert added.wait() == 0, added.communicate()[1]
     for name in ("mine", "my-model"):
         shutil.copy(ROOT / "rtsep/weights/chandna-speech.onnx", folder / f"{name}.onnx")
     for name, part in (("me1", sound[:rate]), ("me2", sound[rate : 2 * rate]), ("fan", noise[0])):
@@ -99,6 +107,7 @@ def run(command: str, folder: Path) -> subprocess.Popen[str]:
     """Start a command as a shell would, with our environment's programs first."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    env["RTSEP_MODELS"] = str(folder / "shelf")
     return subprocess.Popen(
         command, shell=True, cwd=folder, env=env, text=True, stdout=-1, stderr=-1,
         start_new_session=True,

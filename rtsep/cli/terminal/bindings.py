@@ -130,7 +130,7 @@ class Desk:
 
     def model(self, key: str) -> None:
         """Open the list of models."""
-        self.choice = Choice("model", weights.names, self.control.switch_model)
+        self.choice = Choice("model", weights.available, self.control.switch_model)
 
     def record(self, key: str) -> None:
         """Start or stop recording."""

@@ -1,0 +1,1 @@
+"""Add models by others to the user's folder: `table` of the known ones, `download`, `adding`."""
