@@ -85,7 +85,8 @@ def lay_out(folder: Path) -> None:
         foreign.save(foreign.spectrum(), folder / f"{name}.onnx")
     shutil.copy(ROOT / "rtsep/adopt/known/gtcrn.toml", folder / "other.toml")
     added = run("rtsep models add gtcrn_simple.onnx --as gtcrn", folder)
-    assert added.wait() == 0, added.communicate()[1]
+    told = added.communicate()
+    assert added.returncode == 0, told
     for name in ("mine", "my-model"):
         shutil.copy(ROOT / "rtsep/weights/chandna-speech.onnx", folder / f"{name}.onnx")
     for name, part in (("me1", sound[:rate]), ("me2", sound[rate : 2 * rate]), ("fan", noise[0])):

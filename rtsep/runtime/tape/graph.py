@@ -16,6 +16,18 @@ from rtsep.runtime.tape.operations import lay
 from rtsep.spec import Float32
 
 
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """Return the names of the values that a node reads, also inside its graphs."""
+    inside = [
+        name
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.GRAPH
+        for inner in attribute.g.node
+        for name in _reads(inner)
+    ]
+    return [*node.input, *inside]
+
+
 class Tape:
     """A graph as a tape.
 
@@ -61,13 +73,20 @@ class Tape:
             places.values[name] = replace(places.values[f"next_{state}"], delay=delay)
         for name in ("mixture", "sources"):
             places.values[name] = places.new(places.shape(name))
+            places.keep(places.values[name])
         wanted = {output.name for output in graph.output}
         nodes = []
         for node in reversed(graph.node):
             if wanted.intersection(node.output):
                 wanted.update(node.input)
                 nodes.append(node)
-        for node in reversed(nodes):
+        nodes.reverse()
+        for number, node in enumerate(nodes):
+            for name in _reads(node):
+                places.last_use[name] = number
+        places.last_use |= {output.name: len(nodes) for output in graph.output}
+        for number, node in enumerate(nodes):
+            places.now = number
             lay(places, node)
         self._values = places.values
         self.memory: Float32 = places.memory()

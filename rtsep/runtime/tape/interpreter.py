@@ -22,6 +22,7 @@ AXES = 4
 """Largest number of axes of an operation, after adjacent axes were joined."""
 
 BINARY = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3, "Max": 4, "Min": 5}
+BINARY |= {"Greater": 6, "Less": 7}
 UNARY = {
     **{"Copy": 10, "Sqrt": 11, "Reciprocal": 12, "Neg": 13, "Exp": 14, "Log": 15, "Sigmoid": 16},
     **{"Clip": 17, "LeakyRelu": 18, "Pow": 19, "Abs": 20, "Tanh": 21, "Softplus": 22},
@@ -79,6 +80,8 @@ _mul = _binary(lambda a, b: a * b)
 _div = _binary(lambda a, b: a / b)
 _max = _binary(lambda a, b: a if a >= b or a != a else b)
 _min = _binary(lambda a, b: a if a <= b or a != a else b)
+_greater = _binary(lambda a, b: _ONE if a > b else _ZERO)
+_less = _binary(lambda a, b: _ONE if a < b else _ZERO)
 
 
 @inner
@@ -93,8 +96,12 @@ def _combine(code, memory, out, left, right, size, left_step, right_step):  # ty
         _div(memory, out, left, right, size, left_step, right_step)
     elif code == 4:
         _max(memory, out, left, right, size, left_step, right_step)
-    else:
+    elif code == 5:
         _min(memory, out, left, right, size, left_step, right_step)
+    elif code == 6:
+        _greater(memory, out, left, right, size, left_step, right_step)
+    else:
+        _less(memory, out, left, right, size, left_step, right_step)
 
 
 @inner
@@ -128,7 +135,7 @@ def _change(code, memory, out, left, size, step, first, second):  # type: ignore
             z[i] = log(x[i])
     elif code == 16:
         for i in range(size):
-            z[i] = _ONE / (_ONE + exp(-x[i]))
+            z[i] = logistic(x[i])
     elif code == 17:
         for i in range(size):
             value = x[i]
@@ -149,7 +156,7 @@ def _change(code, memory, out, left, size, step, first, second):  # type: ignore
             z[i] = abs(x[i])
     elif code == 21:
         for i in range(size):
-            z[i] = np.tanh(x[i])
+            z[i] = tanh(x[i])
     elif code == 22:
         for i in range(size):
             z[i] = np.float32(max(x[i], _ZERO) + np.log1p(exp(-abs(x[i]))))

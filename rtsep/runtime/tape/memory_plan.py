@@ -59,11 +59,18 @@ class Places:
     ----------
     values
         Operands of placed values, by name.
+    last_use
+        Number of the last node that reads a value, by name; outputs of the graph have none after.
+    now
+        Number of the node that is being converted.
     """
 
     def __init__(self, shapes: dict[str, Shape], constants: dict[str, NDArray[np.float32]]) -> None:
         self.shapes, self.constants = shapes, constants
         self.values: dict[str, Operand] = {}
+        self.last_use: dict[str, int] = {}
+        self.now = 0
+        self._kept: list[tuple[int, int]] = []
         self._end = 0
         self._filled: list[tuple[int, NDArray[np.float32]]] = []
         self._rows: list[list[int]] = []
@@ -124,8 +131,34 @@ class Places:
         if values.dtype != np.float32:
             raise NoTapeError(f"a constant has type {values.dtype}")
         placed = self.new(values.shape)
+        self._kept.append((placed.base, placed.base + max(values.size, 1)))
         self._filled.append((placed.base, values))
         return placed
+
+    def used(self, name: str) -> bool:
+        """Return whether a node reads a value, or it is an output of the graph."""
+        return name in self.last_use
+
+    def is_free(self, name: str) -> bool:
+        """Return whether a value may be changed: no later node reads any part of its memory.
+
+        Constants, inputs and outputs of the graph, and states may not.
+        """
+        value = self.values[name]
+        start, end = value.base, value.base + math.prod(value.shape)
+        if value.copies > 1 or any(a < end and start < b for a, b in self._kept):
+            return False
+        return not any(
+            self.last_use.get(other, -1) > self.now
+            for other, place in self.values.items()
+            if place.base < end
+            and start < place.base + place.copies * max(place.size, math.prod(place.shape))
+        )
+
+    def keep(self, operand: Operand) -> None:
+        """Never change a value that was placed."""
+        end = operand.base + operand.copies * max(operand.size, math.prod(operand.shape))
+        self._kept.append((operand.base, end))
 
     def constant(self, name: str) -> NDArray[np.float32]:
         """Return a constant; raise if the value is not constant."""

@@ -12,8 +12,11 @@ from onnx import numpy_helper
 
 from rtsep.errors import NoTapeError
 from rtsep.runtime.tape import interpreter
+from rtsep.runtime.tape.convolutions import convolution
 from rtsep.runtime.tape.interpreter import BINARY, CODES, UNARY
 from rtsep.runtime.tape.memory_plan import Places, joined, spread, strides
+from rtsep.runtime.tape.recurrent import gated, long_short_term
+from rtsep.runtime.tape.scatter import scatter
 
 _SAME = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"}
 _MAX_PARTS = 64
@@ -60,7 +63,11 @@ def lay(places: Places, node: onnx.NodeProto) -> None:
         order = attributes["perm"]
         steps = [strides(source.shape)[axis] for axis in order]
         shape = tuple(source.shape[axis] for axis in order)
-        places.copy(places.result(name, shape), source, steps, shape)
+        moved = [axis for axis in order if source.shape[axis] > 1]
+        if moved == sorted(moved):
+            places.same(name, source, shape)
+        else:
+            places.copy(places.result(name, shape), source, steps, shape)
     elif kind == "Expand":
         source = places.operand(node.input[0])
         shape = np.broadcast_shapes(source.shape, places.shape(name))
@@ -74,7 +81,17 @@ def lay(places: Places, node: onnx.NodeProto) -> None:
     elif kind == "LayerNormalization":
         _layer_norm(places, node, attributes)
     elif kind == "GRU":
-        _recurrent(places, node, attributes)
+        gated(places, node, attributes)
+    elif kind == "LSTM":
+        long_short_term(places, node, attributes)
+    elif kind in ("Conv", "ConvTranspose"):
+        convolution(places, node, attributes)
+    elif kind == "BatchNormalization":
+        _batch_norm(places, node, attributes)
+    elif kind == "Where":
+        _where(places, node)
+    elif kind == "ScatterND":
+        scatter(places, node, attributes)
     else:
         raise NoTapeError(f"{kind} is not supported")
 
@@ -114,6 +131,8 @@ def _reduce(
     rank = len(source.shape)
     listed = places.whole(node.input[1]) if len(node.input) > 1 else attributes.get("axes", [])
     axes = sorted(axis % rank for axis in listed) or list(range(rank))
+    inside = range(axes[0], axes[-1])
+    axes = sorted({*axes, *(axis for axis in inside if source.shape[axis] == 1)})
     if axes != list(range(axes[0], axes[-1] + 1)):
         raise NoTapeError(f"{kind} over axes that are not adjacent")
     before, after = source.shape[: axes[0]], source.shape[axes[-1] + 1 :]
@@ -208,15 +227,17 @@ def _gather(places: Places, node: onnx.NodeProto, axis: int) -> None:
         places.same(node.output[0], places.values[part], shape)
         return
     outer, width = math.prod(before), math.prod(after)
-    if outer > 1 and len(rows) > 1:
-        raise NoTapeError("Gather of several rows of indices along an inner axis")
     out = places.result(node.output[0], shape)
-    at = out.base
+    at, total = out.base, indices.size * width
     for first, distance, count in rows:
         piece = replace(source, base=source.base + first * width)
         steps = [0, source.shape[axis] * width, distance * width, 1]
+        to = [0, total, width, 1]
         sizes = [1, outer, count, width]
-        places.emit(CODES["Copy"], [replace(out, base=at), piece], sizes, steps)
+        if width == 1:  # the longest axis last, for few inner loops
+            steps, to, sizes = ([0, row[0], row[1], row[2]] for row in (steps, to, sizes))
+            sizes[0] = 1
+        places.emit(interpreter.PLACE, [replace(out, base=at), piece], sizes, steps, to)
         at += count * width
 
 
@@ -255,6 +276,7 @@ def _pad(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> 
     steps = [0, 0, length, 1], [0, 0, size * width, 1]
     places.emit(interpreter.PLACE, [part, source], [1, 1, rows, length], *steps)
     places.values[node.output[0]] = out
+    places.keep(out)
 
 
 def _pool(places: Places, node: onnx.NodeProto, attributes: dict[str, list[int]]) -> None:
@@ -279,6 +301,39 @@ def _pool(places: Places, node: onnx.NodeProto, attributes: dict[str, list[int]]
         largest, steps = out, dense
 
 
+def _batch_norm(places: Places, node: onnx.NodeProto, attributes: dict[str, float]) -> None:
+    """Convert a BatchNormalization with constant statistics: a factor and a term per channel."""
+    source = places.operand(node.input[0])
+    if attributes.get("training_mode") or len([name for name in node.output if name]) > 1:
+        raise NoTapeError("BatchNormalization in training")
+    scale, shift, mean, variance = (places.constant(n).astype(np.float64) for n in node.input[1:5])
+    gain = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+    channel = (-1, *[1] * (len(source.shape) - 2))
+    one, two = (
+        places.fill(np.ascontiguousarray(v.reshape(channel), np.float32))
+        for v in (gain, shift - mean * gain)
+    )
+    sizes, (a, b) = joined(source.shape, [strides(source.shape), spread(one.shape, source.shape)])
+    out = places.result(node.output[0], source.shape)
+    places.emit(BINARY["Mul"], [out, source, one], sizes, a, b)
+    places.emit(BINARY["Add"], [out, out, two], sizes, a, b)
+
+
+def _where(places: Places, node: onnx.NodeProto) -> None:
+    """Convert a Where on the result of a comparison, 1 or 0: no + condition * (yes - no)."""
+    condition, yes, no = map(places.operand, node.input)
+    shape = np.broadcast_shapes(condition.shape, yes.shape, no.shape)
+    out = places.result(node.output[0], shape)
+    difference = places.new(np.broadcast_shapes(yes.shape, no.shape))
+    for kind, target, left, right in (
+        ("Sub", difference, yes, no),
+        ("Mul", out, condition, difference),
+        ("Add", out, out, no),
+    ):
+        sizes, (a, b) = joined(target.shape, [spread(x.shape, target.shape) for x in (left, right)])
+        places.emit(BINARY[kind], [target, left, right], sizes, a, b)
+
+
 def _layer_norm(places: Places, node: onnx.NodeProto, attributes: dict[str, float]) -> None:
     source = places.operand(node.input[0])
     if int(attributes.get("axis", -1)) % len(source.shape) != len(source.shape) - 1:
@@ -298,51 +353,3 @@ def _layer_norm(places: Places, node: onnx.NodeProto, attributes: dict[str, floa
     sizes = [1, 1, math.prod(source.shape[:-1]), width]
     parameters = attributes.get("epsilon", 1e-5), 0.0
     places.emit(interpreter.NORM, [out, source, gain, shift], sizes, parameters=parameters)
-
-
-def _recurrent(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> None:
-    """Convert a gated recurrent unit: one product with all inputs, then step by step."""
-    source = places.operand(node.input[0])
-    if len(source.shape) != 3:
-        raise NoTapeError(f"GRU of {len(source.shape)} axes")
-    steps, rows, _ = source.shape
-    size = int(attributes["hidden_size"])
-    usual = {"layout": 0, "clip": 0.0, "activations": [b"Sigmoid", b"Tanh"]}
-    if any(attributes.get(name, value) != value for name, value in usual.items()):
-        raise NoTapeError("GRU with other activations, a limit or another layout")
-    if not attributes.get("linear_before_reset") or (len(node.input) > 4 and node.input[4]):
-        raise NoTapeError("GRU that resets before the product, or of several lengths")
-    direction = attributes.get("direction", b"forward")
-    if direction not in (b"forward", b"reverse"):
-        raise NoTapeError("GRU in both directions at once")
-    inward, recurrent = (places.constant(node.input[k])[0] for k in (1, 2))
-    bias = np.zeros(6 * size, np.float32)
-    fits = inward.shape == (3 * size, source.shape[2]) and recurrent.shape == (3 * size, size)
-    if not fits or any(places.constant(node.input[k]).shape[0] != 1 for k in (1, 2)):
-        raise NoTapeError("GRU with weights of another shape")
-    if len(node.input) > 3 and node.input[3]:
-        bias = places.constant(node.input[3]).reshape(-1).copy()
-        if bias.shape != (6 * size,):
-            raise NoTapeError("GRU with a bias of another shape")
-    bias[: 2 * size] += bias[3 * size : 5 * size]
-    last = np.zeros((1, 3 * size), np.float32)
-    last[0, 2 * size :] = bias[5 * size :]
-    weights = places.fill(np.ascontiguousarray(np.concatenate([recurrent.T, last])))
-    gates = places.new((steps, rows, 3 * size))
-    products = [gates, source, places.fill(np.ascontiguousarray(inward.T))]
-    sizes = [1, steps * rows, inward.shape[1], 3 * size]
-    places.emit(interpreter.PRODUCT, [*products, places.fill(bias[: 3 * size])], sizes)
-    first = places.operand(node.input[5]) if len(node.input) > 5 and node.input[5] else None
-    if first is not None and math.prod(first.shape) != rows * size:
-        raise NoTapeError("GRU with a state of another shape")
-    whole = node.output[0] or f"{node.output[1]} of every step"
-    out = places.result(whole, (steps, 1, rows, size))
-    backwards = direction == b"reverse"
-    scratch = places.new((rows, 3 * size))
-    sizes = [steps, rows, size, int(backwards)]
-    more = [scratch.base, rows * size, 0, 0]
-    places.emit(interpreter.RECURRENT, [out, gates, weights, first], sizes, more)
-    if len(node.output) > 1 and node.output[1]:
-        end = 0 if backwards else (steps - 1) * rows * size
-        final = replace(out, base=out.base + end, shape=(1, rows, size))
-        places.same(node.output[1], final, (1, rows, size))

@@ -70,6 +70,49 @@ GRU = {"a": noise(1, 24, 5) - 1, "b": noise(1, 24, 8) - 1, "c": noise(1, 48), "e
 PLAIN = {"hidden_size": 8, "linear_before_reset": 1}
 BACKWARDS, ROWS = np.arange(3)[::-1], np.arange(3)[:, None] + np.arange(2)[::-1]
 CUT = {"a": np.array([1]), "b": np.array([9]), "c": np.array([2])}
+BOTH = {
+    **{"a": noise(2, 24, 5) - 1, "b": noise(2, 24, 8) - 1, "c": noise(2, 48)},
+    "e": noise(2, 3, 8),
+}
+LSTM = {
+    **{"a": noise(1, 32, 5) - 1, "b": noise(1, 32, 8) - 1, "c": noise(1, 64)},
+    **{"d": noise(1, 1, 8), "e": noise(1, 1, 8)},
+}
+WINDOWS = np.arange(3)[:, None] + np.arange(4)
+
+
+def convolved(
+    kind: str, weights: tuple[int, ...], out: tuple[int, ...], shape: tuple[int, ...], **more: Any
+) -> Any:
+    constants = {"a": noise(*weights) - 1, "b": noise(out[1])}
+    return one(kind, ["x", "a", "b"], constants, out, **more), shape
+
+
+APART = {"pads": [0, 2, 0, 2], "strides": [1, 2]}
+CONVOLUTIONS = {
+    "of one tap": convolved("Conv", (6, 4, 1, 1), (1, 6, 1, 33), (1, 4, 1, 33)),
+    "to one result": convolved("Conv", (6, 4, 1, 3), (1, 6, 1, 1), (1, 4, 1, 3)),
+    "of one value": convolved("Conv", (6, 4, 1), (1, 6, 1), (1, 4, 1), auto_pad="SAME_UPPER"),
+    "along width": convolved("Conv", (6, 4, 1, 5), (1, 6, 1, 9), (1, 4, 1, 17), **APART),
+    "in groups": convolved("Conv", (6, 2, 1, 5), (1, 6, 1, 9), (1, 4, 1, 17), group=2, **APART),
+    "of each channel": convolved(
+        *("Conv", (4, 1, 3, 3), (1, 4, 1, 9), (1, 4, 5, 9)),
+        **{"group": 4, "pads": [0, 1, 0, 1], "dilations": [2, 1]},
+    ),
+    "to rows": convolved("Conv", (6, 4, 2, 3), (1, 6, 3, 7), (1, 4, 4, 9)),
+    "to rows in groups": convolved("Conv", (6, 2, 2, 3), (1, 6, 3, 7), (1, 4, 4, 9), group=2),
+    "to rows of each channel": convolved("Conv", (4, 1, 2, 3), (1, 4, 3, 7), (1, 4, 4, 9), group=4),
+    "of one axis": convolved("Conv", (6, 4, 3), (1, 6, 9), (1, 4, 9), pads=[1, 1]),
+    "transposed": convolved("ConvTranspose", (4, 6, 1, 5), (1, 6, 1, 33), (1, 4, 1, 17), **APART),
+    "transposed in groups": convolved(
+        *("ConvTranspose", (4, 3, 1, 5), (1, 6, 1, 34), (1, 4, 1, 17)),
+        **{"group": 2, "output_padding": [0, 1], **APART},
+    ),
+    "transposed of each channel": convolved(
+        *("ConvTranspose", (4, 1, 3, 3), (1, 4, 1, 9), (1, 4, 5, 9)),
+        **{"group": 4, "pads": [4, 1, 4, 1], "dilations": [2, 1]},
+    ),
+}
 CASES = {
     **{
         kind: (one(kind, ["x"], {}, (2, 3, 5)), (2, 3, 5))
@@ -136,6 +179,39 @@ CASES = {
         one("GRU", ["x", *"abc"], GRU, (6, 1, 3, 8), **PLAIN, direction="reverse"),
         (6, 3, 5),
     ),
+    "GRU both ways": (
+        one("GRU", ["x", *"abc", "", "e"], BOTH, (6, 2, 3, 8), **PLAIN, direction="bidirectional"),
+        (6, 3, 5),
+    ),
+    "LSTM": (
+        one("LSTM", ["x", *"abc", "", "d", "e"], LSTM, (1, 1, 1, 8), hidden_size=8),
+        (1, 1, 5),
+    ),
+    "LSTM without states": (
+        one("LSTM", ["x", *"ab"], LSTM, (1, 1, 1, 8), hidden_size=8),
+        (1, 1, 5),
+    ),
+    **{f"Conv {name}": case for name, case in CONVOLUTIONS.items()},
+    "BatchNormalization": (
+        one("BatchNormalization", ["x", *"abcd"], dict.fromkeys("abcd", noise(3)), (1, 3, 2, 5)),
+        (1, 3, 2, 5),
+    ),
+    "Gather inner rows": (
+        one("Gather", ["x", "a"], {"a": WINDOWS}, (2, 3, 3, 4), axis=2),
+        (2, 3, 6),
+    ),
+    "Gather inner rows of some": (
+        one("Gather", ["x", "a"], {"a": WINDOWS}, (2, 3, 4, 5), axis=1),
+        (2, 6, 5),
+    ),
+    "mean beside an axis of one": (
+        one("ReduceMean", ["x", "a"], {"a": np.array([1, 3])}, (2, 1, 1, 1)),
+        (2, 3, 1, 5),
+    ),
+    "Transpose of nothing": (
+        one("Transpose", ["x"], {}, (3, 1, 4, 1), perm=[1, 0, 2, 3]),
+        (1, 3, 4, 1),
+    ),
     "Expand": (one("Expand", ["x", "a"], {"a": np.array([3, 5, 4])}, (3, 5, 4)), (3, 1, 4)),
     "Reshape": (one("Reshape", ["x", "a"], {"a": np.array([2, -1])}, (2, 12)), (2, 3, 4)),
 }
@@ -147,6 +223,57 @@ def test_each_operation_is_that_of_onnx_runtime(name: str) -> None:
     made, expected = both(make(shape), noise(*shape) * (-1 if name in ("Abs", "LeakyRelu") else 1))
     assert made.shape == expected.shape
     np.testing.assert_allclose(made, expected, rtol=2e-5, atol=1e-6)
+
+
+SQUARE = np.stack(np.meshgrid([1, 2], [0, 1, 2], indexing="ij"), -1)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_box_of_a_value_is_replaced_in_place_only_if_nothing_reads_it_later(again: bool) -> None:
+    nodes = [
+        helper.make_node("Add", ["mixture", "one"], ["x"]),
+        helper.make_node("ScatterND", ["x", "box", "new"], ["y"]),
+        helper.make_node("ScatterND", ["y", "box", "more"], ["z"]),
+        helper.make_node("Add", ["z", "x" if again else "one"], ["sources"]),
+    ]
+    constants = {"one": noise(1), "box": SQUARE, "new": noise(2, 3, 5), "more": noise(2, 3, 5)}
+    model = graph(nodes, (4, 3, 5), constants, (4, 3, 5))
+    made, expected = both(model, noise(4, 3, 5))
+    np.testing.assert_allclose(made, expected, rtol=1e-6)
+
+
+def test_constants_inputs_and_zeros_around_values_are_not_replaced_in_place() -> None:
+    nodes = [
+        helper.make_node("ScatterND", ["mixture", "box", "new"], ["a"]),
+        helper.make_node("ScatterND", ["fixed", "box", "new"], ["b"]),
+        helper.make_node("Pad", ["mixture", "pads"], ["wide"]),
+        helper.make_node("ScatterND", ["wide", "box", "wider"], ["c"]),
+        helper.make_node("ReduceSum", ["c"], ["d"]),
+        helper.make_node("Add", ["a", "b"], ["e"]),
+        helper.make_node("Add", ["e", "d"], ["sources"]),
+    ]
+    constants = {
+        **{"box": SQUARE, "new": noise(2, 3, 5), "fixed": noise(4, 3, 5)},
+        **{"pads": np.array([0, 0, 0, 0, 0, 2]), "wider": noise(2, 3, 7)},
+    }
+    x = noise(4, 3, 5)
+    _, expected = both(graph(nodes, (4, 3, 5), constants, (4, 3, 5)), x)
+    tape = Tape(graph(nodes, (4, 3, 5), constants, (4, 3, 5)), {}, {})
+    for _ in range(3):
+        tape.view("mixture")[:] = x
+        tape.run(0)
+        np.testing.assert_allclose(tape.view("sources"), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Greater", "Less"])
+def test_a_choice_by_comparison(kind: str) -> None:
+    nodes = [
+        helper.make_node(kind, ["mixture", "a"], ["c"]),
+        helper.make_node("Where", ["c", "mixture", "b"], ["sources"]),
+    ]
+    model = graph(nodes, (2, 3, 5), {"a": np.float32(1), "b": noise(3, 1)}, (2, 3, 5))
+    made, expected = both(model, noise(2, 3, 5))
+    np.testing.assert_allclose(made, expected, rtol=1e-6)
 
 
 @settings(max_examples=150, deadline=None)
@@ -230,7 +357,10 @@ def test_what_is_not_known_stays_with_onnx_runtime() -> None:
         ("MaxPool", {}, (1, 1, 1, 4), {"kernel_shape": [3, 1], "strides": [3, 1]}),
         ("Slice", {"a": np.array([0]), "b": np.array([4]), "c": np.array([2]),
                    "d": np.array([2])}, (1, 2, 2), {}),
-        ("Gather", {"a": np.array([0, 2, 3])}, (1, 2, 3), {"axis": 2}),
+        ("Conv", {"a": noise(2, 1, 1, 2)}, (1, 2, 4, 4), {"auto_pad": "SAME_UPPER"}),
+        ("ScatterND", {"a": np.array([[0, 0], [0, 1]]), "b": noise(2, 4)}, (1, 2, 4),
+         {"reduction": "add"}),
+        ("ScatterND", {"a": np.array([[0, 1], [0, 0]]), "b": noise(2, 4)}, (1, 2, 4), {}),
         ("Gather", {"a": RNG.integers(0, 2, 400)}, (1, 400, 4), {"axis": 1}),
         ("Pad", {"a": np.array([0, 1, 1, 0, 0, 0])}, (1, 3, 5), {}),
         ("Gemm", {"a": noise(4, 3)}, (2, 3), {"alpha": 2.0}),
