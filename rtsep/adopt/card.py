@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtsep.latency import Latency
+from rtsep.latency import Latency, counted
 from rtsep.runtime.bundle import Bundle
 
 
@@ -12,7 +12,6 @@ def card(bundle: Bundle) -> str:
     latency = Latency.of(spec, spec.step_length)
     weights, work = bundle.cost()
     ms = 1000 / spec.sample_rate
-    whole = spec.window_length + spec.lookahead * spec.hop_length
     return "\n".join(
         [
             f"# {texts['name']}",
@@ -28,8 +27,8 @@ def card(bundle: Bundle) -> str:
             f"| licence | {texts['licence']} |",
             f"| sources | {', '.join(spec.sources)} |",
             f"| sample rate | {spec.sample_rate} Hz |",
-            f"| latency | {latency.total * ms:.0f} ms; {whole * ms:.0f} ms counted as window and "
-            "lookahead |",
+            f"| latency | {latency.total * ms:.0f} ms; {counted(spec) * ms:.0f} ms counted as "
+            "window and lookahead |",
             f"| size | {weights:,} weights, {len(bundle.graph) / 1e6:.2f} MB |",
             f"| load | {work / 1e6:.1f} million multiply-accumulates per second of audio |",
             f"| quality | {texts['quality']} |",

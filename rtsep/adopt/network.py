@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from rtsep.adopt.description import NetworkDescription
+from rtsep.adopt.simplify import simplified
 from rtsep.errors import AdoptError
 from rtsep.runtime.bundle import MAX_BYTES
-from rtsep.runtime.ort_step import CPU, reason
 
 _FLOATING = {TensorProto.FLOAT, TensorProto.DOUBLE}
 
@@ -163,7 +160,7 @@ def make_network(model: onnx.ModelProto, description: NetworkDescription, place:
     for name in (description.input, *description.states):
         for dim in inputs[name].type.tensor_type.shape.dim:
             dim.dim_value = dim.dim_value or 1
-    return Network(_simplified(model, place), description, shapes)
+    return Network(simplified(model, place), description, shapes)
 
 
 def _list(names: object) -> str:
@@ -186,72 +183,3 @@ def _set_options(
     kept = [value for value in model.graph.input if value.name not in description.options]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-
-
-def _simplified(model: onnx.ModelProto, place: str) -> onnx.ModelProto:
-    """Return the graph with folded constants and without operations of ONNX Runtime alone."""
-    _without_fused(model.graph)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    with TemporaryDirectory(prefix="rtsep-") as folder:
-        path = Path(folder) / "graph.onnx"
-        options.optimized_model_filepath = str(path)
-        try:
-            onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=[CPU], enable_fallback=0
-            )
-        except Exception as error:  # ONNX Runtime raises its own types, bare RuntimeError too
-            raise AdoptError(f"{place}: ONNX Runtime rejects the graph: {reason(error)}") from None
-        return onnx.load(path)
-
-
-def _without_fused(graph: onnx.GraphProto) -> None:
-    """Replace convolutions and products that an optimiser fused by those of ONNX.
-
-    ``com.microsoft.FusedConv`` is a convolution with an activation, ``FusedMatMul`` a product with
-    a factor and transposed sides; only ONNX Runtime has them.
-    """
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:  # else reading one would create it
-                _without_fused(attribute.g)
-        made = None
-        if node.domain == "com.microsoft" and node.op_type == "FusedConv":
-            made = _convolution(node)
-        elif node.domain == "com.microsoft" and node.op_type == "FusedMatMul":
-            made = _matrix_product(node, graph)
-        nodes += made or [node]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
-def _convolution(node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    kind = attributes.pop("activation", b"").decode()
-    numbers = attributes.pop("activation_params", [])
-    more = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta")}.get(kind, ())
-    plain = kind in ("Relu", "Sigmoid", "Tanh", *more) or len(more) == len(numbers) > 0
-    if not plain or len(node.input) > 3:
-        return None
-    between = f"{node.output[0]} before {kind}"
-    return [
-        helper.make_node("Conv", node.input, [between], **attributes),
-        helper.make_node(kind, [between], node.output, **dict(zip(more, numbers, strict=True))),
-    ]
-
-
-def _matrix_product(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    factor = attributes.pop("alpha", 1.0)
-    if any(attributes.values()) or not math.isfinite(factor):
-        return None
-    between, number = f"{node.output[0]} before its factor", f"factor of {node.output[0]}"
-    graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), number))
-    return [
-        helper.make_node("MatMul", node.input, [between]),
-        helper.make_node("Mul", [between, number], node.output),
-    ]
