@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from rtsep.cli.options import stream_options, taken
 from rtsep.cli.panel import Panel
 from rtsep.devices.open import DEFAULT
-from rtsep.errors import OptionError
+from rtsep.errors import OptionError, ServerError
 from rtsep.runtime.engine import StemOptions
 
 _FOR_BROWSERS = {
@@ -59,6 +59,19 @@ _FOR_BROWSERS = {
     help="Separate the sound of this machine's sound card, as `rtsep run`; browsers show and "
     "control it. An index or part of a name, 'demo', or a file; without a value the default.",
 )
+@click.option(
+    "--static",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write a page to this folder that separates inside the browser, for any static host; no "
+    "server runs.",
+)
+@click.option(
+    "--runtime",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Folder of the npm package onnxruntime-web for --static; by default npm fetches it once.",
+)
 @stream_options
 @click.pass_context
 def ui(
@@ -71,6 +84,8 @@ def ui(
     certificate: Path | None,
     key: Path | None,
     device: str | None,
+    static: Path | None,
+    runtime: Path | None,
     **options: Any,
 ) -> None:
     """Separate a browser's sound, or control this machine's stream in the browser.
@@ -86,9 +101,16 @@ def ui(
       rtsep ui --device                      the sound card's stream, shown in the browser
       rtsep ui --device --scene call --limit -6
       rtsep ui --model music --port 8000
+      rtsep ui --static page/                a page that needs no server, for any web host
       rtsep ui --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem
                                              for a phone on the same network
     """  # noqa: D301
+    if static is not None:
+        _check_for_page(context)
+        _write_page(static, options["model"], runtime)
+        return
+    if runtime is not None:
+        raise OptionError("--runtime needs --static")
     panel = Panel(host, port, token, sessions, certificate, key)
     context.call_on_close(panel.close)
     if device is None:
@@ -99,6 +121,35 @@ def ui(
     from rtsep.cli.run import perform
 
     perform(context, device, options, panel)
+
+
+def _write_page(folder: Path, model: str | None, runtime: Path | None) -> None:
+    """Write the page that separates inside the browser."""
+    from rtsep import weights
+    from rtsep.portable import web
+    from rtsep.portable.check import check
+    from rtsep.portable.graph import build
+
+    bundle = weights.find(model)
+    portable = build(bundle)
+    check(portable, bundle)
+    files = web.runtime(runtime)
+    name, licence = (bundle.metadata[key] for key in ("name", "licence"))
+    try:
+        size = web.write(portable, name, licence, files, folder)
+    except OSError as error:
+        raise ServerError(f"{folder} can't be written: {error.strerror}") from None
+    click.echo(f"{folder}: {size / 1e6:.1f} MB; put it on an https host, or try it here with")
+    click.echo(f"python -m http.server -d {folder} 8000")
+
+
+def _check_for_page(context: click.Context) -> None:
+    """Check that no option is given that a page without a server does not have."""
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) == ParameterSource.COMMANDLINE
+        if given and option.name not in ("static", "runtime", "model"):
+            name = max(option.opts, key=len)
+            raise OptionError(f"{name} can't be used with --static, which runs no server")
 
 
 def _check_for_browsers(context: click.Context) -> None:

@@ -38,6 +38,7 @@ LONG = {
     "pip install -e .": "make run does it",
     "rtsep run --virtual-mic": "tests/devices/test_virtual_mic.py",
     "pip install -e '.[ui]'": "make test does it",
+    "rtsep ui --static page/": "needs npm; tests/portable/test_web.py",
     "rtsep ui": "runs until Ctrl-C; tests/ui",
     "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem "
     "-subj /CN=rtsep": "writes nothing on standard output",
