@@ -1,7 +1,7 @@
 /* The model, in a worker: waits for a block of the microphone and writes the block of each source. */
 
 import * as ort from "./ort/ort.wasm.min.mjs";
-import { CAPTURED, RUNNING, SEPARATED } from "./rings.js";
+import { CAPTURED, RUNNING, SEPARATED, SKIPPED } from "./rings.js";
 
 const REPORT_S = 0.5;
 const WARM_UP = 20;   // calls before the stream: the first ones are slow
@@ -18,7 +18,8 @@ self.onmessage = async ({ data }) => {
   }
 };
 
-async function separate(rings, { block, state: size, sample_rate: rate, sources: names }) {
+async function separate(rings, figures) {
+  const { block, state: size, sample_rate: rate, sources: names, latency_samples: late } = figures;
   const graph = new Uint8Array(await (await fetch("model.onnx")).arrayBuffer());
   const session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
   const samples = new Float32Array(block);
@@ -44,10 +45,13 @@ async function separate(rings, { block, state: size, sample_rate: rate, sources:
       continue;
     }
     if (waiting > most) { // the machine was busy or slept: go on with the newest block
-      const skipped = Math.min(waiting - block, length);
+      const skipped = Math.min(waiting - block, length - late);
       for (let i = 1; i <= skipped; i++) {
-        for (const ring of rings.sources) ring[(captured - block - i) & mask] = 0;
+        const at = captured - block - i;
+        for (const ring of rings.sources) ring[at & mask] = 0;
+        rings.sources[0][at & mask] = rings.mixture[(at - late) & mask];
       }
+      Atomics.add(control, SKIPPED, Math.ceil(skipped / 128));
       done = (captured - block) | 0;
     }
     for (let i = 0; i < block; i++) samples[i] = rings.mixture[(done + i) & mask];

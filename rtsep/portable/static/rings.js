@@ -7,6 +7,7 @@
 export const CAPTURED = 0;   // position after the newest sample of the microphone
 export const SEPARATED = 1;  // position after the newest sample of the sources
 export const RUNNING = 2;
+export const SKIPPED = 3;    // number of the audio thread's blocks that the model left out
 const LENGTH = 1 << 15;      // of a ring, in samples
 
 /** Allocate the rings of a stream with that many sources. */

@@ -5,7 +5,7 @@
  * not there in time, the microphone's sound of that time is played and the queue grows.
  */
 
-import { CAPTURED, SEPARATED } from "./rings.js";
+import { CAPTURED, SEPARATED, SKIPPED } from "./rings.js";
 
 const SETTLE_S = 0.5;    // at the start, the worker may be busy with other things
 const LISTEN_S = 1.5;    // then: how late are the samples here?
@@ -118,7 +118,8 @@ class Player extends AudioWorkletProcessor {
     this.reported += count;
     if (this.reported < REPORT_S * sampleRate) return;
     this.reported = 0;
-    this.port.postMessage({ queue: this.queue, misses: this.misses, playing: this.listening <= 0 });
+    const misses = this.misses + Atomics.load(this.rings.control, SKIPPED);
+    this.port.postMessage({ queue: this.queue, misses, playing: this.listening <= 0 });
   }
 }
 
