@@ -1,27 +1,28 @@
 """Compare rtsep with other denoisers on the same sound, machine and core, alternating.
 
-python -m bench.peers [--peers DIR] [--rounds 20] [--json FILE]
+python -m bench.peers [--peers DIR] [--data DATA] [--rounds 20] [--json FILE]
 
 `pip install pyrnnoise webrtc-noise-gain noisereduce` installs peers from PyPI; missing ones are
-skipped. DIR contains streaming models as ONNX:
-
-- ``gtcrn_simple.onnx`` (GTCRN, Rong et al. 2024), 16 kHz, STFT 512/256 with a square-root Hann
-  window. ``mix`` (1, 257, 1, 2) and three caches in, ``enh`` and the next caches out.
-- ``dtln_model_1.onnx``, ``dtln_model_2.onnx`` (DTLN, Westhausen and Meyer 2020), 16 kHz, blocks of
-  512 shifted by 128. Magnitudes and a state in, a mask and the next state out; then samples and a
-  state in, samples and the next state out.
+skipped. DIR contains streaming models as their authors publish them, which `rtsep models add`
+knows: ``gtcrn_simple.onnx``, ``ulunas_stream_simple.onnx``, ``dtln_model_1.onnx`` and
+``dtln_model_2.onnx``, ``denoiser_model.onnx`` (DeepFilterNet). Each of them runs twice: as its
+authors run it, with numpy's transforms and ONNX Runtime, and adopted, in our engine.
 
 All run with one thread, from samples to samples. They alternate in turns of half a second, so
-disturbances affect all; the ratio is that of the medians of one run.
+disturbances affect all; the ratio is that of the medians of one run. With DATA, the quality on
+DATA/bench/speech_noise is measured, too: means of SI-SDR improvement and PESQ-WB over its mixtures,
+of ours and of the adopted ones, through the engine.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,28 @@ import soxr
 
 import rtsep
 from rtsep import weights
+from rtsep.adopt.adoption import adopt
 from rtsep.benchmark.machine import machine
 from rtsep.benchmark.trials import percentiles_us
+from rtsep.evaluate.metrics import pesq, si_sdr_db
+from rtsep.latency import counted
+from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
+from rtsep.runtime.pipeline import BLOCK, aligned
 
+FILES = {
+    "GTCRN": ("gtcrn", ("gtcrn_simple.onnx",)),
+    "UL-UNAS": ("ul-unas", ("ulunas_stream_simple.onnx",)),
+    "DTLN": ("dtln", ("dtln_model_1.onnx", "dtln_model_2.onnx")),
+    "DeepFilterNet": ("deepfilternet", ("denoiser_model.onnx",)),
+}
+"""Name of the bundle, and files, of the adopted peers."""
 TURN_S = 0.5
 """Seconds of sound per turn, at least one hop."""
 
 
+@dataclass(frozen=True)
 class Peer:
     """A denoiser that processes sound hop by hop.
 
@@ -48,26 +62,24 @@ class Peer:
     ----------
     name, rate, hop
         Name, sample rate in Hz, and samples per call.
-    call
-        Function of (hop,) float32 that returns as many samples, float32.
     latency
         Window plus lookahead in samples; None if it is not live.
+    call
+        Function of (hop,) float32 that returns as many samples, float32.
+    bundle
+        The bundle that our engine runs; None if its authors' program runs.
     """
 
-    def __init__(
-        self,
-        name: str,
-        rate: int,
-        hop: int,
-        latency: int | None,
-        call: Callable[[Any], Any],
-    ) -> None:
-        self.name, self.rate, self.hop, self.latency, self.call = name, rate, hop, latency, call
+    name: str
+    rate: int
+    hop: int
+    latency: int | None
+    call: Callable[[Any], Any]
+    bundle: Bundle | None = None
 
 
-def ours(name: str) -> Peer:
-    """Make a peer of a shipped bundle in the engine."""
-    bundle = weights.find(name)
+def ours(name: str, bundle: Bundle) -> Peer:
+    """Make a peer of a bundle in the engine."""
     spec = bundle.spec
     engine = Engine(make_step(bundle), spec, spec.channels, spec.step_length)
     out = np.empty((spec.step_length, len(spec.sources), spec.channels), np.float32)
@@ -75,8 +87,7 @@ def ours(name: str) -> Peer:
     def call(block: Any) -> Any:
         return engine.process(np.ascontiguousarray(block[:, None]), out)[:, 0, 0]
 
-    late = engine.latency_samples + spec.hop_length
-    return Peer(name, spec.sample_rate, spec.step_length, late, call)
+    return Peer(name, spec.sample_rate, spec.step_length, counted(spec), call, bundle)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -87,9 +98,9 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def gtcrn(folder: Path) -> Peer:
-    """Make the peer GTCRN, with its three caches."""
-    model = session(folder / "gtcrn_simple.onnx")
+def spectral(name: str, path: Path) -> Peer:
+    """Make the peer GTCRN or UL-UNAS: a spectrum and caches in and out."""
+    model = session(path)
     shapes = {i.name: i.shape for i in model.get_inputs() if i.name != "mix"}
     caches = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     window = np.sqrt(np.hanning(513)[:512]).astype(np.float32)
@@ -105,7 +116,7 @@ def gtcrn(folder: Path) -> Peer:
         overlap[:] += np.fft.irfft(enhanced.reshape(-1).view(np.complex64), 512) * window
         return overlap[:256].copy()
 
-    return Peer("GTCRN", 16000, 256, 512, call)
+    return Peer(name, 16000, 256, 512, call)
 
 
 def dtln(folder: Path) -> Peer:
@@ -127,6 +138,20 @@ def dtln(folder: Path) -> Peer:
         return overlap[:128].copy()
 
     return Peer("DTLN", 16000, 128, 512, call)
+
+
+def deepfilternet(path: Path) -> Peer:
+    """Make the peer DeepFilterNet: samples, one vector of state and a constant option."""
+    model = session(path)
+    state = [np.zeros(model.get_inputs()[1].shape, np.float32)]
+    limit = np.zeros((), np.float32)
+
+    def call(block: Any) -> Any:
+        feeds = {"input_frame": block, "states": state[0], "atten_lim_db": limit}
+        made, state[0], _ = model.run(None, feeds)
+        return made
+
+    return Peer("DeepFilterNet", 48000, 512, 2048, call)
 
 
 def rnnoise() -> Peer:
@@ -166,15 +191,46 @@ def available(folder: Path | None) -> Iterator[Peer]:
     """Yield all installed peers."""
     for name in weights.names():
         if "speech" in name:
-            yield ours(name)
-    if folder is not None:
-        yield gtcrn(folder)
-        yield dtln(folder)
+            yield ours(name, weights.find(name))
+    for name, (bundle, files) in FILES.items() if folder is not None else ():
+        assert folder is not None
+        paths = [folder / file for file in files]
+        if not all(path.exists() for path in paths):
+            print(f"left out: {folder} lacks {files[0]}")
+            continue
+        if name == "DTLN":
+            yield dtln(folder)
+        elif name == "DeepFilterNet":
+            yield deepfilternet(paths[0])
+        else:
+            yield spectral(name, paths[0])
+        yield ours(name, adopt(paths, bundle))
     for make in (rnnoise, webrtc, noise_reduce):
         try:
             yield make()
         except ImportError as error:
             print(f"left out: {error.name} is not installed")
+
+
+def quality(bundle: Bundle, folder: Path) -> dict[str, float]:
+    """Return the mean SI-SDR improvement in dB and PESQ-WB of the first source."""
+    gains, scores = [], []
+    with (folder / "list.csv").open(encoding="utf-8") as file:
+        names = [row["id"] for row in csv.DictReader(file)]
+    for name in names:
+        mixture, rate = soundfile.read(folder / f"{name}_mixture.flac", dtype="float32")
+        speech, _ = soundfile.read(folder / f"{name}_speech.flac", dtype="float32")
+        step = make_step(bundle)
+        engine = Engine(step, bundle.spec, rate_hz=rate)
+        blocks = (mixture[at : at + BLOCK, None] for at in range(0, len(mixture), BLOCK))
+        parts = [part[:, 0, 0].copy() for part in aligned(engine, blocks)]
+        made = np.concatenate(parts)[: len(speech)]
+        gains.append(si_sdr_db(made, speech) - si_sdr_db(mixture, speech))
+        scores.append(pesq(made, speech, rate, "wb"))
+    return {
+        "si_sdri_db": round(float(np.mean(gains)), 2),
+        "pesq_wb": round(float(np.mean(scores)), 2),
+    }
 
 
 def compare(peers: list[Peer], sounds: dict[int, Any], rounds: int) -> list[dict[str, Any]]:
@@ -199,6 +255,7 @@ def compare(peers: list[Peer], sounds: dict[int, Any], rounds: int) -> list[dict
         results.append(
             {
                 "name": peer.name,
+                "runtime": "authors" if peer.bundle is None else "rtsep",
                 "hop_ms": round(1000 * hop_s, 4),
                 "latency_ms": None if peer.latency is None else 1000 * peer.latency / peer.rate,
                 "hop_us": percentiles_us(turns),
@@ -218,6 +275,7 @@ def main() -> None:
     """Compare all available peers."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peers", type=Path, help="folder of the streaming ONNX peers")
+    parser.add_argument("--data", type=Path, help="folder with bench/speech_noise")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -228,11 +286,13 @@ def main() -> None:
     peers = list(available(arguments.peers))
     sounds = {peer.rate: soxr.resample(sound, rate, peer.rate) for peer in peers}
     results = compare(peers, sounds, arguments.rounds)
-    for result in results:
+    for peer, result in zip(peers, results, strict=True):
+        if peer.bundle is not None and arguments.data is not None:
+            result |= quality(peer.bundle, arguments.data / "bench" / "speech_noise")
         late = result["latency_ms"]
         print(
-            f"{result['name']:16} {result['hop_us']['p50']:9.1f} µs per hop of "
-            f"{result['hop_ms']:.1f} ms, real-time factor {result['real_time_factor']:.4f} "
+            f"{result['name']:16} {result['runtime']:8} {result['hop_us']['p50']:9.1f} µs "
+            f"per hop of {result['hop_ms']:.1f} ms, RTF {result['real_time_factor']:.4f} "
             f"= {result['times_speech']:.2f} times speech, "
             + ("not live" if late is None else f"{late:.0f} ms late")
         )

@@ -63,20 +63,30 @@ def deadlines(document: dict[str, Any]) -> str:
 
 
 def side_by_side(document: dict[str, Any]) -> str:
-    """Return the table of peers and ratios."""
-    rows = []
+    """Return the table of peers: quality, and the hop in their authors' runtime and in ours."""
+    named: dict[str, dict[str, Any]] = {}
     for result in document["results"]:
-        late = result["latency_ms"]
+        named.setdefault(result["name"], {})[result["runtime"]] = result
+    rows = []
+    for name, runs in named.items():
+        own, theirs = runs.get("rtsep"), runs.get("authors")
+        best = own or theirs
+        assert best is not None
+        late = best["latency_ms"]
+        quality = [f"{best[key]:.2f}" if key in best else "" for key in ("si_sdri_db", "pesq_wb")]
+        hops = [f"{run['hop_us']['p50']:.0f} µs" if run else "" for run in (theirs, own)]
         rows.append(
             [
-                f"`{result['name']}`" if result["name"].startswith("speech") else result["name"],
+                f"`{name}`" if theirs is None else name,
                 "not live" if late is None else f"{late:.0f} ms",
-                f"{result['hop_us']['p50']:.0f} µs of {result['hop_ms']:.1f} ms",
-                f"{result['real_time_factor']:.4f}",
-                f"{result['times_speech']:.2f}",
+                *quality,
+                f"{best['hop_ms']:.0f} ms",
+                *hops,
+                f"{best['real_time_factor']:.4f}",
             ]
         )
-    return table(["", "latency", "hop", "RTF", "times `speech`"], rows)
+    heads = ["", "latency", "SI-SDRi dB", "PESQ-WB", "hop", "time in its runtime", "in rtsep"]
+    return table([*heads, "RTF"], rows)
 
 
 def growth(document: dict[str, Any]) -> str:

@@ -3,8 +3,10 @@
 python -m bench.soak drift [--hours 8]        two clocks 300 ppm apart, late callbacks
 python -m bench.soak overload [--hours 1]     the worker is suspended for 50 ms every 10 s
 python -m bench.soak faults [--scripts 1000]  random scripts of faults
+python -m bench.soak model --model NAME       a model's own calls, in speech and silence
 
-The stream is built as that of `rtsep run`, by `rtsep.realtime.builder`; the model only waits.
+The stream is built as that of `rtsep run`, by `rtsep.realtime.builder`; the model only waits,
+except in the last trial.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import soundfile
+import soxr
 
+import rtsep
+from rtsep import weights
 from rtsep.devices.fake import Away, Bad, Blocks, Event, FakeDevice, Hold, Rate
 from rtsep.realtime.builder import Stream
 from rtsep.runtime.bundle import Bundle, describe, parse
@@ -274,17 +281,58 @@ def random_script(random: np.random.Generator, seconds: float = 6.0) -> list[Eve
     return script
 
 
+def model(name: str, hours: float = 1.0) -> dict[str, Any]:
+    """Run a model for long; report dropouts, replaced output, levels and the memory's growth."""
+    block = 128
+    sound, rate = soundfile.read(Path(rtsep.__file__).with_name("demo.flac"), dtype="float32")
+    sound = soxr.resample(sound if sound.ndim == 1 else sound[:, 0], rate, RATE)
+    sound = np.concatenate([sound, np.zeros(10 * RATE, np.float32)])  # then silence
+    sound = sound[: len(sound) // block * block].astype(np.float32)
+    largest = 0.0
+
+    def speak(start: int, heard: Float32) -> None:
+        at = start % len(sound)
+        heard[:] = sound[at : at + block, None]
+
+    def hear(start: int, played: Float32) -> None:
+        nonlocal largest
+        largest = max(largest, float(np.abs(played).max()))
+
+    device = FakeDevice(RATE, 1, 1, block, 4 * block, speak, hear)
+    live = Stream(weights.find(name), device).worker
+    device.start()
+    device.run(live.turn, 30.0)
+    gc.collect()
+    before, start = memory_mb(), time.perf_counter()
+    for _ in range(max(1, round(hours * 60))):
+        device.run(live.turn, min(60.0, hours * 3600))
+    gc.collect()
+    stats = device.stats()
+    return {
+        "model": name,
+        "hours": hours,
+        "seconds": round(time.perf_counter() - start, 1),
+        "dropouts": stats.starvations + stats.slips,
+        "replaced_frames": live.engine.nonfinite_out,
+        "largest": round(largest, 3),
+        "memory_growth_mb": round(memory_mb() - before, 3),
+    }
+
+
 def main() -> None:
     """Run a trial and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("trial", choices=["drift", "overload", "faults"])
+    parser.add_argument("trial", choices=["drift", "overload", "faults", "model"])
     parser.add_argument("--hours", type=float)
     parser.add_argument("--scripts", type=int, default=1000)
+    parser.add_argument("--model", default="speech", help="name, or path of a bundle")
     arguments = parser.parse_args()
     if arguments.trial == "drift":
         print(json.dumps(drift(arguments.hours or 8.0), indent=2))
     elif arguments.trial == "overload":
         print(json.dumps(overload(arguments.hours or 1.0), indent=2))
+    elif arguments.trial == "model":
+        print(json.dumps(model(arguments.model, arguments.hours or 1.0), indent=2))
     else:
         random = np.random.default_rng(0)
         wrong = 0

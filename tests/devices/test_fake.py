@@ -114,3 +114,9 @@ def test_the_clocks_resampler_is_transparent(rate: int) -> None:
     fitted = 2 * np.real(np.mean(tone * basis.conj()) * basis)
     assert np.sqrt(np.mean(fitted**2)) == pytest.approx(0.5 / np.sqrt(2), rel=1e-3)
     assert np.sqrt(np.mean((tone - fitted) ** 2)) < 3e-4
+
+
+def test_a_model_runs_for_long_without_a_dropout() -> None:
+    told = soak.model("chandna-speech", hours=0.003)
+    assert told["dropouts"] == 0 == told["replaced_frames"]
+    assert 0.01 < told["largest"] < 1.0
