@@ -11,7 +11,7 @@ import onnx
 
 from rtsep.adopt import mask_then_samples, samples, spectrum
 from rtsep.adopt.body import Body
-from rtsep.adopt.description import Description, known
+from rtsep.adopt.description import UNKNOWN, Description, Texts, known
 from rtsep.adopt.network import Network, interface, make_network, open_model
 from rtsep.adopt.sherpa import of_metadata
 from rtsep.conformance.checks import BEFORE_WRITING, Subject
@@ -52,10 +52,11 @@ def adopt(paths: Sequence[Path], name: str, description: Description | None = No
         for model, each, path in zip(models, description.networks, paths, strict=True)
     ]
     model = _graph(networks, description)
-    digests = ", ".join(
-        f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths
-    )
+    hashes = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    digests = ", ".join(f"{path.name} {h}" for path, h in zip(paths, hashes, strict=True))
     texts = description.texts
+    if description.sha256 and hashes != description.sha256:  # retrained, for example
+        texts = Texts(texts.model, UNKNOWN, UNKNOWN)
     described = describe(
         spec,
         {
@@ -106,7 +107,8 @@ def recognised(models: Sequence[onnx.ModelProto], paths: Sequence[Path]) -> Desc
             _fits(model, each) for model, each in zip(models, description.networks, strict=True)
         ):
             found = of_metadata(models[0]) if len(models) == 1 else None
-            return replace(found, texts=description.texts) if found else description
+            texts = {"texts": description.texts, "sha256": description.sha256}
+            return replace(found, **texts) if found else description  # type: ignore[arg-type]
     if len(models) == 1:
         found = of_metadata(models[0])
         if found is not None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from rtsep.errors import AdoptError
+from rtsep.files.atomic import replacing
 from rtsep.latency import Latency, counted
 from rtsep.runtime.bundle import Bundle
 
@@ -35,3 +39,21 @@ def card(bundle: Bundle) -> str:
             "",
         ]
     )
+
+
+def write(bundle: Bundle, path: Path) -> None:
+    """Write a bundle, and its card beside it with the suffix ``.md``: both or none.
+
+    Raises
+    ------
+    AdoptError
+        The path does not end in ``.onnx``, or can't be written.
+    """
+    if path.suffix != ".onnx":
+        raise AdoptError(f"the bundle's name must end in .onnx, not {path.name!r}")
+    try:
+        with replacing(path.with_suffix(".md")) as text, replacing(path) as part:
+            text.write_text(card(bundle), encoding="utf-8")
+            part.write_bytes(bundle.graph)
+    except OSError as error:
+        raise AdoptError(f"{path} can't be written: {error.strerror}") from None

@@ -57,6 +57,10 @@ class Texts:
     quality: str = "not measured"
 
 
+UNKNOWN = "unknown: these are not the weights that the authors of the model published"
+"""Author and licence of other weights in a known graph."""
+
+
 @dataclass(frozen=True)
 class NetworkDescription:
     """Inputs and outputs of one graph.
@@ -106,6 +110,8 @@ class Description:
         add overlapping blocks without a window.
     source, rest
         Names of the estimate and of the mixture without it; an empty ``rest`` leaves that out.
+    sha256
+        SHA-256 of the files that the texts are about; empty for any.
     """
 
     kind: str
@@ -119,6 +125,7 @@ class Description:
     gain: float = 1.0
     source: str = "speech"
     rest: str = "noise"
+    sha256: tuple[str, ...] = ()
 
     def spec(self) -> Spec:
         """Return the spec of the bundle.

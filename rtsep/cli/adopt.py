@@ -8,10 +8,8 @@ import click
 
 from rtsep.adopt.adoption import adopt as make
 from rtsep.adopt.adoption import check
-from rtsep.adopt.card import card
+from rtsep.adopt.card import write
 from rtsep.adopt.description import read
-from rtsep.errors import AdoptError
-from rtsep.files.atomic import replacing
 
 
 @click.command()
@@ -43,12 +41,6 @@ def adopt(files: tuple[Path, ...], name: str, output: Path, spec_path: Path | No
     """  # noqa: D301
     bundle = make(files, name, None if spec_path is None else read(spec_path))
     check(bundle)
-    try:
-        with replacing(output.with_suffix(".md")) as part:
-            part.write_text(card(bundle), encoding="utf-8")
-        with replacing(output) as part:
-            part.write_bytes(bundle.graph)
-    except OSError as error:
-        raise AdoptError(f"{output} can't be written: {error.strerror}") from None
+    write(bundle, output)
     click.echo(f"{output}: {len(bundle.graph) / 1e6:.2f} MB, all checks passed")
     click.echo(f"weights: {bundle.metadata['licence']}; see {output.with_suffix('.md')}")

@@ -12,11 +12,10 @@ import filelock
 
 from rtsep import weights
 from rtsep.adopt.adoption import adopt, check
-from rtsep.adopt.card import card
+from rtsep.adopt.card import write
 from rtsep.adopt.description import Description
 from rtsep.adopt.network import open_model
-from rtsep.errors import BundleError, ShelfError
-from rtsep.files.atomic import replacing
+from rtsep.errors import ShelfError
 from rtsep.runtime.bundle import MAX_BYTES, Bundle, load
 from rtsep.runtime.model_step import make_step
 from rtsep.shelf.download import Progress, download
@@ -82,11 +81,11 @@ def add(
             tell(about(name, row) if row else f"{name}: licence unknown, from {target}")
             paths = _downloaded(files, folder / _DOWNLOADS, progress)
             try:
-                _write(_bundle(paths, name, description), final)
+                write(_bundle(paths, name, description), final)
             finally:  # reached after a whole download only: a part stays, to go on with
                 shutil.rmtree(folder / _DOWNLOADS, ignore_errors=True)
         else:
-            _write(_bundle(paths, name, description), final)
+            write(_bundle(paths, name, description), final)
     return final
 
 
@@ -166,13 +165,3 @@ def _bundle(paths: Sequence[Path], name: str, description: Description | None) -
     bundle = adopt(paths, name, description)
     check(bundle)
     return bundle
-
-
-def _write(bundle: Bundle, path: Path) -> None:
-    try:
-        with replacing(path.with_suffix(".md")) as part:
-            part.write_text(card(bundle), encoding="utf-8")
-        with replacing(path) as part:
-            part.write_bytes(bundle.graph)
-    except OSError as error:
-        raise BundleError(f"{path} can't be written: {error.strerror}") from None

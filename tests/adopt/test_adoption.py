@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import timeit
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import soundfile
 
 import rtsep
-from rtsep.adopt.description import known
+from rtsep.adopt.adoption import adopt
+from rtsep.adopt.description import KNOWN, Texts, known, read
 from rtsep.runtime.bundle import load
 from rtsep.runtime.model_step import make_step
 from rtsep.runtime.tape_step import TapeStep
@@ -108,14 +110,24 @@ def test_files_are_separated_and_stereo_is_two_streams(tmp_path: Path, sound: An
             assert np.max(np.abs(stems[:, k] - alone)) < 1e-5
 
 
-def test_the_card_names_author_and_licence(tmp_path: Path) -> None:
+def test_the_card_of_other_weights_claims_nothing(tmp_path: Path) -> None:
     path = foreign.save(foreign.spectrum(), tmp_path / "theirs.onnx")
     adopted([path], "gtcrn", tmp_path)
     card = (tmp_path / "gtcrn.md").read_text(encoding="utf-8")
-    for text in ("not ours", "Xiaobin Rong", "MIT", "32 ms", "theirs.onnx"):
+    for text in ("not ours", "GTCRN", "unknown: these are not the weights", "32 ms", "theirs.onnx"):
         assert text in card
-    shown = command("info", tmp_path / "gtcrn.onnx").output
-    assert "Xiaobin Rong" in shown
+    assert "Xiaobin Rong" not in card and "7.80" not in card
+    own = read(KNOWN / "gtcrn.toml")
+    described = replace(own, sha256=(), texts=Texts("GTCRN, retrained", "me", "CC0"))
+    metadata = adopt([path], "mine", described).metadata
+    assert metadata["licence"] == "CC0" and "weights by me" in metadata["training"]
+
+
+def test_the_card_of_published_weights_names_author_and_licence(tmp_path: Path) -> None:
+    adopted(foreign.peers("gtcrn_simple.onnx"), "gtcrn", tmp_path)
+    card = (tmp_path / "gtcrn.md").read_text(encoding="utf-8")
+    assert "Xiaobin Rong" in card and "MIT" in card and "7.80" in card
+    assert "Xiaobin Rong" in command("info", tmp_path / "gtcrn.onnx").output
 
 
 def test_an_unknown_graph_needs_a_description(tmp_path: Path) -> None:

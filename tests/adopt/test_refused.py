@@ -165,6 +165,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert "can't be read" in output_of(tmp_path, path, "--spec", tmp_path / "none.toml")
 
 
+def test_a_bundle_has_the_suffix_of_one_and_a_place(tmp_path: Path) -> None:
+    path = foreign.save(foreign.spectrum(), tmp_path / "theirs.onnx")
+    sentence = refused("adopt", path, "--as", "x", "-o", tmp_path / "x.md")
+    assert "must end in .onnx" in sentence
+    (tmp_path / "file").write_text("")
+    sentence = refused("adopt", path, "--as", "x", "-o", tmp_path / "file" / "x.onnx")
+    assert "can't be written" in sentence
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "theirs.onnx"]
+
+
 def test_two_files_for_one_network(tmp_path: Path) -> None:
     path = foreign.save(foreign.spectrum(), tmp_path / "theirs.onnx")
     (tmp_path / "spec.toml").write_text(TEXT, encoding="utf-8")
