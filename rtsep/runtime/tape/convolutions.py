@@ -16,7 +16,7 @@ import onnx
 
 from rtsep.errors import NoTapeError
 from rtsep.runtime.tape import interpreter
-from rtsep.runtime.tape.memory_plan import Operand, Places
+from rtsep.runtime.tape.memory_plan import MAX_VALUES, Operand, Places
 from rtsep.spec import Float32
 
 MAX_KERNEL = 64
@@ -144,6 +144,8 @@ def _emit(
     shape = (1, count, out_rows, out_width) if axes == 2 else (1, count, out_width)
     out = places.result(name, shape)
     own, groups = count // plan.groups, plan.groups
+    if results * max(count, groups * (inputs * tall * broad + 1)) > MAX_VALUES:
+        raise NoTapeError("a convolution with too many values")
     flat = plan.weights.reshape(count, -1)
     single = results == 1 and groups == 1  # then all results are one row, which is faster
     if tall * broad == 1 and plan.strides == (1, 1) and groups == 1:

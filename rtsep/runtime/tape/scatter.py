@@ -32,9 +32,11 @@ def scatter(places: Places, node: onnx.NodeProto, attributes: dict[str, Any]) ->
         raise NoTapeError("ScatterND of nothing")
     first, last = rows.min(axis=0), rows.max(axis=0)
     sizes = [int(n) for n in last - first + 1]
-    box = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), -1).reshape(-1, depth)
-    if math.prod(sizes) != len(rows) or not np.array_equal(rows, first + box):
+    if math.prod(sizes) != len(rows):  # before the box is made, which could be huge
         raise NoTapeError("ScatterND at indices that are not a box")
+    box = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), -1).reshape(-1, depth)
+    if not np.array_equal(rows, first + box):
+        raise NoTapeError("ScatterND at indices that are not a box, in order")
     shape = (*sizes, *source.shape[depth:])
     if math.prod(shape) != math.prod(updates.shape):
         raise NoTapeError("ScatterND of updates of another shape")

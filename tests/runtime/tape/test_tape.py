@@ -361,6 +361,7 @@ def test_what_is_not_known_stays_with_onnx_runtime() -> None:
         ("ScatterND", {"a": np.array([[0, 0], [0, 1]]), "b": noise(2, 4)}, (1, 2, 4),
          {"reduction": "add"}),
         ("ScatterND", {"a": np.array([[0, 1], [0, 0]]), "b": noise(2, 4)}, (1, 2, 4), {}),
+        ("ScatterND", {"a": np.array([[0, 0, 0], [0, 1, 3]]), "b": noise(2)}, (1, 2, 4), {}),
         ("Gather", {"a": RNG.integers(0, 2, 400)}, (1, 400, 4), {"axis": 1}),
         ("Pad", {"a": np.array([0, 1, 1, 0, 0, 0])}, (1, 3, 5), {}),
         ("Gemm", {"a": noise(4, 3)}, (2, 3), {"alpha": 2.0}),
