@@ -104,8 +104,8 @@ def test_what_separates_does_not_load_torch() -> None:
     code = (
         "import sys, rtsep, rtsep.cli.run, rtsep.cli.separate, rtsep.cli.show, rtsep.cli.export;"
         "import rtsep.cli.evaluate, rtsep.cli.train, rtsep.cli.ui, rtsep.cli.learn;"
-        "rtsep.live, rtsep.load;"
-        "heavy = ('torch', 'matplotlib', 'pytest', 'pystoi', 'websockets');"
+        "import rtsep.cli.models; rtsep.live, rtsep.load;"
+        "heavy = ('torch', 'requests', 'matplotlib', 'pytest', 'pystoi', 'websockets');"
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,6 +13,7 @@ from rtsep import weights
 from rtsep.cli import fail
 from rtsep.errors import BundleError
 from rtsep.latency import counted
+from rtsep.shelf.table import about, published
 
 
 @click.group(invoke_without_command=True)
@@ -55,9 +56,6 @@ def _list() -> None:
         )
     console = Console()
     console.print(table)
-    from rtsep.shelf.adding import about
-    from rtsep.shelf.table import published
-
     more = {name: row for name, row in published().items() if name not in weights.added()}
     if more:
         console.print("\nModels by others that `rtsep models add` can add:")

@@ -19,7 +19,7 @@ from rtsep.errors import ShelfError
 from rtsep.runtime.bundle import MAX_BYTES, Bundle, load
 from rtsep.runtime.model_step import make_step
 from rtsep.shelf.download import Progress, download
-from rtsep.shelf.table import Published, PublishedFile, published
+from rtsep.shelf.table import PublishedFile, about, published
 
 WAIT_S = 600.0
 """Longest time to wait for another process that adds or removes a model."""
@@ -108,14 +108,6 @@ def remove(name: str) -> None:
             (folder / f"{name}.md").unlink(missing_ok=True)
         except OSError as error:
             raise ShelfError(f"{name} can't be removed: {error.strerror}") from None
-
-
-def about(name: str, row: Published) -> str:
-    """Return licence, size and latency of a model of the table, as one line."""
-    return (
-        f"{name}: {row.purpose}; by {row.author}, not by rtsep; licence {row.licence}; "
-        f"{row.size / 1e6:.1f} MB; latency {row.latency_ms:.0f} ms at {row.sample_rate} Hz"
-    )
 
 
 def _checked(name: str) -> str:

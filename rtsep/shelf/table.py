@@ -70,6 +70,14 @@ def published() -> dict[str, Published]:
         raise ShelfError(f"{path} is not a table of models: {error}") from None
 
 
+def about(name: str, row: Published) -> str:
+    """Return licence, size and latency of a model of the table, as one line."""
+    return (
+        f"{name}: {row.purpose}; by {row.author}, not by rtsep; licence {row.licence}; "
+        f"{row.size / 1e6:.1f} MB; latency {row.latency_ms:.0f} ms at {row.sample_rate} Hz"
+    )
+
+
 def _row(row: dict[str, Any]) -> Published:
     files = tuple(PublishedFile(**file) for file in row["files"]) if "files" in row else ()
     return Published(**{**row, "files": files})
