@@ -48,7 +48,7 @@ def test_every_example_is_here_and_short() -> None:
     tested = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("*.py"))
     for path in EXAMPLES.glob("*.py"):
         assert f'"{path.name}"' in tested
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 66
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 70
 
 
 def test_a_model_of_ones_own_is_trained_exported_and_run(tmp_path: Path) -> None:

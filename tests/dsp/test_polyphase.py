@@ -22,7 +22,7 @@ def test_the_kernel_is_the_sum_it_claims_to_be(outer, model):
 def test_pulling_more_than_is_ready_is_refused():
     phase = Polyphase(1, 3, 0, 0, 1, 100)
     assert phase.ready == 0
-    with pytest.raises(ValueError, match="more rows are asked for than are ready"):
+    with pytest.raises(ValueError, match="more rows are requested than are ready"):
         phase.pull(np.zeros((1, 1), np.float32))
 
 
@@ -33,5 +33,5 @@ def test_rates_without_a_common_divisor_are_refused():
 
 def test_pushing_more_than_fits_is_refused():
     phase = Polyphase(1, 3, 0, 0, 1, 100)
-    with pytest.raises(ValueError, match="9999 rows are more than fit"):
+    with pytest.raises(ValueError, match="9999 rows exceed the room"):
         phase.push(np.zeros((9999, 1), np.float32))

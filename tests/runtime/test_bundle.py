@@ -171,7 +171,10 @@ def test_cost_and_facts_of_the_real_architecture() -> None:
     assert bundle.cost() == (weights, per_frame * 16000 // 16)
     told = facts(bundle)
     assert told["rate"] == "16000 Hz" and told["sources"] == "speech, noise"
-    assert told["latency"] == "4.0 ms = overlap 3.0 ms + lookahead 1.0 ms (1 frames)"
+    assert told["latency"] == (
+        "5.0 ms = window + lookahead (1 frames); 4.0 ms in blocks of whole hops: overlap 3.0 ms, "
+        "lookahead 1.0 ms"
+    )
     assert told["size"].endswith(f" MB, {weights:,} weights")
     for name, state in bundle.states.items():
         assert f"{name} {list(state.shape)}" in told["states"]
