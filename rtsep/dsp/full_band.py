@@ -188,4 +188,6 @@ def clear(rest: Rest) -> None:
     for zeroed in (rest.mixture, rest.heard, rest.tops):
         zeroed[:] = 0.0
     rest.levels[:] = _TINY
-    rest.cursors[AGE] = -round(START_S / PERIOD_S * rest.cursors[PERIOD])
+    # By the time of the mixture, so that streams of another latency differ in nothing else.
+    start = round(START_S / PERIOD_S * rest.cursors[PERIOD])
+    rest.cursors[AGE] = -start - rest.cursors[LATENCY]
