@@ -51,8 +51,12 @@ BETWEEN, PRESENT, ARRIVING, PLAYED, RECORDED = range(5)
 """There is none; the model at work separates it; the one that is to take its place does; it is
 played; it is recorded."""
 
-BUSY, BEGAN, EXPECTED = 0, 1, 2
-"""Of ``seconds``: time that all blocks took; when the present one began; when the next may come."""
+REST = 0.95
+"""Share of a block's time in which the next one is not looked for; with less, it is looked for
+twice, and every wake of this thread is one more moment for the sound server's to be held up."""
+BUSY, BEGAN, ABSENT, ARRIVED = 0, 1, 2, 3
+"""Of ``seconds``: time that all blocks took; when the present one began; when there was none; and
+when the newest one arrived, at the latest."""
 
 
 class LoopState(NamedTuple):
@@ -72,7 +76,7 @@ class LoopState(NamedTuple):
     progress: Int64
     """(6,), see `PROCESSED` and what follows."""
     seconds: Float64
-    """(3,), see `BUSY` and what follows."""
+    """(4,), see `BUSY` and what follows."""
     most: Int64
     """(2,): samples of a backlog, and how late it may be before it is dropped."""
     instant: Int64
@@ -149,7 +153,7 @@ def hold(state: LoopState, address: int) -> None:
 
 
 @kernel(types.int64(types.int64, types.int64, types.int64), nogil=True)
-def run_loop(address: int, pause_us: int, rest_us: int) -> int:
+def run_loop(address: int, pause_us: int, block_us: int) -> int:
     """Separate the blocks that are there, and those that come, until Python asks or is needed.
 
     Parameters
@@ -158,8 +162,9 @@ def run_loop(address: int, pause_us: int, rest_us: int) -> int:
         Of a `LoopState`, see `rtsep.dsp.held.Held`.
     pause_us
         How long to sleep where there is no block, in microseconds; if 0, return then.
-    rest_us
-        How long no other block is expected after one has been found, in microseconds.
+    block_us
+        Time of a block in microseconds. After `REST` of it from when a block has arrived, the next
+        one is looked for.
 
     Returns
     -------
@@ -181,10 +186,14 @@ def run_loop(address: int, pause_us: int, rest_us: int) -> int:
                 if found == NOTHING:
                     if pause_us == 0:
                         return status
-                    left_us = int(1e6 * (seconds[EXPECTED] - timing.clock(state.instant)))
-                    timed_ring.pause(max(left_us, pause_us))
+                    seconds[ABSENT] = timing.clock(state.instant)
+                    left_us = 1e6 * (seconds[ARRIVED] - seconds[ABSENT]) + REST * block_us
+                    timed_ring.pause(max(int(left_us), pause_us))
                     continue
-                seconds[EXPECTED] = timing.clock(state.instant) + 1e-6 * rest_us
+                # Where this thread was woken late, the block has arrived before it was found: a
+                # block's time after the last one, but not before it was found to be absent.
+                due = max(seconds[ARRIVED] + 1e-6 * block_us, seconds[ABSENT])
+                seconds[ARRIVED] = min(timing.clock(state.instant), due)
             seconds[BEGAN] = timing.clock(state.instant)
             if not _take(state):
                 return LATE

@@ -55,9 +55,6 @@ from rtsep.spec import Float32
 POLL_S = 0.0005
 """Longest sleep of an idle worker, a quarter block where that is less: the device's callback must
 not wait for a lock, so it can't wake anybody."""
-REST = 0.95
-"""Share of a block's time in which the next one is not looked for; with less, it is looked for
-twice, and every wake of this thread is one more moment for the sound server's to be held up."""
 PATIENCE_S = 0.5
 """A backlog that is not worked off after this time is dropped, in seconds."""
 
@@ -126,7 +123,7 @@ class StreamWorker:
         self._manners = ExitStack()
         self._separated_s = 0.0
         self._nonfinite = 0, 0
-        self._seconds = np.zeros(3)
+        self._seconds = np.zeros(4)
         self._progress = np.zeros(6, np.int64)
         self._laid: tuple[tuple[object, ...], Held[LoopState]] | None = None
         self.drops, self.dropped = 0, 0
@@ -397,13 +394,13 @@ class StreamWorker:
         self.realtime = self._options.realtime and scheduling.go_first()
         self._asked.set()
         pause_us = max(1, round(1e6 * self._pause_s))
-        rest_us = round(1e6 * REST * self.device.block / self.device.sample_rate)
+        block_us = round(1e6 * self.device.block / self.device.sample_rate)
         try:
             while True:
                 self._progress[ASKED] = 0  # first of all: whoever asks, asks after what is wanted
                 if self._stopping.is_set():
                     return
-                self._work(pause_us, rest_us)
+                self._work(pause_us, block_us)
                 self._turns += 1
         except BaseException as error:  # the main thread reports it
             self.error = error
@@ -416,17 +413,17 @@ class StreamWorker:
         self._progress[ASKED] = 0
         return self._work(0, 0)
 
-    def _work(self, pause_us: int, rest_us: int) -> bool:
+    def _work(self, pause_us: int, block_us: int) -> bool:
         """Run the compiled loop, and do what it leaves to Python; tell whether there was anything.
 
         Parameters
         ----------
-        pause_us, rest_us
+        pause_us, block_us
             As of `rtsep.realtime.compiled_loop.run_loop`.
         """
         state, worked = self._state(), False
         while True:
-            status = run_loop(state.address, pause_us, rest_us)
+            status = run_loop(state.address, pause_us, block_us)
             if status == MODEL:
                 self.chains[self._progress[STAGE] - PRESENT].engine.call()
             elif status == UNRECORDED:
