@@ -225,8 +225,7 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
         pair(spec.window, spec.window_length, spec.hop_length, spec.synthesis_length)
         if spec.frontend == "stft":
             factorise(spec.window_length)
-        if not float(metadata.get("floor", "0")) <= 0.0:
-            raise BundleError(f"rtsep.floor must be at most 0 dB, not {metadata['floor']}")
+        _check_floor(metadata.get("floor", "0"))
         for source in spec.sources:
             if not _SOURCE.fullmatch(source) or source == "mixture":
                 raise BundleError(
@@ -243,6 +242,16 @@ def _spec(metadata: Mapping[str, str]) -> Spec:
     except ValueError as error:
         raise BundleError(str(error)) from None
     return spec
+
+
+def _check_floor(text: str) -> None:
+    """Reject a default floor that is no level in dB of at most 0."""
+    try:
+        valid = float(text) <= 0.0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise BundleError(f"rtsep.floor must be at most 0 dB, not {text!r}")
 
 
 def _check_weights(model: onnx.ModelProto) -> None:

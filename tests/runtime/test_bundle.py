@@ -32,6 +32,12 @@ def setting(name: str, value: str) -> Change:
     return lambda model: setattr(key(model, name), "value", value)
 
 
+@pytest.mark.parametrize("floor", ["loud", "", "3", "nan", "inf"])
+def test_impossible_floors(floor: str, tmp_path: Path) -> None:
+    path = models.write(models.handmade(floor=floor), tmp_path / "a.onnx")
+    assert f"rtsep.floor must be at most 0 dB, not {floor!r}" in refused(path)
+
+
 def test_the_handmade_bundle_separates(tmp_path: Path) -> None:
     bundle = load(models.write(models.handmade(), tmp_path / "a.onnx"))
     assert bundle.path == tmp_path / "a.onnx"
