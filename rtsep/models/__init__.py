@@ -1,4 +1,4 @@
-"""One architecture per file, with its paper, its named sizes and how it is made (torch)."""
+"""The architectures (torch), one per file, each with its paper and its named sizes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ NAMES = (
     "convtasnet",
     "dilated",
 )
-"""The architectures; each is a module of this package that fulfils `Architecture`."""
+"""Names of the architectures; each is a module of this package, see `Architecture`."""
 
 
 class Architecture(Protocol):
-    """What the file of an architecture defines."""
+    """The public names of an architecture's module."""
 
     PAPER: str
-    """Authors, title, where and when: what bundles say of their model."""
+    """Authors, title, venue and year, which are written into bundles."""
     SIZES: Mapping[str, Mapping[str, Any]]
-    """Options of `build` by a name for them, which is the option ``size``; first the usual one."""
+    """Options of `build` by the name of a size; the first is the default."""
 
     def build(self, spec: Spec, **options: Any) -> Streaming:
-        """Make the network for the frames of ``spec``, with random weights."""
+        """Build the network for the frames of ``spec``, with random weights."""
 
 
 def architecture(name: str) -> Architecture:
-    """Find the module of an architecture.
+    """Return the module of an architecture.
 
     Raises
     ------
     ValueError
-        There is none of that name.
+        The name is unknown.
     """
     if name not in NAMES:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(NAMES)}")
@@ -44,21 +44,21 @@ def architecture(name: str) -> Architecture:
 
 
 def build(name: str, spec: Spec, options: Mapping[str, Any]) -> Streaming:
-    """Make the architecture ``name`` for the frames of ``spec``.
+    """Build the architecture ``name`` for the frames of ``spec``.
 
     Parameters
     ----------
     name
         One of `NAMES`.
     spec
-        The stream it works on.
+        Rate, frames and sources of the stream.
     options
-        Constructor arguments; ``size`` is a name for several, changed by those given.
+        Constructor arguments; ``size`` selects defaults for them from ``SIZES``.
 
     Raises
     ------
     ValueError
-        Unknown name, options the architecture does not take, or a spec it can't work on.
+        The name or an option is unknown, or the architecture does not support the spec.
     """
     found = architecture(name)
     size = options.get("size", next(iter(found.SIZES)))

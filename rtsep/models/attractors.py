@@ -6,8 +6,8 @@ ICASSP 2017, arXiv 1611.08930; with learned starts as in Y. Luo, Z. Chen, N. Mes
 
 Every bin has an embedding, every source an attractor in the same space; the masks are a softmax
 over sources of their inner products. In training the attractors are the mean embeddings of the bins
-that each source owns. Live nobody knows who owns a bin: each source starts from a learned *anchor*,
-and its attractor follows the bins that its own mask takes, one soft k-means step per frame.
+where each source is the loudest. Live, these bins are unknown: each attractor starts from a learned
+*anchor* and follows the bins that its own mask selects, one soft k-means step per frame.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from torch import Tensor, nn
 from rtsep.nn.streaming import State
 
 HEARD_DB = 40.0
-"""In training, bins so far below the loudest do not shape the attractors."""
+"""In training, bins this far below the loudest one do not count for the attractors, in dB."""
 
 
 class Attractors(nn.Module):
-    """Embeddings to masks, with one attractor per source that follows its source.
+    """Maps embeddings to masks, with one attractor per source.
 
-    A source's attractor is the weighted mean of its anchor and of the embeddings it has taken. What
-    it takes pushes out what it took before, nothing else does: in silence, or while only the others
-    sound, it stays where it is, so a source finds its output channel again. The anchor keeps its
-    share for ever, so no attractor drifts to another's place.
+    An attractor is the weighted mean of its anchor and of the embeddings that its mask selected. It
+    only changes while its source sounds, not in silence or while others sound, so a source returns
+    to its output channel. The anchor never loses its weight, so attractors do not change places.
 
     Parameters
     ----------
     sources, size
-        Number of attractors, and of dimensions.
+        Number of attractors, and of their dimensions.
     anchor
         Weight of the anchor, in bins of full loudness.
     memory
-        Most embeddings remembered per source, in bins of full loudness.
+        Largest weight of embeddings per source, in bins of full loudness; older ones fade.
     """
 
     def __init__(
@@ -50,12 +49,12 @@ class Attractors(nn.Module):
         self.anchors = nn.Parameter(torch.randn(sources, size) / size**0.5)
 
     def initial_state(self, streams: int) -> State:
-        """Per source, the sum of the embeddings it has taken and, last, of their weights."""
+        """Return zeros for the sums of embeddings of each source and, last, of their weights."""
         sources, size = self.anchors.shape
         return {"sums": torch.zeros(streams, sources, size + 1)}
 
     def forward(self, embeddings: Tensor, loudness: Tensor, state: State) -> tuple[Tensor, State]:
-        """Masks of every frame by the attractors that the frames before it have left.
+        """Compute the masks of each frame by the attractors after the frame before it.
 
         Parameters
         ----------
@@ -64,12 +63,12 @@ class Attractors(nn.Module):
         loudness
             Weight of each bin, 0 (silent) to 1, (streams, frames, bins).
         state
-            Of :meth:`initial_state`.
+            See :meth:`initial_state`.
 
         Returns
         -------
         (Tensor, State)
-            Masks (streams, frames, sources, bins) that add up to 1, and the next state.
+            Masks (streams, frames, sources, bins) with a sum of 1, and the next state.
         """
         sums = state["sums"]
         masks = []
@@ -81,22 +80,21 @@ class Attractors(nn.Module):
         return torch.stack(masks, dim=1), {"sums": sums}
 
     def attractors(self, sums: Tensor) -> Tensor:
-        """Where the attractors are, (streams, sources, size)."""
+        """Return the attractors, (streams, sources, size)."""
         return (self.anchor * self.anchors + sums[..., :-1]) / (self.anchor + sums[..., -1:])
 
     def remember(self, sums: Tensor) -> Tensor:
-        """Fade what goes beyond the memory; below it, sums stay exactly as they are."""
+        """Scale sums whose weight exceeds the memory."""
         return sums * (self.memory / sums[..., -1:].clamp(min=self.memory))
 
     def loss(
         self, embeddings: Tensor, loudness: Tensor, mixture: Tensor, targets: Tensor
     ) -> Tensor:
-        """Squared error of the masked mixture, relative to the mixture's energy.
+        """Return the squared error of the masked mixture, relative to the mixture's energy.
 
-        The sum of three: masks by the attractors of the ideal masks, which shapes the embeddings;
-        masks by the anchors, and masks one k-means step later, which is how a stream begins and
-        goes on. The anchors don't know which source is whose, so of the last two the best
-        permutation counts.
+        It is the sum of three errors: of masks by the attractors of the ideal masks; of masks by
+        the anchors, as at the start of a stream; and of masks after one k-means step. For the last
+        two, the order of the sources is arbitrary, so the best permutation counts.
 
         Parameters
         ----------
@@ -118,7 +116,7 @@ class Attractors(nn.Module):
         common = (mixture.unsqueeze(2) * targets).sum(dim=(3, 4)).transpose(1, 2).flatten(2)
 
         def errors(masks: Tensor) -> Tensor:
-            """Of every estimate against every target, (streams, estimates, targets)."""
+            """Return the errors of all pairs, (streams, estimates, targets)."""
             own = masks.square() @ power.unsqueeze(-1)
             return own - 2 * masks @ common.mT + powers.sum(dim=-1).unsqueeze(1)
 
@@ -137,10 +135,10 @@ class Attractors(nn.Module):
 
 
 def _counted(embeddings: Tensor) -> Tensor:
-    """Embeddings with a 1 at their end, so that one product sums them and their weights."""
+    """Append a 1 to each embedding, so that one product sums embeddings and weights."""
     return torch.cat([embeddings, torch.ones_like(embeddings[..., :1])], dim=-1)
 
 
 def _masks(embeddings: Tensor, attractors: Tensor) -> Tensor:
-    """Masks (streams, sources, n) of embeddings (streams, n, size)."""
+    """Return masks (streams, sources, n) of embeddings (streams, n, size)."""
     return torch.softmax(attractors @ embeddings.mT, dim=-2)

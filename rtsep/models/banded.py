@@ -1,4 +1,4 @@
-"""A network that shares its weights over frequency: recurrent over time, then over bands.
+"""A network with weights shared over frequency: recurrent over time, then over bands.
 
 It follows DPCRN (Le et al., Interspeech 2021), GTCRN (Rong et al., ICASSP 2024) and FastEnhancer
 (Ahn et al., ICASSP 2026). Convolutions along frequency read the compressed complex spectrum, a
@@ -8,7 +8,7 @@ connections, ends in a complex mask for every source but the last, which gets th
 mixture.
 
 The state is one vector per band and block. Levels are not normalised over time: the exponent 0.3
-makes 20 dB into 6, and training varies levels.
+reduces 20 dB to 6 dB, and training varies levels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "base": {"features": 32, "bands": 24, "channels": 48, "blocks": 3},
     "small": {"features": 24, "bands": 24, "channels": 32, "blocks": 3},
 }
-"""108,000 and 53,000 weights for windows of 512 samples."""
+"""Sizes with 108,000 and 53,000 weights, for windows of 512 samples."""
 
 STRIDE = 4
 """Neighbouring bins per position."""
@@ -43,12 +43,12 @@ COMPRESSION = 0.3
 
 
 def build(spec: Spec, **options: Any) -> Banded:
-    """Make the network for the frames of ``spec``, with the options of `Banded`."""
+    """Build the network for the frames of ``spec``, with the options of `Banded`."""
     return Banded(*of_spectra("banded", spec).values(), **options)
 
 
 class Banded(Streaming):
-    """Spectra of the mixture to those of the sources.
+    """Maps spectra of the mixture to spectra of the sources.
 
     Shapes: (streams, frames, audio channels, 2, bins) ->
     (streams, frames, sources, audio channels, 2, bins). All audio channels are read jointly.
@@ -56,16 +56,16 @@ class Banded(Streaming):
     Parameters
     ----------
     bins, sources, audio_channels, lookahead
-        Of the frames; ``bins`` is a multiple of `STRIDE`, plus one.
+        Sizes of the frames; ``bins`` is a multiple of `STRIDE`, plus one.
     features
-        Of the convolutions along frequency, at each position of `STRIDE` bins.
+        Features of the convolutions along frequency, at each position of `STRIDE` bins.
     bands, channels, blocks
         Number of bands, size of each one's vector (even), and number of blocks.
 
     Raises
     ------
     ValueError
-        A size that does not fit.
+        A size is invalid.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Banded(Streaming):
         self.masks = _Convolution(features, (sources - 1) * audio_channels * 2 * STRIDE)
 
     def initial_state(self, streams: int) -> State:
-        """Hidden vectors of the recurrent units, and the mixture that waits for the lookahead."""
+        """Return zeros for the hidden vectors, and for the mixture delayed by the lookahead."""
         blocks = {str(i): block.initial_state(streams) for i, block in enumerate(self._each())}
         return {"blocks": blocks, "delay": self.delay.initial_state(streams)}
 
@@ -122,7 +122,7 @@ class Banded(Streaming):
         return self._separate(masks, late), {"blocks": after, "delay": delayed}
 
     def _features(self, x: Tensor) -> Tensor:
-        """Compressed spectra and magnitudes: (streams, frames, positions, 3 * channels * STRIDE).
+        """Return compressed spectra and magnitudes, (streams, frames, positions, features).
 
         The highest bin is left out.
         """

@@ -3,18 +3,18 @@
 P. Chandna, M. Miron, J. Janer, E. Gomez, "Monoaural Audio Source Separation Using Deep
 Convolutional Neural Networks", LVA/ICA 2017.
 
-The network sees a window of T frames: a *vertical* convolution as tall as the spectrum, a
-*horizontal* one along time, a dense bottleneck, and per source the way back through transposed
-convolutions to a magnitude; soft masks split the mixture. Here the window slides one hop at a time
-and only one of its frames comes out: the newest, or the one ``lookahead`` frames back. What earlier
-windows have computed of a frame is state, so each frame's features are computed once.
+The network reads a window of T frames: a *vertical* convolution over all bins, a *horizontal* one
+along time, a dense bottleneck, and per source transposed convolutions to a magnitude; soft masks
+divide the mixture. Here the window slides by one hop, and one of its frames is output: the newest,
+or the one ``lookahead`` frames before. Features of past frames are state, so each frame's features
+are computed once.
 
-The masks |y_n| / sum |y_n| take y = exp of the last layer, a log magnitude: a softmax over sources,
-which is smooth and keeps its precision where all estimates are near zero.
+In the masks |y_n| / sum |y_n|, y is the exponential of the last layer, so the masks are a softmax
+over sources, which is smooth and precise even if all estimates are near zero.
 
-Live, the products take less time than what stands between them in the graph, so ``forward`` keeps
-to the few operations that ONNX Runtime does fast: frames as rows of matrices, and from the sources'
-own layers on, the sources first.
+Live, the matrix products take less time than the operations between them, so ``forward`` uses few
+operations, in the order of axes that is fastest in ONNX Runtime: frames are rows of matrices, and
+in the layers of the sources, sources are the first axis.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ SIZES: dict[str, dict[str, float]] = {
     "music": {},
     "speech": {"compression": 0.3, "level_frames": 125.0},
 }
-"""The network of the paper, and the same for speech of any level."""
+"""The network of the paper, and a variant for speech at any level."""
 
-EPSILON = 1e-7  # smaller ones are lost in the ONNX export
+EPSILON = 1e-7  # smaller values are lost in the ONNX export
 
 
 def build(spec: Spec, **options: Any) -> Chandna:
-    """Make the network for the frames of ``spec``, with the options of `Chandna`."""
+    """Build the network for the frames of ``spec``, with the options of `Chandna`."""
     return Chandna(**of_spectra("chandna", spec), **options)
 
 
 class Chandna(Streaming):
-    """Mixture spectra to source spectra by soft masks.
+    """Maps mixture spectra to source spectra by soft masks.
 
     Shapes: (streams, frames, channels, 2, bins) -> (streams, frames, sources, channels, 2, bins).
 
     Parameters
     ----------
     bins, channels, sources
-        Of the spectra. All channels are masked alike, from their joint magnitude.
+        Sizes of the spectra. All channels get the same masks, from their joint magnitude.
     lookahead
-        Which frame of the window comes out, 0 (newest) to ``window - 1``. It is rebuilt from
+        Frame of the window that is output, 0 (newest) to ``window - 1``. It is computed from
         ``lookahead + 1`` positions of the horizontal transposed convolution, up to all of its taps.
     window
-        T, frames the network sees at once.
+        T, number of frames of the window.
     vertical, horizontal, taps, bottleneck
         N1 = 50 and N2 = 30 filters, t2 = 12 frames, NN = 128 units of the paper.
     compression
-        Exponent of the magnitudes at the input; 1 in the paper, less is nearer to loudness.
+        Exponent of the magnitudes at the input; 1 in the paper.
     level_frames
-        Time constant, in frames, of the running level the input is divided by, so that a quiet
-        microphone is heard like a loud one; 0 takes magnitudes as they come, as in the paper.
+        Time constant, in frames, of the running level by which the input is divided, so that the
+        level of the microphone has no influence; 0 for no division, as in the paper.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class Chandna(Streaming):
             )
         self.sources = sources
         self.compression = compression
-        positions = window - taps + 1  # of the horizontal convolution inside the window
-        frame = window - 1 - lookahead  # the one that comes out
+        positions = window - taps + 1  # of the horizontal convolution in the window
+        frame = window - 1 - lookahead  # the frame that is output
         used = min(frame, positions - 1) - max(0, frame - taps + 1) + 1
         self.level = ForgettingMean(level_frames) if level_frames else None
         self.vertical = nn.Linear(bins, vertical)
         self.horizontal = CausalConv(vertical, horizontal, taps)
         self.bottleneck = CausalConv(horizontal, bottleneck, positions)
-        # The way back, only what reaches the emitted frame: one product per source and layer.
+        # Transposed convolutions for the output frame only: one product per source and layer.
         self.back = nn.Linear(bottleneck, sources * used * horizontal)
         self.horizontal_back = _PerSource(sources, used * horizontal, vertical)
         self.vertical_back = _PerSource(sources, vertical, bins)
@@ -108,7 +108,7 @@ class Chandna(Streaming):
         self.delay = Delay(lookahead, (channels, 2, bins))
 
     def initial_state(self, streams: int) -> State:
-        """Features of past frames, the waiting mixture, the running level."""
+        """Return zeros for the features of past frames, the delayed mixture and the level."""
         state = {
             "horizontal": self.horizontal.initial_state(streams),
             "bottleneck": self.bottleneck.initial_state(streams),
@@ -121,7 +121,7 @@ class Chandna(Streaming):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Separate; output frame ``t`` belongs to mixture frame ``t - lookahead``.
 
-        In between, rows are the frames of all streams, one after the other.
+        Rows of matrices are the frames of all streams, one stream after the other.
         """
         following: State = {}
         streams, frames, _, _, bins = x.shape
@@ -144,7 +144,7 @@ class Chandna(Streaming):
         return y.movedim(0, 2), following
 
     def magnitude(self, x: Tensor) -> Tensor:
-        """Joint magnitude of the channels, (streams, frames, channels, 2, bins) -> (rows, bins)."""
+        """Return the joint magnitude of all channels, (rows, bins)."""
         parts = x.reshape(-1, 2 * x.shape[2], x.shape[4])
         power = (x.new_ones(1, parts.shape[1]) / x.shape[2] @ (parts * parts)).squeeze(1)
         if self.compression == 1.0:
@@ -152,9 +152,9 @@ class Chandna(Streaming):
         return torch.pow(power + EPSILON, self.compression / 2)
 
     def log_magnitudes(self, h: Tensor) -> Tensor:
-        """The way back per source, (sources, rows, positions) -> (sources, rows, bins)."""
+        """Map (sources, rows, positions) to log magnitudes, (sources, rows, bins)."""
         first, second = self.horizontal_back, self.vertical_back
-        if self.merged:  # nothing stands between the two, so together they are one smaller product
+        if self.merged:  # both are linear, and their product is smaller
             y: Tensor = h @ (first.weight @ second.weight) + second(first.bias)
         else:
             y = second(first(h))
@@ -162,11 +162,11 @@ class Chandna(Streaming):
 
 
 def split(estimates: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over sources, (sources, n), as numerators (1, 1, sources, n) and their sum.
+    """Compute a softmax over sources, (sources, n), as numerators (1, 1, sources, n) and their sum.
 
-    In ONNX Runtime a softmax over another axis than the last takes five times as long, and pooling
-    is the fastest maximum. The largest numerator is 1, so the sum is at least that; which number is
-    taken off has no influence on the shares, hence no gradient.
+    In ONNX Runtime a softmax over an axis that is not the last takes five times as long, and
+    pooling is the fastest maximum. The subtracted maximum has no influence on the result, hence no
+    gradient; the largest numerator is 1, so the sum is at least 1.
     """
     estimates = estimates[None, None]
     sources = estimates.shape[2]
@@ -175,9 +175,9 @@ def split(estimates: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _PerSource(nn.Module):
-    """A dense layer with its own weights for every source, (sources, rows, n) to (.., rows, m).
+    """A dense layer with weights per source, (sources, rows, n) to (sources, rows, m).
 
-    Over one frame a transposed convolution is just that.
+    It equals a transposed convolution for a single output frame.
     """
 
     def __init__(self, sources: int, inputs: int, outputs: int) -> None:

@@ -1,6 +1,6 @@
-"""A trained model on disk: weights as safetensors, what they are as JSON in the file's header.
+"""A trained model on disk: safetensors with a description in the header, as JSON.
 
-Nothing in a checkpoint is ever executed: no pickles are read or written.
+Nothing in a checkpoint is executed: no pickles are read or written.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from rtsep.spec import Spec
 
 @dataclass(frozen=True)
 class Description:
-    """Everything but the weights.
+    """Description of a trained model.
 
     Attributes
     ----------
     name
-        Of the bundle this becomes.
+        Name of the bundle.
     model, options
-        The architecture and its constructor arguments.
+        Name of the architecture, and its constructor arguments.
     spec
-        The stream it works on.
+        Rate, frames and sources of the stream.
     training
-        In words a model card can print: ``data``, ``licence``, ``attribution``, ``steps``.
+        Texts for the model card: ``data``, ``licence``, ``attribution``, ``steps``.
     floor_db
         Level at which other sources are left in each stem by default, in dB; none if None.
     """
@@ -53,7 +53,7 @@ class Description:
         Raises
         ------
         ValueError
-            A field is missing or cannot be.
+            A field is missing or invalid.
         """
         try:
             spec = dict(fields["spec"])
@@ -70,7 +70,7 @@ class Description:
             raise ValueError(f"a field is missing or wrong: {error}") from None
 
     def texts(self) -> dict[str, str]:
-        """What a bundle of this says of itself, see `rtsep.runtime.bundle.KEYS`."""
+        """Return the texts of a bundle of this model, see `rtsep.runtime.bundle.KEYS`."""
         told = self.training
         floor = {} if self.floor_db is None else {"floor": f"{self.floor_db:g}"}
         data = told.get("data", "")
@@ -86,24 +86,24 @@ class Description:
         }
 
     def build(self) -> Streaming:
-        """Make the model, with random weights."""
+        """Build the model, with random weights."""
         return build(self.model, self.spec, self.options)
 
 
 def save(path: Path, description: Description, tensors: dict[str, Tensor]) -> None:
-    """Write atomically: the file at ``path`` is always a whole one."""
+    """Write a checkpoint, atomically."""
     header = {"rtsep": json.dumps(asdict(description))}
     with replacing(path) as part:
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part, header)
 
 
 def read(path: Path) -> tuple[Description, dict[str, Tensor]]:
-    """Read what :func:`save` wrote.
+    """Read a checkpoint written by :func:`save`.
 
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, or holds something else.
+        The file is missing, damaged, or no checkpoint.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
@@ -121,12 +121,12 @@ def read(path: Path) -> tuple[Description, dict[str, Tensor]]:
 
 
 def load(path: Path) -> tuple[Description, Streaming]:
-    """Read a checkpoint and build its model, ready to run.
+    """Read a checkpoint and build its model, in evaluation mode.
 
     Raises
     ------
     CheckpointError
-        As :func:`read`, or the weights don't fit the architecture.
+        See :func:`read`; or the weights don't fit the architecture.
     """
     description, tensors = read(path)
     try:

@@ -3,19 +3,17 @@
 Y. Luo, N. Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech
 Separation", IEEE/ACM TASLP 2019, arXiv 1809.07454.
 
-A learned filterbank turns short windows of samples into N features; a temporal convolutional
-network of R times X blocks, whose depthwise convolutions are dilated by 1, 2, ... 2^(X-1) frames,
-gives a sigmoid mask per source; the masked features become samples again. Overlap-add is the
-engine's. On spectra in place of samples, the filterbank is the Fourier transform: the network
-sees logarithmic magnitudes and compressed spectra, and its masks are complex numbers that add up
-to one.
+A learned filterbank maps short windows of samples to N features; a temporal convolutional network
+of R times X blocks, whose depthwise convolutions are dilated by 1, 2, ... 2^(X-1) frames, computes
+a sigmoid mask per source; the masked features are mapped back to samples. The engine does the
+overlap-add. For spectra, the filterbank is the Fourier transform: the network reads logarithmic
+magnitudes and compressed spectra, and its masks are complex, with a sum of one.
 
-The cumulative layer norm of the paper takes mean and variance over all features and all frames so
-far. Here frames fade with a time constant far longer than an utterance: the statistics stay
-bounded, so an hour costs no precision. As an option only the first norm does so, and the others
-take each frame by itself: a third faster to train, and one node of a graph in place of many.
-Parameters without effect are left out: the biases that another bias makes up for, and the last
-block's residual path, which nothing reads.
+The cumulative layer norm of the paper uses mean and variance over all features and all past frames.
+Here frames fade with a time constant far longer than an utterance, so the statistics stay bounded
+and precise for hours. Optionally only the first norm is cumulative, and the others normalise single
+frames, which trains a third faster and needs fewer nodes in the graph. Parameters without effect
+are omitted: biases that another bias includes, and the last block's residual path.
 """
 
 from __future__ import annotations
@@ -55,22 +53,22 @@ SIZES: dict[str, dict[str, Any]] = {
         "norm": "frame",
     },
 }
-"""The causal network of the paper, smaller ones, and one for spectra that is quick to train."""
+"""The causal network of the paper, smaller ones, and one for spectra that trains quickly."""
 
 EPSILON = 1e-6
 NORMS = ("cumulative", "frame")
-"""Over which frames the layers behind the first one normalise: all so far, or each by itself."""
+"""Norms of the layers after the first one: over all past frames, or of single frames."""
 COMPRESSION = 0.3
-"""Exponent of the magnitudes of the spectra the network sees."""
+"""Exponent of the magnitudes of the spectra that the network reads."""
 MEMORY_S = 30.0
-"""Time constant of the normalisation unless the options say otherwise: long beside an utterance,
-short enough to forget another room."""
+"""Default time constant of the normalisation: longer than an utterance, short enough to adapt to
+another room."""
 
 Norm = Callable[[Tensor], Tensor]
 
 
 def build(spec: Spec, **options: Any) -> ConvTasNet:
-    """Make the network for the frames of ``spec``, with the options of `ConvTasNet`."""
+    """Build the network for the frames of ``spec``, with the options of `ConvTasNet`."""
     if spec.lookahead:
         raise ValueError(f"convtasnet looks at no later frames: lookahead {spec.lookahead}, not 0")
     options.setdefault("memory", MEMORY_S * spec.sample_rate / spec.hop_length)
@@ -78,15 +76,15 @@ def build(spec: Spec, **options: Any) -> ConvTasNet:
 
 
 class ConvTasNet(Streaming):
-    """Windows, or spectra, of the mixture to those of the sources.
+    """Maps windows or spectra of the mixture to those of the sources.
 
     Shapes: (streams, frames, channels, *frame_shape) ->
-    (streams, frames, sources, channels, *frame_shape). The network hears all channels at once.
+    (streams, frames, sources, channels, *frame_shape). All channels are read jointly.
 
     Parameters
     ----------
     frame_shape, channels, sources
-        Of the frames, ``(L,)`` or ``(2, bins)``.
+        Shape of a frame, ``(L,)`` or ``(2, bins)``, and numbers of channels and sources.
     filters, bottleneck, hidden, skip, kernel, blocks, repeats
         N, B, H, Sc, P, X and R of the paper.
     memory
@@ -94,14 +92,13 @@ class ConvTasNet(Streaming):
     norm
         One of `NORMS`.
     floor
-        Share of the mixture, 0 to 1, that each source of spectra keeps, but for the last one: it
-        covers what masks leave of noise, which is worse to hear. Not in training, which would undo
-        it.
+        Share of the mixture, 0 to 1, that is added to each source of spectra except the last one,
+        to cover artefacts. Not in training, which would compensate for it.
 
     Raises
     ------
     ValueError
-        There is no such norm, or no such share.
+        The norm is unknown, or the share is out of range.
     """
 
     def __init__(
@@ -145,11 +142,11 @@ class ConvTasNet(Streaming):
 
     @property
     def receptive_field(self) -> int:
-        """Frames the newest output is made of, through the convolutions."""
+        """Number of frames that the convolutions of an output read."""
         return 1 + sum(block.delays[0] for block in self._each())
 
     def initial_state(self, streams: int) -> State:
-        """What the depthwise convolutions read again, and the statistics of every norm."""
+        """Return zeros for the convolutions' past inputs and the statistics of the norms."""
         return {
             "blocks": {
                 str(i): {"past": torch.zeros(streams, block.delays[0], block.hidden)}
@@ -161,7 +158,7 @@ class ConvTasNet(Streaming):
 
     @property
     def _statistics(self) -> int:
-        """How many norms remember past frames."""
+        """Number of norms with state."""
         return 1 + 2 * len(self.blocks) * (self.norm == "cumulative")
 
     def _each(self) -> list[_Block]:
@@ -175,7 +172,7 @@ class ConvTasNet(Streaming):
         norm = running if self.norm == "cumulative" else _frame_norm
         features = self.domain(x)
         h = self.bottleneck(running(features).flatten(0, 1))
-        h = F.pad(h, (0, self.skip))  # the sum of the skip paths rides beside the residual path
+        h = F.pad(h, (0, self.skip))  # the sum of the skip paths is joined to the residual path
         pasts: State = {}
         for i, block in enumerate(self._each()):
             h, past = block(h, frames, state["blocks"][str(i)]["past"], norm)
@@ -187,7 +184,7 @@ class ConvTasNet(Streaming):
 
 
 class _Filterbank(nn.Module):
-    """The paper's linear encoder and decoder around sigmoid masks."""
+    """The linear encoder and decoder of the paper, and its sigmoid masks."""
 
     def __init__(self, window_length: int, channels: int, sources: int, filters: int) -> None:
         super().__init__()
@@ -207,9 +204,9 @@ class _Filterbank(nn.Module):
 
 
 class _Spectra(nn.Module):
-    """Logarithmic magnitudes and compressed spectra in, complex masks for each channel out.
+    """Features of spectra: log magnitudes and compressed spectra; and complex masks per channel.
 
-    The last source is what the others leave of the mixture.
+    The last source is the rest of the mixture.
     """
 
     def __init__(self, bins: int, channels: int, sources: int, floor: float) -> None:
@@ -236,7 +233,7 @@ class _Spectra(nn.Module):
 class _Block(nn.Module):
     """One block of the temporal convolutional network.
 
-    Shapes: (streams * frames, bottleneck + skip) -> the same, the last one's without bottleneck.
+    Shapes: (streams * frames, bottleneck + skip) -> the same; the last block returns (.., skip).
     """
 
     def __init__(
@@ -254,7 +251,7 @@ class _Block(nn.Module):
     def forward(
         self, x: Tensor, frames: int, past: Tensor | Line, norm: Norm
     ) -> tuple[Tensor, Tensor]:
-        """Output and next past."""
+        """Return the output and the next past."""
         h = self.up_activation(self.up(x[:, : self.bottleneck])).unflatten(0, (-1, frames))
         h = norm(h)
         late, past = recall(past, h, self.delays)
@@ -265,9 +262,9 @@ class _Block(nn.Module):
 
 
 class _NormLinear(nn.Module):
-    """Gain and bias of a norm and the linear layer behind it, as one matrix product.
+    """Gain and bias of a norm and the linear layer after it, as one matrix product.
 
-    Adds another tensor to the result if one is given.
+    If another tensor is given, it is added to the result.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
@@ -286,9 +283,9 @@ class _NormLinear(nn.Module):
 
 
 class _NormDepthwise(nn.Module):
-    """Gain and bias of a norm and the depthwise convolution behind it, over delayed frames.
+    """Gain and bias of a norm and the depthwise convolution after it, over delayed frames.
 
-    Before the stream the convolution sees the norm's bias, not zeros.
+    Before the start of the stream the convolution reads the norm's bias, not zeros.
     """
 
     def __init__(self, features: int, kernel: int) -> None:
@@ -307,7 +304,7 @@ class _NormDepthwise(nn.Module):
 
 
 class _RunningNorms:
-    """The cumulative norms of one call, in the order they are used."""
+    """The cumulative norms of one call, in order."""
 
     def __init__(self, statistics: Tensor, averages: list[Tensor]) -> None:
         self.before = list(statistics.split(2, dim=2))
@@ -325,11 +322,11 @@ def _frame_norm(x: Tensor) -> Tensor:
 
 
 class Averages(nn.Module):
-    """Weights that make running means of frames.
+    """Weights of running means of frames.
 
-    ``mean[t] = sum_k a^(t-k) x[k] / sum_k a^(t-k)`` over all frames ``k`` up to ``t``: as long as
-    the stream is short beside the time constant, the mean of all frames so far. The sum of the
-    weights of past frames is the state; it is bounded.
+    ``mean[t] = sum_k a^(t-k) x[k] / sum_k a^(t-k)`` over all frames ``k`` up to ``t``; while the
+    stream is shorter than the time constant, this is about the mean of all frames. The state is the
+    sum of the weights of past frames, which is bounded.
     """
 
     BLOCK = 512
@@ -342,10 +339,10 @@ class Averages(nn.Module):
         self.powers: Tensor
 
     def forward(self, frames: int, weight: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Make the matrices for the next ``frames`` frames, and the next weight.
+        """Compute the matrices for the next ``frames`` frames, and the next weight.
 
-        Each is (streams, n, n) and maps how far ``n`` frames are from the mean so far to how far
-        it moves up to each: relative errors stay relative to a small step, none piles up.
+        Each is (streams, n, n) and maps the deviations of ``n`` frames from the last mean to the
+        change of the mean up to each frame, so rounding errors do not accumulate.
         """
         matrices = []
         for start in range(0, frames, self.BLOCK):
@@ -360,23 +357,23 @@ class Averages(nn.Module):
 
 
 def cumulative_norm(x: Tensor, statistics: Tensor, averages: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Subtract the mean and divide by the deviation over all features and all frames so far.
+    """Normalise by mean and deviation over all features and all past frames.
 
     Parameters
     ----------
     x
         (streams, frames, features).
     statistics
-        (streams, 1, 2), mean and mean square of the past.
+        Mean and mean square of the past, (streams, 1, 2).
     averages
-        From :class:`Averages`.
+        Matrices of :class:`Averages`.
 
     Returns
     -------
     (Tensor, Tensor)
         Normalised ``x``, and the statistics up to each frame, (streams, frames, 2).
     """
-    with full_precision(x.device.type):  # for a small difference of large numbers
+    with full_precision(x.device.type):  # because a small difference of large numbers follows
         full = x.float()
         now = torch.cat([f.mean(dim=2, keepdim=True) for f in (full, full * full)], dim=2)
         parts, start = [], 0
@@ -392,7 +389,7 @@ def cumulative_norm(x: Tensor, statistics: Tensor, averages: list[Tensor]) -> tu
 
 
 def full_precision(device: str) -> AbstractContextManager[object]:
-    """Suspend autocast where it is on; leave no trace in an exported graph where it is not."""
+    """Suspend autocast if it is on; otherwise leave no trace in an exported graph."""
     if torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()

@@ -4,17 +4,17 @@ S. Mobin, B. Cheung, B. Olshausen, "Convolutional vs. Recurrent Neural Networks 
 Separation", 2018, arXiv 1803.08629.
 
 Thirteen layers of 3x3 convolutions over time and frequency, dilated by 1, 2, ... 32 frames and bins
-twice and by 1 at the end, give every time-frequency bin an embedding; attractors (see
-:mod:`rtsep.models.attractors`) turn embeddings into masks. The paper looks 127 frames ahead. Here
-the lookahead is chosen.
+twice and by 1 at the end, compute an embedding of every time-frequency bin; attractors (see
+:mod:`rtsep.models.attractors`) map embeddings to masks. The lookahead of the paper is 127 frames;
+here it is an option.
 
-In a stream a layer reads its newest input, the one ``dilation`` frames and the one
-``2 * dilation`` frames before, always: looking ahead by ``r`` frames only means that the output
-belongs to the frame ``r`` frames back. So lookahead is spent on the first layers until it is used
-up, and all that depends on it is how long residual paths, loudness and mixture wait.
+In a stream, a layer always reads its newest input and the inputs ``dilation`` and ``2 * dilation``
+frames before. A lookahead of ``r`` frames means that the output belongs to the frame ``r`` frames
+before, so the first layers use up the lookahead, and it only determines the delays of residual
+paths, loudness and mixture.
 
-The highest bin, at half the sample rate, has no embedding and takes the mask of its neighbour: the
-network's 2^n bins fall into pairs whatever the dilation, and a quarter of the time is saved.
+The highest bin, at half the sample rate, has no embedding and gets the mask of its neighbour. So
+the other 2^n bins form pairs for every dilation, which saves a quarter of the time.
 """
 
 from __future__ import annotations
@@ -44,41 +44,41 @@ SIZES: dict[str, dict[str, int]] = {
 
 DILATIONS = (1, 2, 4, 8, 16, 32, 1, 2, 4, 8, 16, 32, 1)
 LOOKAHEAD = sum(DILATIONS)
-"""Most frames the network can make use of, the paper's fixed lag."""
-EPSILON = 1e-7  # smaller ones are lost in the ONNX export
+"""Largest useful lookahead in frames, the fixed lag of the paper."""
+EPSILON = 1e-7  # smaller values are lost in the ONNX export
 AUDIBLE = 0.01
-"""Power, relative to the running mean over bins and time, at which a bin counts half."""
+"""Power, relative to the running mean over bins and time, at which the loudness of a bin is 0.5."""
 
 
 def build(spec: Spec, **options: Any) -> Dilated:
-    """Make the network for the frames of ``spec``, with the options of `Dilated`."""
+    """Build the network for the frames of ``spec``, with the options of `Dilated`."""
     return Dilated(**of_spectra("dilated", spec), **options)
 
 
 class Dilated(Streaming):
-    """Mixture spectra to source spectra by soft masks.
+    """Maps mixture spectra to source spectra by soft masks.
 
     Shapes: (streams, frames, channels, 2, bins) -> (streams, frames, sources, channels, 2, bins).
 
     Parameters
     ----------
     bins, channels, sources
-        Of the spectra. All channels are masked alike, from their joint power.
+        Sizes of the spectra. All channels get the same masks, from their joint power.
     lookahead
-        0 to `LOOKAHEAD` frames. The weights are the same in number and shape for any.
+        0 to `LOOKAHEAD` frames; the weights have the same shapes for all.
     features
-        Channels of the hidden layers; 128 in the paper.
+        Features of the hidden layers; 128 in the paper.
     embedding
         Dimensions of a bin's embedding; 20 in the paper.
     compression
         Exponent of the magnitudes at the input.
     level_frames
-        Time constant, in frames, of the running level the input is divided by.
+        Time constant, in frames, of the running level by which the input is divided.
 
     Raises
     ------
     ValueError
-        The lookahead is out of range, or the bins don't fall into pairs for every dilation.
+        The lookahead is out of range, or the bins do not form pairs for every dilation.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Dilated(Streaming):
         self.delay = Delay(lookahead, (channels, 2, bins))
 
     def initial_state(self, streams: int) -> State:
-        """Layer inputs of past frames, what waits for the lookahead, level and attractors."""
+        """Return the initial states of all layers, delays, level and attractors."""
         parts: dict[str, Any] = {
             "level": self.level,
             **{f"layer{i}": layer for i, layer in enumerate(self.layers)},
@@ -144,7 +144,7 @@ class Dilated(Streaming):
         return masks[:, :, :, None, None] * mixture.unsqueeze(2), following
 
     def embed(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Embeddings (streams, frames, bins - 1, size) and loudness (streams, frames, bins - 1).
+        """Return embeddings (streams, frames, bins - 1, size) and loudness without the last axis.
 
         Those of index ``t`` belong to mixture frame ``t - lookahead``.
         """
@@ -168,7 +168,7 @@ class Dilated(Streaming):
         return h, loudness, following
 
     def loss(self, mixture: Tensor, targets: Tensor) -> Tensor:
-        """Training loss of spectra, see :meth:`rtsep.models.attractors.Attractors.loss`.
+        """Return the training loss, see :meth:`rtsep.models.attractors.Attractors.loss`.
 
         Parameters
         ----------
@@ -184,21 +184,21 @@ class Dilated(Streaming):
 
 
 class _Layer(Streaming):
-    """3x3 convolution, dilated in time and frequency alike, with batch norm.
+    """A 3x3 convolution, dilated equally in time and frequency, with batch norm.
 
-    Shapes: (streams, frames, bins, inputs) -> (streams, frames, bins, outputs); zeros beyond the
-    lowest and highest bin. In training the norm takes the batch's statistics; otherwise it is
+    Shapes: (streams, frames, bins, inputs) -> (streams, frames, bins, outputs); bins beyond the
+    lowest and highest are zero. In training the norm uses the batch's statistics; otherwise it is
     folded into the convolution.
     """
 
     FEW = 4
-    """Up to so many frames are computed as live ones."""
+    """Largest number of frames that are computed like live ones."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int, bins: int, norm: bool) -> None:
         super().__init__()
         self.dilation = dilation
         self.past_shape = (2 * dilation, bins, inputs)
-        power = 2.0 if norm else 1 / outputs  # an embedding is about as long as an anchor
+        power = 2.0 if norm else 1 / outputs  # so that embeddings are about as long as anchors
         weight = torch.randn(outputs, inputs, 3, 3) * (power / (9 * inputs)) ** 0.5
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -209,7 +209,7 @@ class _Layer(Streaming):
         self.variance: Tensor
 
     def initial_state(self, streams: int) -> State:
-        """The last two dilations of input frames."""
+        """Return zeros for the past input frames."""
         return {"past": torch.zeros(streams, *self.past_shape)}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -230,7 +230,7 @@ class _Layer(Streaming):
         return y, {"past": past}
 
     def _folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias with the norm in them."""
+        """Return weight and bias with the norm folded in."""
         if self.gain is None:
             return self.weight, self.bias
         scale = self.gain * torch.rsqrt(self.variance + 1e-5)
@@ -239,7 +239,7 @@ class _Layer(Streaming):
     def _convolve(
         self, x: Tensor, past: Tensor, weight: Tensor, bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Convolve many frames at once, and give the next past."""
+        """Convolve many frames at once; return the result and the next past."""
         window, past = extend(past, x)
         d = self.dilation
         y = F.conv2d(window.movedim(-1, 1), weight, bias, padding=(0, d), dilation=d)
@@ -248,7 +248,7 @@ class _Layer(Streaming):
     def _pairs(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolve along frequency, (streams, frames, bins, 3 * inputs), two bins at once.
 
-        Winograd's F(2, 3) for bins ``dilation`` apart: four products where six would do the same.
+        Winograd's F(2, 3) for bins ``dilation`` apart: four products in place of six.
         S. Winograd, "Arithmetic Complexity of Computations", 1980; A. Lavin, S. Gray, "Fast
         Algorithms for Convolutional Neural Networks", CVPR 2016.
         """

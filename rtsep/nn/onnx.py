@@ -1,4 +1,4 @@
-"""Module and spec to a bundle: export with explicit state, and proof that both agree."""
+"""Export a module as a bundle with explicit state, and check that both agree."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ OPSET = 18
 
 
 PACKED = "state.packed"
-"""Name of the state that holds all small ones side by side: each input costs a fraction of a µs."""
+"""Name of the state that contains all small states, because each input of a graph costs time."""
 FEW = 4
-"""So many plain states are left as they are."""
+"""Up to this number, small states remain separate inputs."""
 LONGEST_LINE = 512
-"""Calls; a past that reaches further back is one plain state."""
+"""Longest delay in calls of a `Line`; states with longer delays are plain inputs."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which inputs and outputs carry a model's state, chosen for speed.
+    """The inputs and outputs of the graph for a model's states, chosen for speed.
 
     Attributes
     ----------
     shapes
-        Of one stream's leaves, by name.
+        Shapes of one stream's states, by name.
     lines
-        Leaves read at delays only, with the calls they are read from: see
+        States that are only read at delays, with the delays in calls, see
         :class:`rtsep.nn.streaming.Line`.
     packed
-        Leaves that share `PACKED`.
+        States that are part of `PACKED`.
     inputs
         Shapes of the graph's state inputs, for one stream.
     outputs
@@ -63,7 +63,7 @@ class _Layout:
 
     @classmethod
     def of(cls, model: Streaming, spec: Spec) -> _Layout:
-        """Choose for one chunk of ``spec``."""
+        """Make the layout for calls of one chunk."""
         chunk = spec.chunk
         seen = reads(model, torch.zeros(1, chunk, spec.channels, *spec.frame_shape))
         shapes = {k: tuple(v.shape[1:]) for k, v in flatten(model.initial_state(1)).items()}
@@ -86,7 +86,7 @@ class _Layout:
         return cls(shapes, lines, packed, inputs, (*outputs, PACKED) if packed else tuple(outputs))
 
     def unpack(self, given: Mapping[str, Tensor]) -> dict[str, Tensor | Line]:
-        """The model's leaves from the graph's inputs."""
+        """Return the model's states from the graph's inputs."""
         leaves: dict[str, Tensor | Line] = {}
         for name in self.shapes:
             if name in self.lines:
@@ -100,7 +100,7 @@ class _Layout:
         return leaves
 
     def pack(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The graph's outputs from the model's leaves."""
+        """Return the graph's outputs from the model's states."""
         given = dict(leaves)
         if self.packed:
             given[PACKED] = torch.cat([leaves[name].flatten(1) for name in self.packed], 1)
@@ -108,7 +108,7 @@ class _Layout:
 
 
 class _Graph(nn.Module):
-    """One chunk of a model with its states as flat arguments: what becomes the ONNX graph."""
+    """One call of a model with its states as separate arguments, for the exporter."""
 
     def __init__(self, model: Streaming, layout: _Layout) -> None:
         super().__init__()
@@ -127,11 +127,11 @@ def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
     Parameters
     ----------
     model
-        Obeys the contract for the frames of ``spec``.
+        A module that obeys the contract for the frames of ``spec``.
     spec
-        What the bundle declares.
+        Spec of the bundle.
     texts
-        The free texts of :data:`rtsep.runtime.bundle.KEYS`: name, model, training, licence,
+        The texts of :data:`rtsep.runtime.bundle.KEYS`: name, model, training, licence,
         quality.
 
     Raises
@@ -139,7 +139,7 @@ def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
     ContractError
         The model breaks the contract, or the graph does not equal the module.
     BundleError
-        The graph is no bundle that can be run.
+        The graph can't be run as a bundle.
     """
     model = model.eval()
     shape = (spec.channels, *spec.frame_shape)
@@ -153,19 +153,19 @@ def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
 
 
 def write(bundle: Bundle, path: Path) -> None:
-    """Write the bundle's file, whole or not at all."""
+    """Write the file of a bundle, atomically."""
     with replacing(path) as part:
         part.write_bytes(bundle.graph)
 
 
 @torch.no_grad()
 def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> float:
-    """The bundle in ONNX Runtime equals the module offline, on silence, noise and full scale.
+    """Check that bundle and module agree, on silence, noise and full scale.
 
     Returns
     -------
     float
-        Largest difference, relative to the largest sample of each output.
+        Largest difference, relative to the largest value of each output.
     """
     spec = bundle.spec
     shape = (2, 40 * spec.chunk, spec.channels, *spec.frame_shape)
@@ -198,7 +198,7 @@ def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> f
 
 def _graph(model: Streaming, spec: Spec) -> onnx.ModelProto:
     layout = _Layout.of(model, spec)
-    # Two streams: a size of 1 would be taken for a constant.
+    # Two streams, because the exporter takes a size of 1 for a constant.
     mixture = torch.randn(2, spec.chunk, spec.channels, *spec.frame_shape)
     states = [torch.zeros(2, *shape) for shape in layout.inputs.values()]
     streams = {0: torch.export.Dim.DYNAMIC}
@@ -223,7 +223,7 @@ def _graph(model: Streaming, spec: Spec) -> onnx.ModelProto:
 
 
 def _clean(proto: onnx.ModelProto) -> None:
-    """Name the free axis ``streams`` everywhere and drop the exporter's notes on source lines."""
+    """Name the free axis ``streams``, and remove the exporter's references to source lines."""
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "streams"
@@ -241,7 +241,7 @@ def _clean(proto: onnx.ModelProto) -> None:
 
 
 def _name_leaky_relu(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> None:
-    """A PRelu of one slope is a LeakyRelu, which ONNX Runtime joins with the product before it."""
+    """Replace a PRelu of one slope by LeakyRelu, which ONNX Runtime fuses with products."""
     if node.op_type == "PRelu" and node.input[1] in weights:
         slope = onnx.numpy_helper.to_array(weights[node.input[1]])
         if slope.size == 1:

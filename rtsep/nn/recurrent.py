@@ -1,14 +1,14 @@
-"""A gated recurrent unit whose weights many lanes share, quick to train on a processor.
+"""A gated recurrent unit whose weights are shared by many lanes, with fast training on CPUs.
 
 The unit is that of Cho et al. 2014 in the variant of cuDNN and ONNX, reset after the product::
 
     r, z = sigmoid(W x + U h)          n = tanh(W x + r * (U h + b))
     h'   = n + z * (h - n)
 
-Three ways compute it. Exported graphs hold one ONNX ``GRU`` node. Under autocast to bfloat16 on the
-CPU, which is how networks are trained, a compiled kernel runs whole sequences with one matrix
-product per step for all lanes together. Everywhere else it is a loop of plain operations. Tests
-hold the three equal, gradients included.
+There are three implementations, which tests compare, gradients included: exported graphs contain
+one ONNX ``GRU`` node; under autocast to bfloat16 on the CPU, as in training, a compiled kernel runs
+whole sequences with one matrix product per step for all lanes; otherwise it is a loop of torch
+operations.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from rtsep.nn.streaming import State, Streaming
 
 
 class Recurrent(nn.Module):
-    """The unit along axis 1, for many lanes side by side.
+    """The unit along axis 1, for many lanes.
 
     Parameters
     ----------
     inputs, hidden
-        Sizes of one lane's input and hidden vector.
+        Sizes of the input and the hidden vector of one lane.
     reverse
         Run from the last step to the first.
     """
@@ -45,19 +45,19 @@ class Recurrent(nn.Module):
         self.shift = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        """Run over all steps.
+        """Process all steps.
 
         Parameters
         ----------
         x
             (batch, steps, lanes, inputs).
         h
-            (batch, lanes, hidden), the hidden vectors before the first step.
+            Hidden vectors before the first step, (batch, lanes, hidden).
 
         Returns
         -------
         Tensor
-            (batch, steps, lanes, hidden), the hidden vectors after each step.
+            Hidden vectors after each step, (batch, steps, lanes, hidden).
         """
         if torch.onnx.is_in_onnx_export():
             return self._node(x, h)
@@ -113,7 +113,7 @@ class Recurrent(nn.Module):
 
 
 class SharedGRU(Streaming):
-    """The unit over time, the same for every lane (band).
+    """The unit over time, with the same weights for every lane (band).
 
     Shapes: (streams, frames, lanes, inputs) -> (streams, frames, lanes, hidden).
     """
@@ -124,17 +124,17 @@ class SharedGRU(Streaming):
         self.unit = Recurrent(inputs, hidden)
 
     def initial_state(self, streams: int) -> State:
-        """The hidden vector of each lane."""
+        """Return zeros for the hidden vectors."""
         return {"hidden": torch.zeros(streams, self.lanes, self.unit.hidden)}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Run over the frames of ``x``."""
+        """Process the frames of ``x``."""
         y = self.unit(x, state["hidden"])
         return y, {"hidden": y[:, -1].float()}
 
 
 class _Scan(torch.autograd.Function):
-    """The recurrence over all frames, gates in bfloat16, hidden vectors in between in float32."""
+    """The recurrence over all frames, with gates in bfloat16 and hidden vectors in float32."""
 
     @staticmethod
     def forward(ctx, gates, h, recurrent, shift):  # type: ignore[no-untyped-def]
@@ -167,7 +167,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _bits(x: Tensor) -> np.ndarray:
-    """View bfloat16 as what it is to a kernel: the upper halves of float32."""
+    """View bfloat16 as integers, the upper halves of float32, for kernels."""
     return x.detach().view(torch.uint16).numpy()
 
 
@@ -179,7 +179,7 @@ def _widen(bits: Any, words: Any, size: int) -> None:
 
 @kernel(forceinline=True)
 def _narrow(words: Any, bits: Any, size: int) -> None:
-    """Round to the nearest, ties to even."""
+    """Round float32 to bfloat16, to nearest, ties to even."""
     for c in range(size):
         w = words[c]
         w += np.uint32(0x7FFF) + ((w >> np.uint32(16)) & np.uint32(1))

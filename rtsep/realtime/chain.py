@@ -1,4 +1,4 @@
-"""A model at work on a stream: what it makes, and what is heard and seen of it."""
+"""The processing chain of a model: engine, mixer, monitor and recorder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WARM_UP = 20
 
 
 class ChainState(NamedTuple):
-    """What the compiled loop works on."""
+    """Arrays that the compiled loop works on."""
 
     engine: int
     """Address of an `EngineState`."""
@@ -41,38 +41,38 @@ CHAIN_STATE = named(
 
 
 class ProcessingChain:
-    """One model at work: its engine, and what is heard, seen and recorded of it.
+    """The engine of one model, and the mixer, monitor and recorder of its stems.
 
     Parameters
     ----------
     engine
-        Works at the sound's rate, on its channels.
+        An engine for the rate and the channels of the stream.
     sample_rate
-        Of the sound that goes in and out, in Hz.
+        Rate of the stream in Hz.
     out_channels
-        Of what is heard.
+        Number of output channels.
     block
-        Samples of the longest block.
+        Longest block in samples.
 
     Attributes
     ----------
     mixer
-        Its controls may be changed while the stream runs.
+        Mixer of the stems; its controls may be changed while the stream runs.
     scope
-        May be looked at while the stream runs.
+        Newest mixture and stems, which may be read while the stream runs.
     hops
-        Time of one hop from input to output, resampling and mixing included.
+        Durations of hops, resampling and mixing included.
     recorder
-        Gets mixture and stems, if there is one.
+        Recorder of mixture and stems, or None.
     tap
-        Gets the stems, if there is one.
+        Reader of the stems, or None.
     state
-        What the compiled loop works on.
+        Arrays that the compiled loop works on.
 
     Raises
     ------
     ValueError
-        The blocks are longer than what the engine works on at once.
+        The block is longer than a piece of the engine.
     """
 
     def __init__(self, engine: Engine, sample_rate: int, out_channels: int, block: int) -> None:
@@ -92,19 +92,19 @@ class ProcessingChain:
         )
 
     def process(self, mixture: Float32) -> Float32:
-        """Separate the next samples (n, channels) and return what is heard, until the next call."""
+        """Separate samples (n, channels); return the output, valid until the next call."""
         n = len(mixture)
         stems = self.engine.process(mixture, self._stems[:n])
         self.scope.put(mixture, stems)
         return self.mixer.process(mixture, stems, self._out[:n])
 
     def record(self, mixture: Float32) -> None:
-        """Hand the block that was separated last to the recorder, if there is one."""
+        """Append the last separated block to the recorder, if there is one."""
         if self.recorder is not None:
             self.recorder.put(mixture, self._stems[: len(mixture)])
 
     def warm_up(self, block: int) -> None:
-        """Run every path once, then start from nothing; not for the audio path."""
+        """Process silence, then reset; not for the audio path."""
         silence = np.zeros((block, self.engine.channels), np.float32)
         for _ in range(_WARM_UP):
             self.process(silence)
@@ -112,9 +112,9 @@ class ProcessingChain:
         self.mixer.reset()
 
     def go_on_from(self, former: ProcessingChain) -> None:
-        """Take over the controls: of sources of the same names as they are; others are muted.
+        """Copy the controls of sources with the same names; other sources are muted.
 
-        Where nothing would be heard then, and something was, the first source is heard.
+        If no source is audible then, and one was before, the first one is made audible.
         """
         before, after = former.engine.spec.sources, self.engine.spec.sources
         own, other = self.mixer, former.mixer
@@ -131,5 +131,5 @@ class ProcessingChain:
         own.reset()
 
     def silent_tail(self) -> Float32:
-        """(latency, sources, channels) of silence, in place of the stems still inside."""
+        """Return silence (latency, sources, channels), in place of the stems inside the engine."""
         return np.zeros((self.engine.latency_samples, *self._stems.shape[1:]), np.float32)

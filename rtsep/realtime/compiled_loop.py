@@ -1,9 +1,9 @@
-"""The worker's loop, compiled: samples from the device to samples for the device.
+"""The compiled loop of the worker, from the device's samples to samples for the device.
 
-Whoever holds the interpreter's lock may be held up itself: by other programs, or by a hypervisor
-that has no processor for it just now. A worker that needs the lock waits for that, whatever its
-priority. This one takes it only where ONNX Runtime runs the model, and for what is out of the
-ordinary; it then stands within a block, and goes on from there when it is entered again.
+It runs without the interpreter lock, because a thread that holds the lock may be delayed by other
+programs or by a hypervisor, and would delay the worker whatever its priority. The loop returns to
+Python where ONNX Runtime must run the model, and for rare events; called again, it continues within
+the same block.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ from rtsep.runtime.timing import HISTOGRAM, Histogram
 from rtsep.spec import Float32, Float64, Int64
 
 NOTHING, DONE = 0, 1
-"""There was no block; there was one, or more. Also where a cross-fade is complete."""
+"""No block was available; blocks were separated, or a cross-fade is complete."""
 MODEL = 2
-"""A model is to be called, see `STAGE`."""
+"""Python must call a model, see `STAGE`."""
 LATE = 3
-"""The backlog is for Python to drop: it is too long, or has been overwritten meanwhile."""
+"""Python must drop the backlog, which is too long or was overwritten."""
 UNRECORDED = 4
-"""The block is for Python to record: there is no room, or something was lost before it."""
+"""Python must record the block: the recorder has no room, or samples before it were lost."""
 
 PROCESSED = 0
-"""Of ``progress``: samples separated on the present device."""
+"""Index in ``progress``: samples separated on the current device."""
 IN_TIME = 1
-"""Of ``progress``: time, in samples, of the last block that was not too late to be played."""
+"""Index in ``progress``: time in samples of the last block that was in time."""
 ASKED = 2
-"""Of ``progress``: whether Python wants to do something."""
+"""Index in ``progress``: whether Python requests control."""
 STAGE = 3
-"""Of ``progress``: how far the present block is, see `BETWEEN` and what follows."""
+"""Index in ``progress``: stage of the current block, see `BETWEEN` and following."""
 LEFT = 4
-"""Of ``progress``: blocks left of the backlog that was found."""
+"""Index in ``progress``: blocks of the backlog that are still to be separated."""
 CALLED = 5
-"""Of ``progress``: calls of the model before the present block."""
+"""Index in ``progress``: calls of the model before the current block."""
 BETWEEN, PRESENT, ARRIVING, PLAYED, RECORDED = range(5)
-"""There is none; the model at work separates it; the one that is to take its place does; it is
-played; it is recorded."""
+"""Stages: between blocks; the current model separates; the model that is being faded in separates;
+the block is played; the block is recorded."""
 
 REST = 0.95
-"""Share of a block's time in which the next one is not looked for; with less, it is looked for
-twice, and every wake of this thread is one more moment for the sound server's to be held up."""
+"""Share of a block's time until the next block is looked for. With less, it is looked for twice,
+and every wake of this thread may delay the sound server's thread."""
 BUSY, BEGAN, ABSENT, ARRIVED = 0, 1, 2, 3
-"""Of ``seconds``: time that all blocks took; when the present one began; when there was none; and
-when the newest one arrived, at the latest."""
+"""Indices in ``seconds``: duration of all blocks; start of the current block; last time when no
+block was available; and latest possible arrival of the newest block."""
 
 
 class LoopState(NamedTuple):
-    """Everything the loop works on, and where it stands."""
+    """Buffers and progress of the loop."""
 
     input: Cells
     output: Cells
@@ -68,17 +68,17 @@ class LoopState(NamedTuple):
     """(block, channels)"""
     chain: ChainState
     arriving: ChainState
-    """On its way to take the other's place, if there is one."""
+    """The chain that is being faded in; without stems if there is none."""
     fade: Fade
     tapped: Tapped
     tracks: Tracks
     hops: Histogram
     progress: Int64
-    """(6,), see `PROCESSED` and what follows."""
+    """(6,), see `PROCESSED` and following."""
     seconds: Float64
-    """(4,), see `BUSY` and what follows."""
+    """(4,), see `BUSY` and following."""
     most: Int64
-    """(2,): samples of a backlog, and how late it may be before it is dropped."""
+    """(2,): largest number of samples of a backlog, and largest lateness in samples."""
     instant: Int64
     """(2,), see `rtsep.runtime.timing.clock`."""
 
@@ -92,7 +92,7 @@ LOOP_STATE = named(
 )
 
 
-# Parts of one kernel: compiled on their own, each would be optimised with all it calls once more.
+# Parts of one kernel; compiled separately, each would be optimised again with all that it calls.
 _part = kernel(inline="always")
 
 
@@ -112,7 +112,7 @@ def _look(state: LoopState) -> int:
 
 @_part
 def _take(state: LoopState) -> bool:
-    """Take the next block in; tell whether it was still there."""
+    """Copy the next block; return False if it was overwritten."""
     incoming, data = state.input.cursors, state.input.data
     start = incoming[READ, 0]
     timed_ring.copy(data, start, state.mixture)
@@ -125,14 +125,14 @@ def _take(state: LoopState) -> bool:
 
 @_part
 def _hear(chain: ChainState, mixture: Float32) -> None:
-    """Mix what has been separated, and show it."""
+    """Mix the stems, and copy mixture and stems to the monitor."""
     monitor.keep(chain.scope.data, chain.scope.cursors, mixture, chain.stems)
     mixer.mix(mixture, chain.stems, chain.controls, chain.out)
 
 
 @_part
 def _play(state: LoopState) -> None:
-    """Hand over what is heard, and count the time it took."""
+    """Append the output to its timeline, and count the time of the block."""
     timed_ring.append(state.output.data, state.output.cursors, state.chain.out)
     seconds, progress = state.seconds, state.progress
     elapsed = timing.clock(state.instant) - seconds[BEGAN]
@@ -148,23 +148,22 @@ _get = taker(LOOP_STATE)
 
 @kernel(types.void(LOOP_STATE, types.int64))
 def hold(state: LoopState, address: int) -> None:
-    """Put a state to an address."""
+    """Store a state at an address."""
     _put(state, address)
 
 
 @kernel(types.int64(types.int64, types.int64, types.int64), nogil=True)
 def run_loop(address: int, pause_us: int, block_us: int) -> int:
-    """Separate the blocks that are there, and those that come, until Python asks or is needed.
+    """Separate blocks as they arrive, until Python requests control or is needed.
 
     Parameters
     ----------
     address
-        Of a `LoopState`, see `rtsep.dsp.held.Held`.
+        Address of a `LoopState`, see `rtsep.dsp.held.Held`.
     pause_us
-        How long to sleep where there is no block, in microseconds; if 0, return then.
+        Sleep while no block is available, in microseconds; if 0, return instead.
     block_us
-        Time of a block in microseconds. After `REST` of it from when a block has arrived, the next
-        one is looked for.
+        Duration of a block in microseconds. The next block is looked for after `REST` of it.
 
     Returns
     -------
@@ -190,8 +189,8 @@ def run_loop(address: int, pause_us: int, block_us: int) -> int:
                     left_us = 1e6 * (seconds[ARRIVED] - seconds[ABSENT]) + REST * block_us
                     timed_ring.pause(max(int(left_us), pause_us))
                     continue
-                # Where this thread was woken late, the block has arrived before it was found: a
-                # block's time after the last one, but not before it was found to be absent.
+                # If this thread was woken late, the block arrived before it was found: one block
+                # after the last one, but not before it was last found to be absent.
                 due = max(seconds[ARRIVED] + 1e-6 * block_us, seconds[ABSENT])
                 seconds[ARRIVED] = min(timing.clock(state.instant), due)
             seconds[BEGAN] = timing.clock(state.instant)

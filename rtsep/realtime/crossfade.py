@@ -1,8 +1,7 @@
-"""How one model takes another's place, on a sound card and in a browser alike.
+"""Cross-fade from one model to another, for devices and browsers.
 
-Both work side by side: the new one listens for a while, so that it knows the sound it is in, then
-what is heard goes over to it along a raised cosine. Each brings the mixture as late as its own
-stems.
+Both models run side by side. The new one first runs unheard, so that its state adapts to the sound;
+then the output fades to it along a raised cosine. The bypass of each is delayed like its stems.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from rtsep.realtime.chain import ProcessingChain
 from rtsep.spec import Float32, Int64
 
 LISTEN_S = 0.3
-"""Time for which a new model works unheard, beside its latency, in seconds."""
+"""Time for which a new model runs unheard, in addition to its latency, in seconds."""
 CROSS_S = 0.05
 """Duration of the cross-fade from model to model, in seconds."""
 
@@ -28,7 +27,7 @@ _samples = types.Array(types.float32, 2, "C")
 
 
 class Fade(NamedTuple):
-    """What `cross` works on."""
+    """Arrays that `cross` works on."""
 
     curve: Float32
     """(length + 1,) from 0 to 1."""
@@ -42,7 +41,7 @@ NO_FADE = Fade(np.zeros(1, np.float32), np.full(1, -1, np.int64))
 
 @kernel(types.void(_samples, FADE, _samples))
 def cross(fresh: Float32, fade: Fade, out: Float32) -> None:
-    """Go over from ``out`` to ``fresh``, both (n, channels), in ``out``."""
+    """Fade from ``out`` to ``fresh``, both (n, channels); the result is in ``out``."""
     curve, cursor = fade
     length = curve.size - 1
     for n in range(out.shape[0]):
@@ -56,19 +55,19 @@ def cross(fresh: Float32, fade: Fade, out: Float32) -> None:
 
 
 class Crossfade(Generic[Chain]):
-    """A chain on its way to take another's place.
+    """A chain that is being faded in.
 
     Parameters
     ----------
     chain
-        Warmed up.
+        A chain that is warmed up.
     sample_rate
-        In Hz.
+        Rate of the stream in Hz.
 
     Attributes
     ----------
     fade
-        What the compiled loop works on.
+        Arrays that the compiled loop works on.
     """
 
     def __init__(self, chain: Chain, sample_rate: int) -> None:
@@ -79,7 +78,7 @@ class Crossfade(Generic[Chain]):
         )
 
     def process(self, mixture: Float32, out: Float32) -> None:
-        """Separate the next samples, and put into ``out``, what is heard so far, its share."""
+        """Separate samples and fade from ``out``, the former chain's output, to the new one."""
         cross(self.chain.process(mixture), self.fade, out)
 
     @property

@@ -1,13 +1,13 @@
-"""A live stream: device, engine and recorder around one worker thread.
+"""The worker of a live stream: a thread between the device and the model.
 
-The device's callback and the worker meet in two timelines; the worker and the recorder in a ring.
-Nothing that shows, plots or writes can hold the worker up. What is changed while the stream runs is
-made ready elsewhere; the worker finds it at its next turn.
+Device and worker exchange samples through two timelines, worker and recorder through a ring.
+Views, plots and files never block the worker. Changes of a running stream are prepared in other
+threads; the worker applies them between two blocks.
 
-A worker that was held up works its backlog off, since the model hears everything then; what is too
-late is not played. A backlog that is too long, or not worked off in time, is dropped: the model
-goes on from its present state as if that time had not been, and so does the recording. The device
-plays the mixture for as long (see `rtsep.devices.callback`), so everything heard keeps its latency.
+After a delay the worker processes its backlog, so that the model receives all samples; output that
+is too late is not played. A backlog that is too long, or not processed within `PATIENCE_S`, is
+dropped: model and recording continue as if that time had not existed. Meanwhile the device plays
+the delayed mixture (see `rtsep.devices.callback`), so the latency of the output does not change.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from rtsep.runtime.timing import Durations
 from rtsep.spec import Float32
 
 POLL_S = 0.0005
-"""Longest sleep of an idle worker, a quarter block where that is less: the device's callback must
-not wait for a lock, so it can't wake anybody."""
+"""Longest sleep of an idle worker in seconds, at most a quarter block. The worker polls, because
+the device's callback must not take a lock to wake it."""
 PATIENCE_S = 0.5
-"""A backlog that is not worked off after this time is dropped, in seconds."""
+"""A backlog that is not processed after this time is dropped, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class WorkerOptions:
     Attributes
     ----------
     on_late
-        What is heard in place of what the worker could not make in time: ``"dry"``, the mixture of
+        Replacement for output that the worker did not complete in time: ``"dry"``, the mixture of
         that time, or ``"mute"``, silence.
     limit_db
-        Largest magnitude played, in dB re full scale; any if None.
+        Largest magnitude of the output, in dB re full scale; None for no limit.
     realtime
-        Whether to ask the system for real-time scheduling and locked memory.
+        Whether to request real-time scheduling and locked memory from the system.
     """
 
     on_late: Literal["dry", "mute"] = "dry"
@@ -80,31 +80,31 @@ class WorkerOptions:
 
 
 class StreamWorker:
-    """Separate what a device brings until stopped.
+    """Separates the input of a device in a thread until stopped.
 
     Parameters
     ----------
     device
-        Not started yet.
+        A device that is not started.
     engine
-        Works at the device's rate, on its input channels.
+        An engine for the device's rate and input channels.
     gains
-        (sources,) linear gains of what is heard.
+        (sources,) linear gains of the output.
     options
         See `WorkerOptions`.
     tapped
-        Whether each chain gets a tap, for who reads the stems while the stream runs.
+        Whether stems can be read while the stream runs, see `rtsep.realtime.stem_reader.Tap`.
 
     Attributes
     ----------
     chain
-        The model at work.
+        The chain of the current model.
     drops, dropped
-        Backlogs dropped, and their samples.
+        Number of dropped backlogs, and of their samples.
     realtime
-        Whether the system lets the worker go before ordinary programs.
+        Whether the worker has real-time priority.
     error
-        What ended the worker, if anything did.
+        Exception that ended the worker, or None.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class StreamWorker:
         self._replace_late()
 
     def _connect(self, device: Device) -> None:
-        """Make what the worker needs for this device."""
+        """Allocate the buffers and the thread for a device."""
         self.device = device
         most = (4 * device.headroom // device.block + 16) * device.block
         self._most = np.array([most, round(PATIENCE_S * device.sample_rate)], np.int64)
@@ -149,7 +149,7 @@ class StreamWorker:
         device.limit(np.inf if limit_db is None else linear(limit_db))
 
     def make_chain(self, engine: Engine) -> ProcessingChain:
-        """Make a chain for the present device, of an engine for its rate and channels."""
+        """Make a chain for the current device from an engine for its rate and channels."""
         device = self.device
         rate, width = device.sample_rate, device.output.width
         chain = ProcessingChain(engine, rate, width, device.block)
@@ -169,7 +169,7 @@ class StreamWorker:
         self.device.start()
 
     def stop(self) -> None:
-        """Stop the device, then the worker; complete the recording.
+        """Stop the device, then the worker, and complete the recording.
 
         Raises
         ------
@@ -181,17 +181,17 @@ class StreamWorker:
         self.end_recording()
 
     def move(self, device: Device, engine: Engine, recorder: Recorder | None) -> None:
-        """Go on with another device, and an engine and a recorder for its rate.
+        """Continue with another device, and an engine and a recorder for its rate.
 
         Parameters
         ----------
         device
-            Not started yet.
+            A device that is not started.
         engine
-            For the model at work, or the one on its way to take its place. A step that is not the
-            present one starts without state.
+            An engine of the current model, or of the one that is being faded in. A new step starts
+            from the initial state.
         recorder
-            Takes the place of the present one, see `end_recording`.
+            Replaces the current recorder, see `end_recording`.
         """
         started = self._thread.ident is not None
         self._halt()
@@ -214,17 +214,17 @@ class StreamWorker:
         device.start()
 
     def switch(self, chain: ProcessingChain) -> None:
-        """Let another model take the present one's place, cross-faded; may be called any time.
+        """Cross-fade to another model; may be called at any time.
 
         Parameters
         ----------
         chain
-            From `make_chain`, warmed up. It records from when it has taken over.
+            A chain from `make_chain`, warmed up. It records after the cross-fade.
 
         Raises
         ------
         ControlError
-            The device does not keep the mixture for as long as the model is late.
+            The latency of the model exceeds the mixture that the device keeps.
         """
         device, latency = self.device, chain.engine.latency_samples
         if latency + device.headroom + device.block > device.input.capacity:
@@ -234,13 +234,13 @@ class StreamWorker:
 
     @property
     def chains(self) -> tuple[ProcessingChain, ...]:
-        """The model at work, and the one on its way to take its place, if there is one."""
+        """The current chain, and the one that is being faded in, if there is one."""
         arriving = self._arriving
         return (self.chain,) if arriving is None else (self.chain, arriving.chain)
 
     @property
     def switching(self) -> bool:
-        """Whether there are two."""
+        """Whether another chain is being faded in."""
         return self._arriving is not None
 
     def _arrive(self, arriving: Crossfade[ProcessingChain]) -> None:
@@ -250,17 +250,17 @@ class StreamWorker:
         self._replace_late()
 
     def _read_on(self, former: ProcessingChain) -> None:
-        """Let who reads the stems of a former chain read those of the present one."""
+        """Connect the reader of the former chain's stems to the current chain."""
         if former.tap is not None and self.chain.tap is not None:
             self._unread += former.tap.lost
             self.chain.tap.reading = former.tap.reading
 
     def exchange_recorder(self, recorder: Recorder | None) -> Recorder | None:
-        """Record with another recorder, or none, from now on; return the former, no longer used."""
+        """Replace the recorder, which may be None; return the former one, no longer in use."""
         former, self.chain.recorder = self.chain.recorder, recorder
         turn = self._turns
         while self.working and self._turns == turn:
-            self._progress[ASKED] = 1  # again and again: the worker clears it before it looks
+            self._progress[ASKED] = 1  # repeatedly, because the worker clears it before it checks
             time.sleep(POLL_S)
         return former
 
@@ -277,8 +277,8 @@ class StreamWorker:
         Parameters
         ----------
         keep_state
-            Leave the model as it is, at the price of the stems' last samples: silence is recorded
-            for those that are still inside.
+            Do not flush the model, to keep its state; silence is recorded in place of the stems'
+            last samples, which are still inside the model.
 
         Raises
         ------
@@ -287,28 +287,28 @@ class StreamWorker:
         """
         recorder = self.exchange_recorder(None)
         if recorder is not None:
-            broken = self.error is not None  # then there is nothing more to get from the engine
+            broken = self.error is not None
             silent = broken or keep_state
             recorder.close(self.chain.silent_tail() if silent else self.engine.flush())
 
     @property
     def engine(self) -> Engine:
-        """The engine of the model at work."""
+        """The engine of the current model."""
         return self.chain.engine
 
     @property
     def mixer(self) -> Mixer:
-        """What mixes its stems."""
+        """The mixer of the current model's stems."""
         return self.chain.mixer
 
     @property
     def hops(self) -> Durations:
-        """Time of one of its hops, resampling and mixing included."""
+        """Durations of the current model's hops, resampling and mixing included."""
         return self.chain.hops
 
     @property
     def recorder(self) -> Recorder | None:
-        """Gets mixture and stems, if there is one; set before the stream starts."""
+        """Recorder of mixture and stems, or None; set it before the stream starts."""
         return self.chain.recorder
 
     @recorder.setter
@@ -317,34 +317,34 @@ class StreamWorker:
 
     @property
     def processed(self) -> int:
-        """Samples separated on the present device."""
+        """Samples separated on the current device."""
         return int(self._progress[PROCESSED])
 
     @property
     def busy_s(self) -> float:
-        """Time that took, on all devices, in seconds."""
+        """Time spent on separation, on all devices, in seconds."""
         return float(self._seconds[BUSY])
 
     @property
     def separated_s(self) -> float:
-        """Seconds separated, on all devices."""
+        """Seconds of sound separated, on all devices."""
         return self._separated_s + self.processed / self.device.sample_rate
 
     @property
     def nonfinite(self) -> tuple[int, int]:
-        """Input samples and frames of the model replaced because they were no sound."""
+        """Numbers of input samples and of output frames replaced because they were not finite."""
         heard, made = self._nonfinite
         return heard + self.engine.nonfinite_in, made + self.engine.nonfinite_out
 
     @property
     def unread(self) -> int:
-        """Samples of stems that their reader was too late for."""
+        """Samples of stems lost because their reader was late."""
         tap = self.chain.tap
         return self._unread + (0 if tap is None else tap.lost)
 
     @property
     def latency(self) -> StreamLatency:
-        """From microphone to loudspeaker, as it is meant to be."""
+        """Nominal latency from microphone to loudspeaker, by its terms."""
         device = self.device
         return stream_latency(self.engine, device.sample_rate, device.latency_terms())
 
@@ -354,7 +354,7 @@ class StreamWorker:
         return self.busy_s / max(self.separated_s, 1e-9)
 
     def figures(self) -> dict[str, Any]:
-        """Everything measured and counted so far, ready for JSON."""
+        """Return all measurements and counters so far, for JSON."""
         stats = self.device.stats()
         return {
             "separated_seconds": self.separated_s,
@@ -377,12 +377,12 @@ class StreamWorker:
 
     @property
     def working(self) -> bool:
-        """Whether the worker is there, and able to go on with a device that comes back."""
+        """Whether the thread runs, so that the stream can continue after the loss of a device."""
         return self._thread.is_alive()
 
     @property
     def running(self) -> bool:
-        """Whether worker and device both are."""
+        """Whether worker and device run."""
         return self.working and self.device.active
 
     def peaks(self) -> Float32:
@@ -397,7 +397,7 @@ class StreamWorker:
         block_us = round(1e6 * self.device.block / self.device.sample_rate)
         try:
             while True:
-                self._progress[ASKED] = 0  # first of all: whoever asks, asks after what is wanted
+                self._progress[ASKED] = 0  # before reading requests, so that none is lost
                 if self._stopping.is_set():
                     return
                 self._work(pause_us, block_us)
@@ -406,15 +406,15 @@ class StreamWorker:
             self.error = error
 
     def turn(self) -> bool:
-        """Separate the blocks that are there; tell whether there were any.
+        """Separate the available blocks; return whether there were any.
 
-        The worker does nothing else. What drives a stream without a thread calls it.
+        For streams that are driven without the worker's thread.
         """
         self._progress[ASKED] = 0
         return self._work(0, 0)
 
     def _work(self, pause_us: int, block_us: int) -> bool:
-        """Run the compiled loop, and do what it leaves to Python; tell whether there was anything.
+        """Run the compiled loop and execute its requests; return whether blocks were separated.
 
         Parameters
         ----------
@@ -440,7 +440,7 @@ class StreamWorker:
                 state = self._state()
 
     def _state(self) -> Held[LoopState]:
-        """Return what the compiled loop works on now."""
+        """Return the current state of the compiled loop."""
         chain, device, arriving = self.chain, self.device, self._arriving
         what = chain, chain.recorder, chain.tap, arriving, device
         if self._laid is None or self._laid[0] != what:
@@ -461,7 +461,7 @@ class StreamWorker:
         return self._laid[1]
 
     def _drop(self) -> None:
-        """Go on after the backlog, as if it had not been."""
+        """Drop the backlog: continue as if that time had not existed."""
         device, latency = self.device, max(c.engine.latency_samples for c in self.chains)
         n = device.input.readable // device.block * device.block
         device.input.skip(n)
