@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Python compiles what it imports; compiling all that is installed takes longer.
+REST := $(PIP) --no-compile
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
 TEST_EXTRAS := train,musdb,wer,ui,livekit,webrtc,wyoming,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
 
@@ -11,7 +13,7 @@ TEST_EXTRAS := train,musdb,wer,ui,livekit,webrtc,wyoming,docs,test$(shell comman
 # What is compiled: an edit or a pull of one of these compiles all of them again.
 KERNELS := $(shell grep -rl --include='*.py' rtsep.dsp.kernel rtsep)
 
-.PHONY: run test docs check clean
+.PHONY: run test soak docs check clean
 
 run: .venv/runtime
 	@.ci/portaudio
@@ -21,6 +23,10 @@ test: .venv/tests check
 	@.ci/portaudio
 	$(BIN)/python -m pytest -m "not device" --numprocesses logical --dist loadfile
 	$(BIN)/python -m pytest -m device
+
+# What takes too long for every day: minutes of sound through every model, many random cases.
+soak: .venv/tests
+	$(BIN)/python -m pytest --soak -m "(soak or hypothesis) and not device" --numprocesses logical
 
 docs: .venv/tests
 	$(BIN)/mkdocs build --strict
@@ -33,16 +39,17 @@ check: .venv/tests
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# Importing compiles the kernels, once: later starts are quick.
+# Kernels need these three packages, so they are compiled while the others are installed.
 .venv/runtime: .venv/bin/python pyproject.toml constraints.txt $(KERNELS)
-	$(PIP) --editable .
+	$(PIP) numpy numba soundfile
 	@echo "compiling the kernels, once"
+	@.ci/kernels $(BIN)/python & kernels=$$!; $(REST) --editable . && wait $$kernels
 	@$(BIN)/python -c "import rtsep.cli.run"
 	@touch $@
 
 .venv/tests: .venv/runtime
-	$(PIP) --editable '.[$(TEST_EXTRAS)]'
-	$(PIP) --no-deps pipecat-ai
+	$(REST) --editable '.[$(TEST_EXTRAS)]'
+	$(REST) --no-deps pipecat-ai
 	@touch $@
 
 clean:

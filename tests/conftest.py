@@ -7,19 +7,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
+from tests.support import random_cases
 from tests.support.jack import missing, start_server, stop_server
 from tests.support.paths import DEMO
 
+pytest_plugins = ["tests.support.cpu"]
 # One thread for torch, in this process and those it starts: two threads do not speed up small
 # networks and wait for each other on a busy machine. Numpy and torch are imported after this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# No test fails because it is slow.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 # A shell starts background jobs with SIGINT ignored, and children inherit that; tests send SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak",
+        action="store_true",
+        help="also run the tests of many minutes, and try twenty times as many random cases",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    random_cases.begin(soak=config.getoption("soak"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of many minutes, which `make soak` runs."""
+    if not config.getoption("soak"):
+        left_out = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,15 @@ def hunted(kind: str, first: int, count: int, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("kind", "count"), [("files", 300), ("bundles", 100)])
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("files", 60),
+        ("bundles", 25),
+        pytest.param("files", 3000, marks=pytest.mark.soak),
+        pytest.param("bundles", 1000, marks=pytest.mark.soak),
+    ],
+)
 def test_damaged_input_is_processed_or_refused(kind: str, count: int, tmp_path: Path) -> None:
     told = re.search(r"(\d+) cases, (\d+) processed", hunted(kind, 0, count, tmp_path))
     assert told and int(told[1]) == count and 0 < int(told[2]) < count

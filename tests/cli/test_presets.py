@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep import weights
@@ -18,6 +18,7 @@ from rtsep.cli.presets import Preset
 from rtsep.errors import OptionError, PresetError
 from rtsep.realtime.builder import linear_gains
 from tests.support.command import refused, rtsep
+from tests.support.random_cases import cases
 
 SHIPPED = ["call", "karaoke", "practice-without-drums"]
 
@@ -44,7 +45,7 @@ def test_the_shipped_scenes_are_of_shipped_models(folder: Path) -> None:
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=9)
 
 
-@settings(max_examples=30)
+@cases(20)
 @given(
     st.builds(
         Preset,

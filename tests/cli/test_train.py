@@ -1,6 +1,7 @@
 """``rtsep train``: learns, stops, goes on, shares its work, and says what is wrong in one line."""
 
 import csv
+import functools
 import math
 import os
 import shutil
@@ -30,6 +31,7 @@ from rtsep.train.loop import Schedule
 from rtsep.train.losses import named
 from rtsep.train.parallel import Group
 from rtsep.train.recipe import parse
+from tests.support.command import rtsep
 from tests.support.paths import ROOT
 from tests.support.voices import mixtures
 
@@ -98,11 +100,10 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object) -> str:
-    done = subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False, timeout=170
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Train in this process; mixing has processes of its own in one test, see `command`."""
+    result = rtsep("train", *arguments, "--workers", 0)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
 
 
 def refused(*arguments: object) -> str:
@@ -115,7 +116,7 @@ def refused(*arguments: object) -> str:
 
 
 def test_what_is_trained_and_exported_separates_unseen_voices(data: Path, tmp_path: Path) -> None:
-    said = run(recipe(tmp_path), "--data", data, "--runs", tmp_path, "--workers", 0)
+    said = run(recipe(tmp_path), "--data", data, "--runs", tmp_path)
     best = tmp_path / "voices/best.safetensors"
     assert f"rtsep export {best}" in said
     for name in ("resume.safetensors", "curve.csv", "curve.png"):
@@ -138,7 +139,13 @@ def test_what_is_trained_and_exported_separates_unseen_voices(data: Path, tmp_pa
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling networks needs g++")
-def test_a_compiled_network_learns_the_same(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.soak)])
+def test_a_compiled_network_learns_the_same(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Traced and differentiated like a compiled one, but for the C++ compiler's two minutes."""
+    traced = functools.partialmethod(torch.nn.Module.compile, backend=backend)
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
     short = (("steps = 400", "steps = 12"), ("every = 200", "every = 6"))
     losses = []
     for name, change in (("plain", ()), ("compiled", (("warmup", "compiled = true\nwarmup"),))):
@@ -153,10 +160,8 @@ def test_without_a_compiler_training_goes_on(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     path = recipe(tmp_path, ("steps = 400", "steps = 2"), ("warmup", "compiled = true\nwarmup"))
-    done = subprocess.run(
-        command(path, "--data", data, "--runs", tmp_path, "--workers", 0),
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = rtsep("train", path, "--data", data, "--runs", tmp_path, "--workers", 0)
+    assert done.exit_code == 0
     assert "no C++ compiler (g++) found: the network is not compiled" in done.stderr
 
 
@@ -190,14 +195,14 @@ def test_ctrl_c_keeps_the_run_and_the_same_command_ends_it(data: Path, tmp_path:
     run(*arguments)
     assert (halves / "voices/resume.safetensors").stat().st_mtime_ns == before
     short = recipe(tmp_path, ("steps = 400", "steps = 1"))
-    run(short, "--data", data, "--runs", halves, "--fresh", "--workers", 0)
+    run(short, "--data", data, "--runs", halves, "--fresh")
     assert read(halves / "voices/resume.safetensors")[1]["progress"][0] == 1
     assert len((halves / "voices/curve.csv").read_text().splitlines()) == 2
 
 
 def test_two_processes_have_the_gradients_of_one(data: Path, tmp_path: Path) -> None:
     path = recipe(tmp_path, ("steps = 400", "steps = 1"))
-    run(path, "--data", data, "--runs", tmp_path / "one", "--workers", 0)
+    run(path, "--data", data, "--runs", tmp_path / "one")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -229,8 +234,7 @@ def test_two_processes_have_the_gradients_of_one(data: Path, tmp_path: Path) -> 
 
 def test_minutes_end_the_training(data: Path, tmp_path: Path) -> None:
     path = recipe(tmp_path)
-    arguments = [path, "--data", data, "--runs", tmp_path, "--workers", 0]
-    run(*arguments, "--minutes", 0.03)
+    run(path, "--data", data, "--runs", tmp_path, "--minutes", 0.03)
     steps, _, seconds = read(tmp_path / "voices/resume.safetensors")[1]["progress"]
     assert steps >= 1
     assert 1.8 <= seconds < 10

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import soak
 from rtsep.devices.fake import Away, Bad, Blocks, FakeDevice, Hold, Rate
+from tests.support.random_cases import cases
 
 NAN = float("nan")
 at = st.floats(0, 4)
@@ -21,7 +22,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=12)
+@cases(8)
 @given(st.lists(EVENTS, max_size=8))
 def test_whatever_happens_is_counted_and_ends(script: list[soak.Event]) -> None:
     told = soak.faults(script)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.cli import loopback as command
@@ -24,6 +24,7 @@ from rtsep.devices.callback_stream import CallbackStream
 from rtsep.errors import DeviceError
 from tests.support.command import refused, rtsep
 from tests.support.jack import JACK_BLOCK, JACK_RATE
+from tests.support.random_cases import cases
 
 RATE, BLOCK = 16000, 64
 
@@ -69,7 +70,7 @@ class Wire(CallbackStream):
             line[-BLOCK:] = out[:, 0]
 
 
-@settings(max_examples=8)
+@cases(6)
 @given(
     delay=st.integers(0, 6000),
     gain=st.sampled_from([1.0, -1.0, 0.01]),

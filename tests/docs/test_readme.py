@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.console import LIVE, LONG, PAGES, ROOT, commands, lay_out, run, shortened
+from tests.support.console import LIVE, LONG, PAGES, ROOT, commands, lay_out, run, shortened, told
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = commands(PAGES)
@@ -48,10 +48,9 @@ def test_command_runs(command: str, desk: Path) -> None:
     if command == "rtsep devices" and not ctypes.util.find_library("portaudio"):
         assert os.environ.get("CI") != "true", "PortAudio is not installed"
         pytest.skip("PortAudio is not installed (Debian, Ubuntu: apt install libportaudio2)")
-    process = run(shortened(command), desk)
-    out, err = process.communicate(timeout=120)
+    code, out, err = told(shortened(command), desk)
     # A machine of the tests may lack a sound card, and be busy: the doctor says so.
-    assert process.returncode == 0 or (command == "rtsep doctor" and process.returncode == 1), err
+    assert code == 0 or (command == "rtsep doctor" and code == 1), err
     assert out
 
 
@@ -73,16 +72,26 @@ def test_live_command_runs_until_interrupted(command: str, desk: Path, jack: str
     assert "separated, RTF" in out
 
 
-def test_the_suites_of_the_bench_run() -> None:
-    # The full sizes take a minute each to export; tests/models/test_zoo.py does.
-    suites = ["bench", "--benchmark-disable", "-q", "-k", "not full"]
-    command = [sys.executable, "-m", "pytest", *suites]
+@pytest.mark.parametrize(
+    "part",
+    [
+        "kernels or engine and not models",
+        # The full sizes take a minute each to export; tests/models/test_zoo.py does.
+        pytest.param("not full", marks=pytest.mark.soak),
+    ],
+)
+def test_the_suites_of_the_bench_run(part: str) -> None:
+    """The everyday part leaves out models that are exported first."""
+    command = [sys.executable, "-m", "pytest", "bench", "--benchmark-disable", "-q", "-k", part]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    for module in ("bench.device", "export"):
-        command = [sys.executable, "-m", module, "--help"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert "--data" in done.stdout or "--device" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["bench.device", "export"])
+def test_programs_beside_the_package_tell_their_options(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--data" in done.stdout or "--device" in done.stdout
 
 
 def test_the_readme_is_short_and_keeps_its_places() -> None:

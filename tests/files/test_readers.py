@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.errors import AudioFileError
@@ -14,6 +14,7 @@ from rtsep.files import readers
 from rtsep.files.readers import blocks, info, read_all, stem_path
 from tests.support.audio import quiet as noise
 from tests.support.paths import DEMO
+from tests.support.random_cases import cases
 
 RATE = 16000
 
@@ -28,7 +29,7 @@ def refused(path, block_length=1000):
     return sentence
 
 
-@settings(max_examples=30, deadline=None)
+@cases(20)
 @given(length=st.integers(1, 3000), block=st.integers(1, 4000), channels=st.integers(1, 3))
 def test_blocks_are_the_file(tmp_path_factory, length, block, channels):
     path = tmp_path_factory.mktemp("f") / "a.wav"

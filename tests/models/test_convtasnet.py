@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.evaluate.metrics import si_sdr_db
@@ -21,6 +21,7 @@ from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from rtsep.train.losses import negative_snr
+from tests.support.random_cases import cases
 from tests.support.voices import mixtures
 
 TEXTS = {"name": "t", "model": "m", "training": "none", "licence": "MIT", "quality": "none"}
@@ -82,7 +83,7 @@ def test_the_receptive_field_is_what_reaches_the_output() -> None:
 
 
 @given(chunks=st.lists(st.integers(1, 700), min_size=1, max_size=5), seed=st.integers(0, 9))
-@settings(max_examples=8)
+@cases(6)
 def test_any_chunking_gives_the_same(chunks: list[int], seed: int) -> None:
     x = torch.randn(2, 900, 1, 16, generator=torch.Generator().manual_seed(seed))
     checks.check_chunking(make(spec(), **TINY), x, chunks)

@@ -6,7 +6,7 @@ The last tests train a small one from scratch.
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.onnx import export
 from rtsep.spec import Spec
 from rtsep.train.losses import named
+from tests.support.random_cases import cases
 from tests.support.voices import mixtures
 
 TEXTS = {"name": "t", "model": "m", "training": "none", "licence": "MIT", "quality": "none"}
@@ -78,7 +79,7 @@ def test_contract_of_more_channels_and_sources(channels: int, sources: int) -> N
     lookahead=st.sampled_from([0, 1, 40]),
     sources=st.sampled_from([2, 3]),
 )
-@settings(max_examples=15, deadline=None)
+@cases(8)
 def test_any_chunking_gives_the_same(chunks: list[int], lookahead: int, sources: int) -> None:
     model = network(spec(lookahead, sources=sources), features=4)
     checks.check_chunking(model, spectra(1, 120), chunks)

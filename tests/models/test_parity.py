@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.errors import ContractError
@@ -15,6 +15,7 @@ from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
+from tests.support.random_cases import cases
 
 TEXTS = {"name": "t", "model": "m", "training": "none", "licence": "MIT", "quality": "none"}
 SPECS = {
@@ -78,7 +79,7 @@ def test_engine_with_onnx_equals_torch_offline(
 
 
 @given(sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=6).filter(any))
-@settings(max_examples=10)
+@cases(6)
 def test_blocks_of_any_size_equal_torch_offline(
     made: dict[str, tuple[Streaming, Bundle]], sizes: list[int]
 ) -> None:

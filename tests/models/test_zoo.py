@@ -2,6 +2,9 @@
 
 `export` refuses a model whose chunks don't add up to the whole, that looks further ahead than it
 says, is not finite on silence, noise and full scale, or whose graph differs from it by 1e-5.
+
+Every day the least size of each architecture is exported and hears minutes, and each other size is
+built and runs for some frames. In `make soak` every size is exported and hears more minutes.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import torch
 
 from rtsep import models
 from rtsep.models import NAMES, architecture, build
+from rtsep.nn.checks import check_chunking, check_state
 from rtsep.nn.onnx import export
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
@@ -25,9 +29,9 @@ from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from tests.support.models import TEXTS
 
-MINUTES = 10
-MINUTES_OF_LARGE = 3
-"""The large ones take up to half as long as what they hear."""
+MINUTES, FEW = 10, 3
+SMALL = {"banded": "small", "chandna": "speech", "convtasnet": "small", "dilated": "small"}
+"""The sizes that are exported every day; the others differ from them in figures only."""
 VOICES = ("first", "second")
 SPECS = {
     "banded": {
@@ -86,9 +90,12 @@ def sounds(rate: int, minutes: int) -> Iterator[tuple[str, np.ndarray]]:
         yield f"minute {second // 60}", noise
 
 
+HEAVY = [("banded", "base"), *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half"))]
+"""These take up to half as long as what they hear, and hear few minutes."""
+LIGHT = [(name, size) for name in SPECS for size in SPECS[name] if (name, size) not in HEAVY]
 LOOKAHEAD = {"banded": 2, "chandna": 3, "convtasnet": 0, "dilated": 9}
 CASES = [
-    (name, size, *case)
+    pytest.param(name, size, *case, marks=[] if size == SMALL[name] else pytest.mark.soak)
     for name, sizes in SPECS.items()
     for size, spec in sizes.items()
     for case in ((0, 1), (LOOKAHEAD[name], max(spec.chunk, 3)))
@@ -111,19 +118,39 @@ def test_contract(name: str, size: str, lookahead: int, chunk: int) -> None:
     assert make_step(made, streams=3).sources.shape[:2] == (3, chunk)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "size"), [(name, size) for name, sizes in SPECS.items() for size in sizes]
 )
-def test_minutes_of_everything(name: str, size: str) -> None:
+def test_every_size_goes_on_where_it_was(name: str, size: str) -> None:
+    spec = SPECS[name][size]
+    torch.manual_seed(0)
+    model = build(name, spec, {"size": size}).eval()
+    x = torch.randn(1, 12, spec.channels, *spec.frame_shape)
+    check_state(model)
+    check_chunking(model, x, [5, 1])
+    y, _ = model(x, model.initial_state(1))
+    assert y.shape == (1, 12, len(spec.sources), *x.shape[2:])
+    assert torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "minutes"),
+    [
+        *((name, size, FEW) for name, size in SMALL.items()),
+        *(pytest.param(*case, MINUTES, marks=pytest.mark.soak) for case in LIGHT),
+        *(pytest.param(*case, FEW, marks=pytest.mark.soak) for case in HEAVY),
+    ],
+)
+def test_minutes_of_everything(name: str, size: str, minutes: int) -> None:
     """Silence, a full-scale square wave, minutes of noise, live.
 
     Whatever a model remembers without end (levels, the statistics of norms, attractors) has
     settled after a minute; if it drifted, the same sound would come out otherwise in the last.
     """
     spec = SPECS[name][size]
-    engine = Engine(make_step(bundle(name, spec, size), threads=2), spec)
+    engine = Engine(make_step(bundle(name, spec, size)), spec)
     powers: dict[str, list[np.ndarray]] = {}
-    minutes = MINUTES_OF_LARGE if name == "banded" or size in ("full", "half") else MINUTES
     for sound, samples in sounds(spec.sample_rate, minutes):
         y = engine.process(samples)
         assert np.isfinite(y).all(), sound

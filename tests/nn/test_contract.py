@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.errors import ContractError
@@ -14,6 +14,7 @@ from rtsep.nn import checks
 from rtsep.nn.layers import CausalConv, Delay, ForgettingMean
 from rtsep.nn.streaming import State, Streaming, flatten, unflatten
 from rtsep.spec import Spec
+from tests.support.random_cases import cases
 
 SPEECH = {"bins": 257, "sources": 2, "compression": 0.3, "level_frames": 125.0}
 MUSIC = {"bins": 513, "sources": 4}
@@ -51,7 +52,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 @given(chunks=st.lists(st.integers(1, 150), min_size=1, max_size=6), seed=st.integers(0, 99))
-@settings(max_examples=15)
+@cases(10)
 def test_any_chunking_of_a_layer_gives_the_same(name: str, chunks: list[int], seed: int) -> None:
     layer, shape = LAYERS[name]
     x = torch.randn(2, 200, *shape, generator=torch.Generator().manual_seed(seed)) + 2.0
@@ -63,7 +64,7 @@ def test_any_chunking_of_a_layer_gives_the_same(name: str, chunks: list[int], se
     chunks=st.lists(st.integers(1, 100), min_size=1, max_size=8),
     lookahead=st.sampled_from([0, 3, 12]),
 )
-@settings(max_examples=15)
+@cases(10)
 def test_any_chunking_of_the_network_gives_the_same(chunks: list[int], lookahead: int) -> None:
     x = torch.randn(1, 120, 1, 2, 257, generator=torch.Generator().manual_seed(lookahead))
     checks.check_chunking(speech(lookahead), x, chunks)

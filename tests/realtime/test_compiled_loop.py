@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numba.core.runtime import _nrt_python as nrt
 from numba.core.runtime import rtsys
@@ -25,6 +25,7 @@ from rtsep.runtime.model_step import make_step
 from rtsep.runtime.ort_step import OrtStep
 from rtsep.spec import Float32, Step
 from tests.support.audio import gaussian as noise
+from tests.support.random_cases import cases
 from tests.support.stream import BUNDLE, SPEC, Hand, stream
 
 
@@ -120,7 +121,7 @@ class InPython:
         return True
 
 
-@settings(max_examples=60, deadline=None)
+@cases(30)
 @given(
     way=st.sampled_from(sorted(STEPS)),
     rate=st.sampled_from([8000, 16000, 44100, 48000]),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.errors import AudioFileError
@@ -20,6 +20,7 @@ from rtsep.files.writers import Take
 from rtsep.realtime import recorder as recorders
 from rtsep.realtime.recorder import Recorder
 from tests.support.command import start
+from tests.support.random_cases import cases
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -57,7 +58,7 @@ class Stream:
         return recorded(self.recorder)
 
 
-@settings(max_examples=12)
+@cases(8)
 @given(
     sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=12),
     latency=st.integers(0, 5000),

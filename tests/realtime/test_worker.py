@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.devices.paced import Clock
@@ -22,10 +22,11 @@ from rtsep.runtime.timing import Durations
 from tests.support import models
 from tests.support.audio import delayed
 from tests.support.audio import gaussian as noise
+from tests.support.random_cases import cases
 from tests.support.stream import BUNDLE, SPEC, Hand, stream
 
 
-@settings(max_examples=40)
+@cases(20)
 @given(
     block=st.integers(1, 70),
     spare=st.integers(1, 4),

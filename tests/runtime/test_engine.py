@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.errors import SpecError
@@ -15,6 +15,7 @@ from rtsep.latency import Latency
 from rtsep.runtime.engine import Engine
 from rtsep.spec import Spec
 from tests.support.models import PassThrough
+from tests.support.random_cases import cases
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -82,7 +83,7 @@ def streams(draw: st.DrawFn) -> tuple[Spec, int, int]:
     return described, draw(st.integers(1, 3)) if joint == 1 else joint, draw(st.integers(1, 70))
 
 
-@settings(max_examples=150, deadline=None)
+@cases(60)
 @given(streams(), st.lists(st.integers(0, 5), min_size=1, max_size=5), st.integers(0, 40))
 def test_reconstruction_with_exact_latency(
     stream: tuple[Spec, int, int], multiples: list[int], blocks: int
@@ -99,7 +100,7 @@ def test_reconstruction_with_exact_latency(
     np.testing.assert_allclose(joined[latency:], expected(engine, samples), atol=5e-5)
 
 
-@settings(max_examples=50, deadline=None)
+@cases(25)
 @given(streams(), st.lists(st.integers(0, 90), min_size=1, max_size=6))
 def test_block_size_never_changes_a_sample(stream: tuple[Spec, int, int], sizes: list[int]) -> None:
     described, channels, _ = stream

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsep.dsp.polyphase import PASSBAND, half_width
@@ -10,6 +10,7 @@ from rtsep.runtime.engine import Engine, StemOptions
 from rtsep.runtime.resampled import longest_wait
 from rtsep.spec import Spec
 from tests.support.models import PassThrough
+from tests.support.random_cases import cases
 
 RATES = (8000, 16000, 22050, 44100, 48000, 96000)
 PAIRS = [(outer, 16000) for outer in RATES if outer != 16000] + [
@@ -47,7 +48,7 @@ def run(resampled, x, sizes):
     return np.concatenate(parts)
 
 
-@settings(max_examples=60, deadline=None)
+@cases(25)
 @given(
     pair=st.sampled_from(PAIRS),
     latency=st.integers(0, 300),
@@ -102,7 +103,7 @@ def test_a_click_peaks_at_the_declared_latency(pair):
         assert abs(y).argmax() == position + resampled.latency_samples
 
 
-@settings(max_examples=60, deadline=None)
+@cases(25)
 @given(pair=st.sampled_from(PAIRS), latency=st.integers(0, 2000), block=st.integers(1, 2000))
 def test_the_latency_is_by_its_terms_and_minimal(pair, latency, block):
     outer_rate, model_rate = pair

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from click.testing import CliRunner
 
 from tests.support import foreign
 from tests.support.paths import ROOT
@@ -85,9 +88,8 @@ def lay_out(folder: Path) -> None:
     for name in ("gtcrn_simple", "other"):
         foreign.save(foreign.spectrum(), folder / f"{name}.onnx")
     shutil.copy(ROOT / "rtsep/adopt/known/gtcrn.toml", folder / "other.toml")
-    added = run("rtsep models add gtcrn_simple.onnx --as gtcrn", folder)
-    told = added.communicate()
-    assert added.returncode == 0, told
+    code, _, err = told("rtsep models add gtcrn_simple.onnx --as gtcrn", folder)
+    assert code == 0, err
     for name in ("mine", "my-model"):
         shutil.copy(ROOT / "rtsep/weights/chandna-speech.onnx", folder / f"{name}.onnx")
     for name, part in (("me1", sound[:rate]), ("me2", sound[rate : 2 * rate]), ("fan", noise[0])):
@@ -100,9 +102,30 @@ def lay_out(folder: Path) -> None:
 
 
 def shortened(command: str) -> str:
-    """The same command, but what plays a file for its whole length stops after a second."""
+    """The same command, but what plays a file stops after a second, and the fuzzer tries few."""
     plays = command.startswith("rtsep run --device") and "--seconds" not in command
+    command = re.sub(r"^(python -m bench.fuzz .*--count) \d+", r"\1 10", command)
     return f"{command} --seconds 1" if plays else command
+
+
+def told(command: str, folder: Path) -> tuple[int, str, str]:
+    """Run a command; return its exit code, output and error output.
+
+    ``rtsep`` runs in this process: that it is installed as a program, `tests/test_distribution.py`
+    shows. It must not need a shell.
+    """
+    program, *words = shlex.split(command)
+    if program != "rtsep":
+        process = run(command, folder)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+    from rtsep.cli import main
+
+    with contextlib.chdir(folder):
+        result = CliRunner(env={"RTSEP_MODELS": str(folder / "shelf")}).invoke(main, words)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
 
 
 def run(command: str, folder: Path) -> subprocess.Popen[str]:

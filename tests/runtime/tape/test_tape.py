@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -25,6 +25,7 @@ from rtsep.runtime.tape.graph import Tape
 from rtsep.runtime.tape_step import TapeStep
 from tests.support import models
 from tests.support.learned import BINS, source
+from tests.support.random_cases import cases
 
 RNG = np.random.default_rng(0)
 
@@ -276,7 +277,7 @@ def test_a_choice_by_comparison(kind: str) -> None:
     np.testing.assert_allclose(made, expected, rtol=1e-6)
 
 
-@settings(max_examples=150, deadline=None)
+@cases(60)
 @given(
     st.sampled_from(["Add", "Sub", "Mul", "Div", "Max", "Min"]),
     st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.booleans()), min_size=1, max_size=4),
