@@ -13,6 +13,9 @@ TEST_EXTRAS := train,musdb,wer,ui,livekit,webrtc,wyoming,docs,test$(shell comman
 # What is compiled: an edit or a pull of one of these compiles all of them again.
 KERNELS := $(shell grep -rl --include='*.py' rtsep.dsp.kernel rtsep)
 
+# Files with tests that work in real time, which run alone; collecting the others takes half a minute.
+DEVICE_TESTS := $(shell grep -rl --include='test_*.py' mark.device tests)
+
 .PHONY: run test soak docs check clean
 
 run: .venv/runtime
@@ -22,11 +25,12 @@ run: .venv/runtime
 test: .venv/tests check
 	@.ci/portaudio
 	$(BIN)/python -m pytest -m "not device" --numprocesses logical --dist loadfile
-	$(BIN)/python -m pytest -m device
+	$(BIN)/python -m pytest -m device $(DEVICE_TESTS)
 
 # What takes too long for every day: minutes of sound through every model, many random cases.
 soak: .venv/tests
 	$(BIN)/python -m pytest --soak -m "(soak or hypothesis) and not device" --numprocesses logical
+	$(BIN)/python -m pytest --soak -m "soak and device" $(DEVICE_TESTS)
 
 docs: .venv/tests
 	$(BIN)/mkdocs build --strict

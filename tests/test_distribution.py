@@ -33,12 +33,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_runs_in_an_environment_of_its_own(built: Path, tmp_path: Path) -> None:
     """Dependencies come from the environment of the tests; rtsep only from the wheel."""
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv")
     windows = sys.platform == "win32"
     binaries = tmp_path / "venv" / ("Scripts" if windows else "bin")
     python = binaries / ("python.exe" if windows else "python")
     (wheel,) = built.glob("*.whl")
-    output(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, folder=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install"]
+    output(*pip, "--no-deps", "--no-index", "--no-compile", wheel, folder=tmp_path)
     own = output(
         python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path
     )

@@ -49,6 +49,14 @@ def adopted(paths: list[Path], name: str, folder: Path) -> Path:
     return folder / f"{name}.onnx"
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``theirs.onnx``, like GTCRN, and what it was made: ``gtcrn.onnx``."""
+    folder = tmp_path_factory.mktemp("small")
+    adopted([foreign.save(foreign.spectrum(), folder / "theirs.onnx")], "gtcrn", folder)
+    return folder
+
+
 def check_equal(paths: list[Path], bundle: Path, name: str, sound: Any) -> None:
     expected = foreign.looped(LOOPS[name](*paths), sound)
     spec = load(bundle).spec
@@ -93,9 +101,10 @@ def test_a_hop_of_gtcrn_takes_a_quarter_of_the_time_of_onnx_runtime(tmp_path: Pa
     assert 4 * min(times[0]) < min(times[1])
 
 
-def test_files_are_separated_and_stereo_is_two_streams(tmp_path: Path, sound: Any) -> None:
-    path = foreign.save(foreign.spectrum(), tmp_path / "theirs.onnx")
-    bundle = adopted([path], "gtcrn", tmp_path)
+def test_files_are_separated_and_stereo_is_two_streams(
+    small: Path, tmp_path: Path, sound: Any
+) -> None:
+    bundle = small / "gtcrn.onnx"
     soundfile.write(tmp_path / "talk.wav", sound, 16000, "FLOAT")
     result = command("separate", tmp_path / "talk.wav", "-o", tmp_path / "out", "-m", bundle)
     assert result.exit_code == 0, result.output
@@ -110,16 +119,14 @@ def test_files_are_separated_and_stereo_is_two_streams(tmp_path: Path, sound: An
             assert np.max(np.abs(stems[:, k] - alone)) < 1e-5
 
 
-def test_the_card_of_other_weights_claims_nothing(tmp_path: Path) -> None:
-    path = foreign.save(foreign.spectrum(), tmp_path / "theirs.onnx")
-    adopted([path], "gtcrn", tmp_path)
-    card = (tmp_path / "gtcrn.md").read_text(encoding="utf-8")
+def test_the_card_of_other_weights_claims_nothing(small: Path) -> None:
+    card = (small / "gtcrn.md").read_text(encoding="utf-8")
     for text in ("not ours", "GTCRN", "unknown: these are not the weights", "32 ms", "theirs.onnx"):
         assert text in card
     assert "Xiaobin Rong" not in card and "7.80" not in card
     own = read(KNOWN / "gtcrn.toml")
     described = replace(own, sha256=(), texts=Texts("GTCRN, retrained", "me", "CC0"))
-    metadata = adopt([path], "mine", described).metadata
+    metadata = adopt([small / "theirs.onnx"], "mine", described).metadata
     assert metadata["licence"] == "CC0" and "weights by me" in metadata["training"]
 
 

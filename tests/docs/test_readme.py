@@ -63,7 +63,8 @@ def test_what_is_left_out_is_there() -> None:
 def test_live_command_runs_until_interrupted(command: str, desk: Path, jack: str) -> None:
     process = run(f"exec {command}", desk)
     try:
-        time.sleep(6)
+        assert process.stdout is not None and process.stdout.readline(), "it ended by itself"
+        time.sleep(2)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     finally:

@@ -285,14 +285,13 @@ def test_damaged_at_random_it_runs_or_is_refused(seed: int) -> None:
 
 
 NEGATIVE = """
-import sys
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from rtsep.runtime import graph_cost as cost
 
-kind, constant = sys.argv[1], lambda name, *values: numpy_helper.from_array(
-    np.array(values, np.int64), name
-)
+def constant(name, *values):
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
 nodes = {
     "Split": helper.make_node(
         "Split", ["x"], [*(f"part{i}" for i in range(24)), "y"], axis=2, num_outputs=25
@@ -301,25 +300,25 @@ nodes = {
     "Pad": helper.make_node("Pad", ["x", "pads"], ["y"]),
     "Identity": helper.make_node("Identity", ["x"], ["y"]),
 }
-graph = helper.make_graph(
-    [nodes[kind], helper.make_node("Slice", ["y", "starts", "ends", "axes"], ["z"])],
-    "graph",
-    [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["streams", 1, 20])],
-    [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["streams", 1, 5])],
-    [
-        constant("starts", 0), constant("ends", 5), constant("axes", 2),
-        constant("pads", 0, 0, -15, 0, 0, -14),
-    ],
-)
-model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-cost.multiply_accumulates(model)
-print("alive")
+for kind, node in nodes.items():
+    graph = helper.make_graph(
+        [node, helper.make_node("Slice", ["y", "starts", "ends", "axes"], ["z"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["streams", 1, 20])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["streams", 1, 5])],
+        [
+            constant("starts", 0), constant("ends", 5), constant("axes", 2),
+            constant("pads", 0, 0, -15, 0, 0, -14),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    cost.multiply_accumulates(model)
+    print(kind)
 """
 
 
-@pytest.mark.parametrize("kind", ["Split", "MaxPool", "Pad", "Identity"])
-def test_sizes_that_turn_negative_do_not_end_the_process(kind: str) -> None:
+def test_sizes_that_turn_negative_do_not_end_the_process() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", NEGATIVE, kind], capture_output=True, text=True, check=False
+        [sys.executable, "-c", NEGATIVE], capture_output=True, text=True, check=False
     )
-    assert done.stdout == "alive\n", done.stderr
+    assert done.stdout.split() == ["Split", "MaxPool", "Pad", "Identity"], done.stderr

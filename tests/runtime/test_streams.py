@@ -24,12 +24,14 @@ from rtsep.runtime.bundle import load
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
 
-bundle = load(sys.argv[1])
-engine = Engine(make_step(bundle), bundle.spec)
-blocks = np.split(np.load(sys.argv[2]), 40)
-np.save(sys.argv[3], np.concatenate([engine.process(np.ascontiguousarray(b)) for b in blocks]))
+for folder in sys.argv[2:]:
+    bundle = load(f"{folder}/model.onnx")
+    engine = Engine(make_step(bundle), bundle.spec)
+    blocks = np.split(np.load(f"{folder}/in{sys.argv[1]}.npy"), 40)
+    out = np.concatenate([engine.process(np.ascontiguousarray(b)) for b in blocks])
+    np.save(f"{folder}/out{sys.argv[1]}.npy", out)
 """
-"""One stream, in a process of its own."""
+"""One stream of each model, in a process of its own."""
 
 
 @cache
@@ -52,25 +54,33 @@ def dilated() -> Bundle:
 MADE = {"chandna": lambda: models.chandna()[1], "convtasnet": convtasnet, "dilated": dilated}
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each model, with two inputs and what each became in a process without others."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name, make in MADE.items():
+        (folder / name).mkdir()
+        write(make(), folder / name / "model.onnx")
+        for i, samples in enumerate(np.random.default_rng(0).standard_normal((2, 4000, 1))):
+            np.save(folder / name / f"in{i}.npy", samples.astype(np.float32))
+    folders = [str(folder / name) for name in MADE]
+    for i in ("0", "1"):
+        subprocess.run([sys.executable, "-c", ALONE, i, *folders], check=True)
+    return folder
+
+
 @pytest.mark.parametrize("name", MADE)
-def test_interleaved_streams_are_as_if_alone(tmp_path: Path, name: str) -> None:
+def test_interleaved_streams_are_as_if_alone(alone: Path, name: str) -> None:
     bundle = MADE[name]()
-    write(bundle, tmp_path / "model.onnx")
-    inputs = np.random.default_rng(0).standard_normal((2, 4000, 1)).astype(np.float32)
-    alone = []
-    for i, samples in enumerate(inputs):
-        files = [str(tmp_path / f"{kind}{i}.npy") for kind in ("in", "out")]
-        np.save(files[0], samples)
-        subprocess.run(
-            [sys.executable, "-c", ALONE, str(tmp_path / "model.onnx"), *files], check=True
-        )
-        alone.append(np.load(files[1]))
+    inputs, expected_outputs = (
+        [np.load(alone / name / f"{kind}{i}.npy") for i in range(2)] for kind in ("in", "out")
+    )
     engines = [Engine(make_step(bundle), bundle.spec) for _ in range(2)]
     parts: list[list[np.ndarray]] = [[], []]
     for blocks in zip(*(np.split(samples, 40) for samples in inputs), strict=True):
         for engine, part, block in zip(engines, parts, blocks, strict=True):
             part.append(engine.process(np.ascontiguousarray(block)))
-    for part, expected in zip(parts, alone, strict=True):
+    for part, expected in zip(parts, expected_outputs, strict=True):
         together = np.concatenate(part)
         assert np.any(together) and np.array_equal(together, expected)
 

@@ -53,19 +53,12 @@ def left(shelf: Path) -> list[str]:
 
 
 def test_two_commands_lead_to_another_model(shelf: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     for command in (
         "models add gtcrn",
         "run --model gtcrn --device demo --seconds 1 --realtime off",
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "rtsep", *command.split()],
-            capture_output=True,
-            text=True,
-            env=env,
-            check=True,
-        )
-        assert "gtcrn" in done.stdout
+        done = rtsep(*command.split())
+        assert done.exit_code == 0 and "gtcrn" in done.stdout
     assert "separated, RTF" in done.stdout
 
 

@@ -102,9 +102,10 @@ def lay_out(folder: Path) -> None:
 
 
 def shortened(command: str) -> str:
-    """The same command, but what plays a file stops after a second, and the fuzzer tries few."""
+    """The same command, for less time: a second of a file, few cases of the fuzzer."""
     plays = command.startswith("rtsep run --device") and "--seconds" not in command
     command = re.sub(r"^(python -m bench.fuzz .*--count) \d+", r"\1 10", command)
+    command = re.sub(r"^(rtsep bench .*--seconds) 1\b", r"\1 0.1", command)
     return f"{command} --seconds 1" if plays else command
 
 
