@@ -27,7 +27,7 @@ test: .venv/tests check
 	$(BIN)/python -m pytest -m "not device" --numprocesses logical --dist loadfile
 	$(BIN)/python -m pytest -m device $(DEVICE_TESTS)
 
-# What takes too long for every day: minutes of sound through every model, many random cases.
+# Long tests and many random cases, before a release.
 soak: .venv/tests
 	$(BIN)/python -m pytest --soak -m "(soak or hypothesis) and not device" --numprocesses logical
 	$(BIN)/python -m pytest --soak -m "soak and device" $(DEVICE_TESTS)
