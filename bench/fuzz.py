@@ -35,7 +35,7 @@ import numpy as np
 import soundfile
 from click.testing import CliRunner
 
-from bench import mutate
+from bench import damage
 from rtsep.benchmark import roofline
 from rtsep.cli import main, run, show
 from rtsep.devices import open as opening
@@ -53,9 +53,9 @@ _BROKEN = 4  # exit code of a process in which the fuzzer itself failed
 
 Case = Callable[[random.Random], tuple[str, bytes]]
 KINDS: dict[str, tuple[Case, list[list[str]]]] = {
-    "files": (mutate.recording, [["separate", "FILE", "-o", "OUT", "-m", "TINY"]]),
+    "files": (damage.recording, [["separate", "FILE", "-o", "OUT", "-m", "TINY"]]),
     "bundles": (
-        mutate.bundle,
+        damage.bundle,
         [["info", "FILE"], ["run", "-d", "demo", "-s", "0.02", "-m", "FILE"]],
     ),
 }
@@ -161,7 +161,7 @@ def _prepare(folder: Path) -> None:
     for module, name, value in replaced:
         if hasattr(module, name):
             setattr(module, name, value)
-    (folder / "tiny.onnx").write_bytes(mutate.tiny())
+    (folder / "tiny.onnx").write_bytes(damage.tiny())
 
 
 def judged(
@@ -278,7 +278,7 @@ def _warm_up() -> None:
 
     soundfile.available_formats()
     np.fft.rfft(np.zeros(8))
-    mutate.recordings()
+    damage.recordings()
 
 
 def _job(kind: str, first: int, count: int, name: str) -> None:

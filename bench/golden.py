@@ -16,9 +16,9 @@ import soundfile
 
 import rtsep
 from rtsep import weights
+from rtsep.devices.open import DEMO
 
 FILE = Path(__file__).parent / "results" / "golden.json"
-DEMO = Path(rtsep.__file__).parent / "demo.flac"
 SECONDS = 2.0
 EVERY = 997
 """Distance of the samples that are kept, a prime, so that they fall on all phases of a hop."""
