@@ -97,6 +97,7 @@ class Watch(Talk):
         super().__init__(connection)
         self._station, self._stream = station, station.stream
         self._live, self._control = station.stream.worker, station.stream.control
+        self._controls: dict[str, Any] = {}
 
     async def serve(self) -> None:
         """Serve the session."""
@@ -114,6 +115,9 @@ class Watch(Talk):
                 raise ProtocolError("this server separates the sound of its own device only")
             self.allow_command()
             problem = self._station.obey(parse_command(message))
+            # The page shows its own change already; if another session has undone it since, the
+            # controls are what they were, and the page must be told nevertheless.
+            self._controls = {}
             if problem:
                 self.say("problem", text=problem)
 

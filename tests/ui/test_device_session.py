@@ -130,6 +130,13 @@ def test_whoever_looks_on_sees_and_turns_the_same_knobs(tmp_path: Path, talk: Pa
         }  # fmt: skip
         other.until(lambda: other.said.get("controls") == wanted)
 
+        # A page is told the controls after its command, also if they are what they were before it.
+        one.until(lambda: one.said.get("controls") == wanted)
+        del one.said["controls"]
+        one.ask(type="bypass", on=False)
+        one.ask(type="bypass", on=True)
+        one.until(lambda: one.said.get("controls") == wanted)
+
         one.ask(type="record", on=True)
         other.until(lambda: other.said["status"]["recording"])
         assert "recording to" in other.said["notice"]["text"]
