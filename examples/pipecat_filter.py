@@ -52,14 +52,16 @@ class Listener(FrameProcessor):
 
 async def main(source, target):
     samples, rate = soundfile.read(source, dtype="int16")
-    params = TransportParams(audio_in_enabled=True, audio_in_filter=RtsepFilter("speech"))
+    cleaner = RtsepFilter("speech")
+    params = TransportParams(audio_in_enabled=True, audio_in_filter=cleaner)
     listener = Listener()
     pipeline = Pipeline([File(params, samples, rate), listener])
     worker = PipelineWorker(pipeline, params=PipelineParams(audio_in_sample_rate=rate))
     runner = WorkerRunner()
     await runner.add_workers(worker)
     running = asyncio.create_task(runner.run())
-    while len(listener.heard) < 2 * len(samples) - rate // 5:  # the filter holds the last 20 ms
+    # The filter keeps what is shorter than its latency.
+    while len(listener.heard) / 2 < len(samples) - rate * (cleaner.latency_ms + 1) / 1000:
         await asyncio.sleep(0.05)
     await worker.queue_frame(EndFrame())
     await running
