@@ -6,9 +6,8 @@ The unit is that of Cho et al. 2014 in the variant of cuDNN and ONNX, reset afte
     h'   = n + z * (h - n)
 
 There are three implementations, which tests compare, gradients included: exported graphs contain
-one ONNX ``GRU`` node; under autocast to bfloat16 on the CPU, as in training, a compiled kernel runs
-whole sequences with one matrix product per step for all lanes; otherwise it is a loop of torch
-operations.
+one ONNX ``GRU`` node; in training on the CPU, in float32 or bfloat16, a compiled kernel runs whole
+sequences with one matrix product per step for all lanes; otherwise torch operations run in a loop.
 """
 
 from __future__ import annotations
@@ -62,7 +61,8 @@ class Recurrent(nn.Module):
         if torch.onnx.is_in_onnx_export():
             return self._node(x, h)
         gates = self.gates(x)
-        if gates.dtype == torch.bfloat16 and gates.device.type == "cpu":
+        half, single = gates.dtype == torch.bfloat16, gates.dtype == torch.float32
+        if gates.device.type == "cpu" and (half or (single and gates.requires_grad)):
             if self.reverse:
                 gates = gates.flip(1)
             scan: Any = _Scan.apply
@@ -134,13 +134,13 @@ class SharedGRU(Streaming):
 
 
 class _Scan(torch.autograd.Function):
-    """The recurrence over all frames, with gates in bfloat16 and hidden vectors in float32."""
+    """The recurrence over all frames, in float32; gates and result in float32 or bfloat16."""
 
     @staticmethod
     def forward(ctx, gates, h, recurrent, shift):  # type: ignore[no-untyped-def]
         *outer, three = gates.shape
-        y = torch.empty(*outer, three // 3, dtype=torch.bfloat16)
-        kept = torch.empty(*outer, 4 * (three // 3), dtype=torch.bfloat16)
+        y = gates.new_empty(*outer, three // 3)
+        kept = gates.new_empty(*outer, 4 * (three // 3))
         weights = np.ascontiguousarray(recurrent.detach().numpy().T)
         _forward(
             _bits(gates.contiguous()), h.contiguous().numpy(), weights, shift.detach().numpy(),
@@ -153,37 +153,38 @@ class _Scan(torch.autograd.Function):
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         y, kept, h, recurrent = ctx.saved_tensors
         *outer, hidden = y.shape
-        gates = torch.empty(*outer, 3 * hidden, dtype=torch.bfloat16)
-        products = torch.empty(*outer, hidden, dtype=torch.bfloat16)
+        gates, products = y.new_empty(*outer, 3 * hidden), torch.empty_like(y)
         first = torch.empty(outer[0], outer[2], hidden)
         _backward(
-            _bits(gradient.bfloat16().contiguous()), _bits(y), _bits(kept), h.contiguous().numpy(),
+            _bits(gradient.to(y.dtype).contiguous()), _bits(y), _bits(kept), h.contiguous().numpy(),
             recurrent.detach().contiguous().numpy(), _bits(gates), _bits(products), first.numpy(),
         )  # fmt: skip
-        before = torch.cat([h.bfloat16().unsqueeze(1), y[:, :-1]], dim=1).flatten(0, 2)
+        before = torch.cat([h.to(y.dtype).unsqueeze(1), y[:, :-1]], dim=1).flatten(0, 2)
         flat, inner = gates.flatten(0, 2), products.flatten(0, 2)
         weights = torch.cat([flat[:, : 2 * hidden].T @ before, inner.T @ before]).float()
         return gates, first, weights, inner.sum(dim=0, dtype=torch.float32)
 
 
 def _bits(x: Tensor) -> np.ndarray:
-    """View bfloat16 as integers, the upper halves of float32, for kernels."""
-    return x.detach().view(torch.uint16).numpy()
+    """View float32, or bfloat16, which is the upper half of float32, as integers for kernels."""
+    return x.detach().view(torch.uint16 if x.dtype == torch.bfloat16 else torch.uint32).numpy()
 
 
 @kernel(forceinline=True)
 def _widen(bits: Any, words: Any, size: int) -> None:
+    missing = np.uint32(32 - 8 * bits.itemsize)
     for c in range(size):
-        words[c] = np.uint32(bits[c]) << np.uint32(16)
+        words[c] = np.uint32(bits[c]) << missing
 
 
 @kernel(forceinline=True)
 def _narrow(words: Any, bits: Any, size: int) -> None:
-    """Round float32 to bfloat16, to nearest, ties to even."""
+    """Copy float32, or round it to bfloat16, to nearest, ties to even."""
+    missing = np.uint32(32 - 8 * bits.itemsize)
+    below, odd = np.uint32(0x7FFF if missing else 0), np.uint32(1 if missing else 0)
     for c in range(size):
         w = words[c]
-        w += np.uint32(0x7FFF) + ((w >> np.uint32(16)) & np.uint32(1))
-        bits[c] = np.uint16(w >> np.uint32(16))
+        bits[c] = (w + below + ((w >> missing) & odd)) >> missing
 
 
 @kernel(nogil=True, fastmath=True, error_model="numpy")

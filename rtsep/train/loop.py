@@ -31,6 +31,8 @@ from rtsep.train.state import Run
 VALIDATION_BATCHES = 8
 LIMIT_DB = 20.0
 """Validation scores are clipped to plus or minus this, in dB."""
+FALL = 0.2
+"""Share of a training in which the learning rate falls."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,12 @@ class Schedule:
     Attributes
     ----------
     steps
-        Number of batches; the learning rate falls to zero over them (warm-up, then cosine).
+        Number of batches.
     learning_rate, warmup
-        Peak learning rate of AdamW, and the number of steps to reach it.
+        Learning rate of AdamW, and the number of steps to reach it. It stays there, then falls to
+        zero over the last fifth of the training, so that a run with more steps goes on from any
+        state saved before (Haegele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed
+        Training Durations", NeurIPS 2024).
     average
         Decay of the exponential moving average of the weights; checkpoints contain the average.
     validate_every
@@ -51,12 +56,12 @@ class Schedule:
         Name in :data:`rtsep.train.losses.LOSSES`, and the weight of the distance of compressed
         spectra beside the SNR: a higher weight improves PESQ, a lower one SNR.
     minutes
-        If given, replaces ``steps``: the learning rate falls over this time, then training ends.
+        If given, replaces ``steps``: training ends after this time.
     half
-        Multiply in bfloat16 on the CPU too.
+        Multiply in bfloat16 on the CPU too, if it has instructions for it.
     compiled
-        Compile the network and multiply in bfloat16, on the CPU too: twice as fast on processors
-        with bfloat16. It needs a C++ compiler; without one the network is not compiled.
+        The same, with the network compiled: twice as fast on such processors. It needs a C++
+        compiler; without one the network is not compiled.
 
     Raises
     ------
@@ -92,10 +97,8 @@ class Schedule:
         """Return the learning rate at ``step``."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = self.done(step, seconds)
-        if self.minutes is None:
-            done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        left = min((1.0 - self.done(step, seconds)) / FALL, 1.0)
+        return self.learning_rate * (1.0 - math.sqrt(1.0 - left))
 
 
 def train(
@@ -148,7 +151,7 @@ def train(
     compiled = schedule.compiled and _compiler()
     if compiled:
         model.compile()
-    half = compiled or schedule.half or group.device.type == "cuda"
+    half = group.device.type == "cuda" or ((compiled or schedule.half) and _has_bfloat16())
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4, betas=(0.9, 0.98))
     run = Run(description, model, optimizer)
     best, resume = folder / "best.safetensors", folder / "resume.safetensors"
@@ -205,6 +208,12 @@ def train(
                     run.store(resume)
                 raise StoppedError(f"stopped at step {run.step}, saved in {resume}")
     return best
+
+
+def _has_bfloat16() -> bool:
+    """Return whether the CPU multiplies in bfloat16; others emulate it, three times slower."""
+    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in 2.9
+    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _compiler() -> bool:

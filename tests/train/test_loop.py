@@ -2,7 +2,7 @@
 
 import csv
 from dataclasses import replace
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -305,3 +305,14 @@ def test_checkpoints_round_trip_and_refuse_what_is_none(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         load(tmp_path / "missing")
+
+
+def test_the_learning_rate_stays_then_falls_over_the_last_fifth() -> None:
+    schedule = Schedule(steps=1000, learning_rate=1e-3, warmup=10)
+    rates = [schedule.rate(step, 0.0) for step in range(1001)]
+    assert rates[4] == pytest.approx(0.5e-3)
+    assert rates[10:801] == [pytest.approx(1e-3)] * 791
+    assert all(later < earlier for earlier, later in pairwise(rates[800:]))
+    assert rates[1000] == 0.0
+    timed = replace(schedule, minutes=1.0)
+    assert timed.rate(10, 47.0) == 1e-3 > timed.rate(10, 49.0) > timed.rate(10, 60.0) == 0.0
