@@ -14,6 +14,9 @@ NAMES = (
     "chandna",
     "convtasnet",
     "dilated",
+    "feedforward",
+    "openunmix",
+    "recurrent",
 )
 """Names of the architectures; each is a module of this package, see `Architecture`."""
 

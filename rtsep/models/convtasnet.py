@@ -19,13 +19,13 @@ are omitted: biases that another bias includes, and the last block's residual pa
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtsep.nn.layers import full_precision
 from rtsep.nn.streaming import Line, State, Streaming, recall
 from rtsep.spec import Spec
 
@@ -386,10 +386,3 @@ def cumulative_norm(x: Tensor, statistics: Tensor, averages: list[Tensor]) -> tu
         mean, square = running.split(1, dim=2)
         scale = 1 / (square - mean * mean).clamp_min(EPSILON).sqrt()
         return ((full - mean) * scale).to(x.dtype), running
-
-
-def full_precision(device: str) -> AbstractContextManager[object]:
-    """Suspend autocast if it is on; otherwise leave no trace in an exported graph."""
-    if torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()

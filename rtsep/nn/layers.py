@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,3 +100,10 @@ class ForgettingMean(Streaming):
             sums = running[:, -1]
             means.append(running[..., 0] / running[..., 1])
         return torch.cat(means, dim=1), {"sums": sums}
+
+
+def full_precision(device: str) -> AbstractContextManager[object]:
+    """Suspend autocast if it is on; otherwise leave no trace in an exported graph."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()

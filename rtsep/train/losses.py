@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rtsep.models.dilated import Dilated
 from rtsep.nn.frontend import Frontend, separate
+from rtsep.nn.masks import Masked
 from rtsep.nn.streaming import Streaming
 
 TINY = 1e-8
@@ -143,6 +144,29 @@ def dissimilarity(
     return loss
 
 
+def binary_mask(masks: Tensor, mixture: Tensor, target: Tensor, frontend: Frontend) -> Tensor:
+    """Cross-entropy of masks with the ideal binary masks, weighted by the mixture's magnitude.
+
+    After Simpson, Roma and Plumbley, "Deep Karaoke", LVA/ICA 2015: in the ideal binary mask, each
+    bin belongs to the source that is the loudest there. Silent bins have no weight.
+
+    Parameters
+    ----------
+    masks
+        (streams, frames, sources, bins), 0 to 1, aligned with the frames of ``mixture``.
+    mixture, target
+        (streams, samples, channels) and (streams, samples, sources, channels).
+    frontend
+        Front end of spectra.
+    """
+    analysed = frontend.analyse(target.flatten(2)).unflatten(2, target.shape[2:])
+    powers = analysed.square().sum(dim=(3, 4))
+    ideal = (powers == powers.amax(dim=2, keepdim=True)).float()
+    weight = frontend.analyse(mixture).square().sum(dim=(2, 3)).sqrt().unsqueeze(2)
+    entropy = F.binary_cross_entropy(masks.float().clamp(0, 1), ideal, reduction="none")
+    return (weight * entropy).sum() / (weight.sum() * masks.shape[2] + TINY)
+
+
 def _level(target: Tensor) -> Tensor:
     """Return the RMS of the mixture, (streams, 1, 1, channels)."""
     return target.sum(dim=2, keepdim=True).square().mean(dim=1, keepdim=True).sqrt() + 1e-5
@@ -213,6 +237,12 @@ def _attractors(model: Streaming, frontend: Frontend, mixture: Tensor, target: T
     return model.loss(frontend.analyse(mixture), targets)
 
 
+def _binary(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
+    if not isinstance(model, Masked):
+        raise ValueError("loss 'binary' is for models that mask magnitudes")
+    return binary_mask(model.masks(frontend.analyse(mixture)), mixture, target, frontend)
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "snr": _snr,
     "pit": _pit,
@@ -220,6 +250,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "multi-resolution": _multi,
     "chandna": _chandna,
     "attractors": _attractors,
+    "binary": _binary,
 }
 """Losses by the name in a recipe; "snr" and "pit" also use `Schedule.compressed`."""
 

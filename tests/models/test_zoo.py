@@ -31,31 +31,44 @@ from rtsep.spec import Spec
 from tests.support.models import TEXTS
 
 MINUTES, FEW = 10, 3
-SMALL = {"banded": "small", "chandna": "speech", "convtasnet": "small", "dilated": "small"}
-"""The sizes that hear minutes every day; the others differ from them in figures only."""
-EVERY_DAY = ["banded"]
-"""Architectures whose contract is checked here every day; those of the others are in
-test_parity.py, test_convtasnet.py and test_dilated.py."""
+SMALL = dict.fromkeys(NAMES, "small") | {"chandna": "speech"}
+"""The sizes that are checked every day; the others differ from them in figures only."""
+ELSEWHERE = {"chandna", "convtasnet", "dilated"}
+"""Architectures whose contract is checked every day in tests of their own, not here."""
+REMEMBER = {"banded", "chandna", "convtasnet", "dilated"}
+"""Architectures that hear minutes every day."""
 VOICES = ("first", "second")
+STEMS = ("vocals", "drums", "bass", "other")
+MUSIC = Spec(44100, 1, "stft", "hann", 4096, 1024, 1, 0, STEMS)
+SPEECH = Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256)
 SPECS = {
     "banded": {
-        "base": Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256),
+        "base": SPEECH,
         "small": Spec(16000, 1, "stft", "hann", 256, 128, 1, 0, VOICES),
     },
     "chandna": {
-        "music": Spec(44100, 1, "stft", "hann", 1024, 512, 1, 0, ("vocals", "drums", "bass", "o")),
+        "music": Spec(44100, 1, "stft", "hann", 1024, 512, 1, 0, STEMS),
         "speech": Spec(16000, 1, "stft", "hann", 512, 128, 1, 4, VOICES, synthesis_length=256),
     },
     "convtasnet": {
         "full": Spec(8000, 1, "waveform", "rectangular", 16, 8, 64, 0, VOICES),
         "half": Spec(16000, 1, "waveform", "rectangular", 32, 16, 64, 0, VOICES),
-        "small": Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256),
-        "spectra": Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256),
+        "small": SPEECH,
+        "spectra": SPEECH,
     },
     "dilated": {
         "full": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),
         "half": Spec(8000, 1, "stft", "hann", 256, 64, 3, 9, VOICES),
         "small": Spec(8000, 1, "stft", "hann", 256, 64, 1, 9, VOICES),
+    },
+    "feedforward": {
+        "full": Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, ("vocals", "rest")),
+        "small": SPEECH,
+    },
+    "openunmix": {"full": MUSIC, "small": SPEECH},
+    "recurrent": {
+        "full": Spec(16000, 1, "stft", "hann", 1024, 512, 1, 0, ("vocals", "rest")),
+        "small": SPEECH,
     },
 }
 """Every named size, on the stream it was made for."""
@@ -94,16 +107,27 @@ def sounds(rate: int, minutes: int) -> Iterator[tuple[str, np.ndarray]]:
         yield f"minute {second // 60}", noise
 
 
-HEAVY = [("banded", "base"), *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half"))]
+HEAVY = [
+    ("banded", "base"),
+    *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half")),
+    ("openunmix", "full"),
+]
 """These take up to half as long as what they hear, and hear few minutes."""
 LIGHT = [(name, size) for name in SPECS for size in SPECS[name] if (name, size) not in HEAVY]
-LOOKAHEAD = {"banded": 2, "chandna": 3, "convtasnet": 0, "dilated": 9}
+LOOKAHEAD = dict.fromkeys(NAMES, 2) | {"chandna": 3, "convtasnet": 0, "dilated": 9}
+
+
+def daily(name: str, case: tuple[int, int]) -> bool:
+    """Return whether a case is one of every day; the later architectures have one each."""
+    return name == "banded" or (name not in ELSEWHERE and case == (0, 1))
+
+
 CASES = [
     pytest.param(
         name,
         size,
         *case,
-        marks=[] if name in EVERY_DAY and size == SMALL[name] else pytest.mark.soak,
+        marks=[] if size == SMALL[name] and daily(name, case) else pytest.mark.soak,
     )
     for name, sizes in SPECS.items()
     for size, spec in sizes.items()
@@ -146,7 +170,7 @@ def test_every_size_goes_on_where_it_was(name: str, size: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "minutes"),
     [
-        *((name, size, FEW) for name, size in SMALL.items()),
+        *((name, SMALL[name], FEW) for name in sorted(REMEMBER)),
         *(pytest.param(*case, MINUTES, marks=pytest.mark.soak) for case in LIGHT),
         *(pytest.param(*case, FEW, marks=pytest.mark.soak) for case in HEAVY),
     ],
