@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.cli import main
+from rtsep.devices.blocks import USUAL
 from rtsep.devices.portaudio.client import Process
 from rtsep.devices.portaudio.device import Hosted
 
@@ -49,11 +50,12 @@ def _burn_interpreter() -> None:
     threading.Thread(target=burn, daemon=True).start()
 
 
-def passthrough(device: str, seconds: float, block: int) -> Figures:
+def passthrough(device: str, seconds: float, block: int | None) -> Figures:
     """Copy input to output natively; return the faults, which are those of the machine."""
     process = Process()
     found = process.find(device, "input")
     rate = round(found["default_samplerate"])
+    block = block or found["period"] or USUAL
     with Hosted(process, found, found, rate, 1, 2, block, 0, passthrough=True) as stream:
         time.sleep(seconds)
         stats = stream.stats()
@@ -64,12 +66,12 @@ def passthrough(device: str, seconds: float, block: int) -> Figures:
     }
 
 
-def separation(device: str, seconds: float, block: int, options: list[str]) -> Figures:
+def separation(device: str, seconds: float, block: int | None, options: list[str]) -> Figures:
     """Run `rtsep run`; return its summary."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.json"
-        command = ["run", "--device", device, "--seconds", str(seconds), "--block", str(block)]
-        command += ["--json", str(path), *options]
+        command = ["run", "--device", device, "--seconds", str(seconds), "--json", str(path)]
+        command += [*options, *(["--block", str(block)] if block else [])]
         main(command, standalone_mode=False)
         result: Figures = json.loads(path.read_text())
     return result
@@ -80,7 +82,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", required=True)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--block", type=int, default=128)
+    parser.add_argument("--block", type=int)
     parser.add_argument("--model")
     parser.add_argument("--realtime", choices=["on", "off"], default="on")
     parser.add_argument("--burn", action=argparse.BooleanOptionalAction, default=True)
@@ -99,6 +101,7 @@ if __name__ == "__main__":
         print("pass-through", floor)
         print("rtsep run   ", {name: run[name] for name in FIELDS})
         print("  latency at start and end, ms:", run["latency_at_start_ms"], run["latency_ms"])
+        print("  terms at the end, ms:", run["latency_terms_ms"])
         print("  hop time, us:", run["hop_time_us"], "real-time factor", run["real_time_factor"])
     for name in ("missed_callbacks", "xruns"):
         bare, ours = (sum(row[k][name] for row in rows) for k in range(2))

@@ -284,7 +284,7 @@ def live(
     output: int | str | None = None,
     gains: Mapping[str, float] | None = None,
     channels: int = 1,
-    block: int = 128,
+    block: int | None = None,
     buffer_ms: float = 10.0,
     on_late: Literal["dry", "mute"] = "dry",
     limit_db: float | None = None,
@@ -311,7 +311,8 @@ def live(
     channels
         Channels of a microphone; a file has its own.
     block
-        Samples per device block.
+        Samples per device block; by default those of JACK, or else ones that complete the model's
+        hops.
     buffer_ms
         Time the worker has for a block, a term of the latency.
     on_late

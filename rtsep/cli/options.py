@@ -45,8 +45,7 @@ _DEVICE_OPTIONS = (
     click.option(
         "--block",
         type=click.IntRange(16, MAX_BLOCK),
-        default=128,
-        help="Samples per device block; 128.",
+        help="Samples per device block; JACK's, or else ones that complete the model's hops.",
     ),
     click.option(
         "--buffer",

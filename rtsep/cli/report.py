@@ -53,6 +53,20 @@ class Report:
             f"{name} {ms:.1f}" for name, ms in terms.items()
         )
 
+    def blocks_line(self) -> str:
+        """Say what blocks cost that do not divide the model's hop; empty if they do."""
+        device, engine = self.live.device, self.live.engine
+        spec, block_ms = engine.spec, 1000 * device.block / device.sample_rate
+        rate_khz = spec.sample_rate / 1000
+        hop_ms = spec.step_length / rate_khz
+        wait_ms = engine.latency.reblocking / rate_khz + block_ms - hop_ms
+        if wait_ms < 0.05:
+            return ""
+        return (
+            f"blocks of {device.block} samples ({block_ms:.1f} ms) do not divide the model's hop "
+            f"of {hop_ms:.1f} ms: that costs {wait_ms:.1f} ms"
+        )
+
     def status(self, elapsed_s: float) -> str:
         """Return a line with latency, load, faults and levels."""
         chain = self.live.chain

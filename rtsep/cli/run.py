@@ -104,7 +104,7 @@ def perform(
     report = Report(stream)
     name, opened = stream.control.loaded.name, stream.worker.device
     console.print(f"{name} on {opened.name}, {opened.sample_rate} Hz; Ctrl-C stops")
-    console.print(report.latency_line())
+    console.print("\n".join(filter(None, (report.latency_line(), report.blocks_line()))))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers send SIGTERM
     started = time.monotonic()
     try:

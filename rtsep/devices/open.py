@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rtsep.devices import blocks
 from rtsep.devices.device import Device
 from rtsep.devices.paced import Clock
 from rtsep.devices.portaudio.client import Process
@@ -39,19 +41,23 @@ class DeviceOptions:
     channels
         Channels of a microphone; a file has its own.
     block
-        Samples per device block.
+        Samples per device block; None takes JACK's, or else blocks that complete the model's hops,
+        see `rtsep.devices.blocks.choose`.
     buffer_ms
         Headroom of the worker, rounded to whole blocks.
     """
 
     output: str | None = None
     channels: int = 1
-    block: int = 128
+    block: int | None = None
     buffer_ms: float = 10.0
 
 
 def open_device(
-    device: str, options: DeviceOptions | None = None, process: Process | None = None
+    device: str,
+    options: DeviceOptions | None = None,
+    process: Process | None = None,
+    hop_s: Fraction | None = None,
 ) -> Device:
     """Open a device by its name.
 
@@ -64,6 +70,8 @@ def open_device(
     process
         Child process for a sound card; it ends with the device, or here if it is not needed. None
         starts a new one.
+    hop_s
+        Duration of the samples per call of the model, in seconds, by which blocks are chosen.
 
     Raises
     ------
@@ -73,7 +81,7 @@ def open_device(
     process = process or Process()
     try:
         backend = next(backend for backend in BACKENDS if backend.takes(device))
-        opened = backend.open(device, options or DeviceOptions(), process)
+        opened = backend.open(device, options or DeviceOptions(), process, hop_s)
     except BaseException:
         process.close()
         raise
@@ -99,9 +107,11 @@ def headroom_for(buffer_ms: float, rate: int, block: int) -> int:
     return max(1, round(buffer_ms / 1000 * rate / block)) * block
 
 
-def _play(path: Path, options: DeviceOptions, process: Process) -> Device:
+def _play(
+    path: Path, options: DeviceOptions, process: Process, hop_s: Fraction | None = None
+) -> Device:
     """Open a file as the input, with an output device if there is one."""
-    output, block, buffer_ms = options.output, options.block, options.buffer_ms
+    output, buffer_ms = options.output, options.buffer_ms
     source, rate = read_all(path)
     if len(source) > MAX_SOURCE_S * rate:
         raise AudioFileError(f"{path} is longer than an hour: use rtsep separate for any length")
@@ -111,9 +121,11 @@ def _play(path: Path, options: DeviceOptions, process: Process) -> Device:
     except DeviceError:
         if output is not None:
             raise
+        block = options.block or blocks.choose(rate, hop_s)
         return Clock(rate, channels, channels, block, headroom_for(buffer_ms, rate, block), source)
     wide = min(max(2, channels), speaker["max_output_channels"])
     try:
+        block = options.block or speaker["period"] or blocks.choose(rate, hop_s)
         headroom = headroom_for(buffer_ms, rate, block)
         return Hosted(process, None, speaker, rate, channels, wide, block, headroom, source)
     except DeviceError:  # the device has another rate than the file
@@ -121,13 +133,16 @@ def _play(path: Path, options: DeviceOptions, process: Process) -> Device:
 
         own = round(speaker["default_samplerate"])
         source = np.ascontiguousarray(soxr.resample(source, rate, own), np.float32)
+        block = options.block or speaker["period"] or blocks.choose(own, hop_s)
         headroom = headroom_for(buffer_ms, own, block)
         return Hosted(process, None, speaker, own, channels, wide, block, headroom, source)
 
 
-def _sound_card(name: str, options: DeviceOptions, process: Process) -> Device:
+def _sound_card(
+    name: str, options: DeviceOptions, process: Process, hop_s: Fraction | None = None
+) -> Device:
     """Open a microphone and an output, by default of the same card."""
-    output, channels, block = options.output, options.channels, options.block
+    output, channels = options.output, options.channels
     query = None if name == DEFAULT else name
     microphone = find(query, "input", process)
     if output is None and query is not None and microphone["max_output_channels"]:
@@ -135,6 +150,7 @@ def _sound_card(name: str, options: DeviceOptions, process: Process) -> Device:
     speaker = find(output, "output", process)
     rate = round(speaker["default_samplerate"])
     wide = min(max(2, channels), speaker["max_output_channels"])
+    block = options.block or speaker["period"] or blocks.choose(rate, hop_s)
     headroom = headroom_for(options.buffer_ms, rate, block)
     return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
 
@@ -144,8 +160,8 @@ class Backend(NamedTuple):
 
     takes: Callable[[str], bool]
     """Return whether a name is of this kind."""
-    open: Callable[[str, DeviceOptions, Process], Device]
-    """Open a device of this name; raise `DeviceError` or `AudioFileError`."""
+    open: Callable[[str, DeviceOptions, Process, Fraction | None], Device]
+    """Open a device of this name, see `open_device`; raise `DeviceError` or `AudioFileError`."""
 
 
 BACKENDS = (

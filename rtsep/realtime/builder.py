@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -158,7 +159,7 @@ class Stream:
         self.comeback = Comeback(
             self.worker,
             notices,
-            lambda rate: self.control.loaded.engine(rate, block),
+            lambda rate: self.control.loaded.engine(rate, self.worker.device.block),
             self.takes,
             options.give_up_s,
         )
@@ -277,12 +278,14 @@ def open_stream(
     except BaseException:
         process.close()
         raise
+    spec = bundle.spec
+    hop_s = Fraction(spec.step_length, spec.sample_rate)
     return Stream(
         bundle,
-        open_device(device, where, process),
+        open_device(device, where, process, hop_s),
         options,
         notices=notices,
-        reopen=partial(open_device, options=where),
+        reopen=partial(open_device, options=where, hop_s=hop_s),
         tapped=tapped,
     )
 

@@ -238,12 +238,11 @@ class Control:
     def _switch_device(self, name: str) -> None:
         if self._open_device is None:
             raise ControlError("the device can't be changed here")
-        live, block = self.live, self.live.device.block
-        device = self._open_device(name)
+        live, device = self.live, self._open_device(name)
         loaded = self.loaded
         if device.input.width != loaded.channels:
             loaded = LoadedModel(loaded.bundle, device.input.width, loaded.options)
-        engine = loaded.engine(device.sample_rate, block)
+        engine = loaded.engine(device.sample_rate, device.block)
         recording = live.recorder is not None
         self._end_recording()
         self.loaded = loaded

@@ -112,7 +112,7 @@ def test_names_that_cannot_be(folder: Path) -> None:
         (["--scene", "mine", "--block", "64"], {"model": "speakers", "block": 64}),
         (["-m", "speech", "--scene", "mine"], {"model": "speech", "limit_db": -6.0}),
         (["--scene", "mine", "-g", "two=1"], {"gain": ("two=1",)}),
-        ([], {"model": None, "block": 128, "gain": ()}),
+        ([], {"model": None, "block": None, "gain": ()}),
     ],
 )
 def test_options_beside_a_scene_win(

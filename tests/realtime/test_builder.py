@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bench.soak import waiting
+from rtsep.cli.report import Report
 from rtsep.cli.run import run
 from rtsep.cli.ui import ui
 from rtsep.devices.fake import Away, FakeDevice, Hold, Rate
@@ -72,6 +73,16 @@ def test_the_options_of_the_worker() -> None:
         assert late.stream.figures()["deadline_misses"] == 1
         middle = late.played[round(0.6 * RATE) : round(0.8 * RATE)]
         assert bool(np.abs(middle).max() < 1e-6) is silent
+
+
+@pytest.mark.parametrize(("block", "length"), [(16, ""), (8, ""), (24, "1.5"), (32, "2.0")])
+def test_what_blocks_cost_that_do_not_divide_the_hop(block: int, length: str) -> None:
+    """That is the difference of the latency, with one block of headroom, to that of the hop."""
+    stream = Stream(models.bundle(SPEC), Hand(16_000, 1, 1, block, block))
+    cost = f"blocks of {block} samples ({length} ms) do not divide the model's hop of 1.0 ms: that "
+    assert Report(stream).blocks_line() == (length and cost + "costs 1.0 ms")
+    best = Stream(models.bundle(SPEC), Hand(16_000, 1, 1, 16, 16))
+    assert stream.latency_ms - best.latency_ms == (1.0 if length else 0.0)
 
 
 def test_a_device_that_comes_back_is_counted_and_the_recording_goes_on(tmp_path: Path) -> None:

@@ -42,11 +42,16 @@ class Host:
         self._memory: Any = None
 
     def find(self, query: int | str | None, kind: Any) -> dict[str, Any]:
-        """As `rtsep.devices.portaudio.library.find`; ``full_name`` finds the same device again."""
+        """As `rtsep.devices.portaudio.library.find`, with more entries.
+
+        ``full_name`` finds the same device again; ``period`` is that of its server, see
+        `rtsep.devices.portaudio.library.period`.
+        """
         from rtsep.devices.portaudio import library
 
         found = library.find(query, kind)
-        return {**found, "full_name": library.full_name(found)}
+        name, period = library.full_name(found), library.period(found)
+        return {**found, "full_name": name, "period": period}
 
     def version(self) -> str:
         """As `rtsep.devices.portaudio.library.version`."""

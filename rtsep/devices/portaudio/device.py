@@ -10,12 +10,12 @@ import soxr
 
 from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.portaudio.client import Process
+from rtsep.devices.portaudio.library import JACK
 from rtsep.errors import DeviceError, LostError, RateError
 from rtsep.spec import Float32
 
 STALL_S = 1.0
 """A device without a callback for this time, in seconds, is lost."""
-_ONE_CLOCK = "JACK Audio Connection Kit"
 
 
 def _own_clock(heard: dict[str, Any] | None, played: dict[str, Any]) -> int:
@@ -25,7 +25,7 @@ def _own_clock(heard: dict[str, Any] | None, played: dict[str, Any]) -> int:
     """
     if heard is None or heard["index"] == played["index"]:
         return 0
-    if heard["full_name"].endswith(_ONE_CLOCK) and played["full_name"].endswith(_ONE_CLOCK):
+    if heard["full_name"].endswith(JACK) and played["full_name"].endswith(JACK):
         return 0
     return _rate(heard)
 

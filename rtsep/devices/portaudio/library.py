@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ctypes.util import find_library
 from typing import Any, Literal
 
 from rtsep.errors import DeviceError
@@ -13,6 +15,10 @@ from rtsep.errors import DeviceError
 Kind = Literal["input", "output"]
 
 COMMON_RATES_HZ = 16000, 44100, 48000, 96000
+JACK = "JACK Audio Connection Kit"
+"""PortAudio's name of JACK's host API."""
+_NO_START_SERVER = 1
+"""Option of ``jack_client_open``."""
 
 
 @contextmanager
@@ -92,6 +98,27 @@ def find(query: int | str | None, kind: Kind) -> dict[str, Any]:
 def full_name(device: dict[str, Any]) -> str:
     """Return a device's name with its host API, which `find` matches to this device only."""
     return f"{device['name']}, {_portaudio().query_hostapis(device['hostapi'])['name']}"
+
+
+def period(device: dict[str, Any]) -> int:
+    """Return the samples per callback that JACK's server prescribes; 0 with other host APIs.
+
+    PortAudio does not tell it, so a short-lived client of JACK asks for it.
+    """
+    path = find_library("jack") if full_name(device).endswith(JACK) else None
+    if path is None:
+        return 0
+    jack = ctypes.CDLL(path)
+    jack.jack_client_open.restype = ctypes.c_void_p
+    jack.jack_client_open.argtypes = ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p
+    jack.jack_get_buffer_size.argtypes = jack.jack_client_close.argtypes = (ctypes.c_void_p,)
+    with _quiet():
+        client = jack.jack_client_open(b"rtsep", _NO_START_SERVER, None)
+        if client is None:
+            return 0
+        samples = int(jack.jack_get_buffer_size(client))
+        jack.jack_client_close(client)
+    return samples
 
 
 def names(kind: Kind) -> list[str]:
@@ -211,6 +238,8 @@ class Stream:
         played = _checked(speaker, "output", out_channels, sample_rate)
         self.name = str(speaker["name"])
         self.streams: list[Any] = []
+        # PortAudio delays the output by a block of a given length, even one of JACK's own.
+        length = 0 if block == period(speaker) else block
 
         def add(kind: str, device: Any, channels: Any, called: Any, rate: int) -> Any:
             sounddevice = _portaudio()
@@ -219,7 +248,7 @@ class Stream:
                 stream = sounddevice._StreamBase(
                     kind,
                     samplerate=rate,
-                    blocksize=block,
+                    blocksize=length,
                     device=device,
                     channels=channels,
                     dtype="float32",

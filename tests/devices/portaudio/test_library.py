@@ -181,6 +181,21 @@ def test_what_goes_into_the_device_comes_out_at_a_constant_delay(jack: str) -> N
 
 
 @pytest.mark.device
+def test_blocks_of_jacks_own_length_are_not_held_back(jack: str) -> None:
+    """What is declared is what another client hears, up to the cables between clients."""
+    declared, heard = [], []
+    for block in (BLOCK, BLOCK // 2):
+        process = Process()
+        card = process.find(jack, "output")
+        assert card["period"] == BLOCK
+        with Hosted(process, card, card, RATE, 1, 1, block, 0, passthrough=True) as device:
+            heard.append(Tape(1.0).check(device.stats()))
+            declared.append(device.latency_terms()["device output"])
+    assert declared == [BLOCK, BLOCK + BLOCK // 2]
+    assert heard[1] - heard[0] == declared[1] - declared[0]
+
+
+@pytest.mark.device
 def test_a_source_is_played_to_a_device(jack: str) -> None:
     source = np.full((RATE // 4, 1), 0.5, np.float32)
     with hosted(jack, RATE, 1, 2, 8 * BLOCK, source=source, passthrough=True) as device:
