@@ -11,12 +11,18 @@ from rtsep.spec import Spec
 
 NAMES = (
     "banded",
+    "cdae",
     "chandna",
+    "complexunet",
     "convtasnet",
+    "demucs",
     "dilated",
     "feedforward",
     "openunmix",
     "recurrent",
+    "tasnet",
+    "unet",
+    "waveunet",
 )
 """Names of the architectures; each is a module of this package, see `Architecture`."""
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from rtsep.nn.frontend import of_spectra
 from rtsep.nn.layers import Delay
+from rtsep.nn.masks import multiply
 from rtsep.nn.recurrent import Recurrent, SharedGRU
 from rtsep.nn.streaming import State, Streaming
 from rtsep.spec import Spec
@@ -137,10 +138,8 @@ class Banded(Streaming):
         masks = masks.unflatten(3, (self.sources - 1, self.audio_channels, 2, STRIDE))
         masks = masks.permute(0, 1, 3, 4, 5, 2, 6).flatten(5)
         masks = F.pad(masks, (0, 1))  # the highest bin goes to the last source
-        real, imaginary = masks.split(1, dim=4)
         x = x.unsqueeze(2)
-        turned = torch.cat([-x[:, :, :, :, 1:], x[:, :, :, :, :1]], dim=4)
-        y = real * x + imaginary * turned
+        y = multiply(masks, x)
         return torch.cat([y, x - y.sum(dim=2, keepdim=True)], dim=2)
 
 

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.layers import full_precision
+from rtsep.nn.masks import compressed, multiply
 from rtsep.nn.streaming import Line, State, Streaming, recall
 from rtsep.spec import Spec
 
@@ -58,8 +59,6 @@ SIZES: dict[str, dict[str, Any]] = {
 EPSILON = 1e-6
 NORMS = ("cumulative", "frame")
 """Norms of the layers after the first one: over all past frames, or of single frames."""
-COMPRESSION = 0.3
-"""Exponent of the magnitudes of the spectra that the network reads."""
 MEMORY_S = 30.0
 """Default time constant of the normalisation: longer than an utterance, short enough to adapt to
 another room."""
@@ -215,16 +214,13 @@ class _Spectra(nn.Module):
         self.features, self.masks = 3 * channels * bins, 2 * (sources - 1) * channels * bins
 
     def forward(self, x: Tensor) -> Tensor:
-        power = x.square().sum(dim=3, keepdim=True) + EPSILON
-        compressed = x * power ** ((COMPRESSION - 1) / 2)
-        return torch.cat([power.log(), compressed], dim=3).flatten(2)
+        small, power = compressed(x)
+        return torch.cat([power.log(), small], dim=3).flatten(2)
 
     def separate(self, masks: Tensor, x: Tensor, _: Tensor) -> Tensor:
         mask = masks.unflatten(2, (self.sources - 1, self.channels, 2, -1))
-        real, imaginary = mask.split(1, dim=4)
         x = x.unsqueeze(2)
-        turned = torch.cat([-x[:, :, :, :, 1:], x[:, :, :, :, :1]], dim=4)
-        y = real * x + imaginary * turned
+        y = multiply(mask, x)
         if self.floor and not self.training:
             y = y + self.floor * (x - y)
         return torch.cat([y, x - y.sum(dim=2, keepdim=True)], dim=2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +102,12 @@ class ForgettingMean(Streaming):
             sums = running[:, -1]
             means.append(running[..., 0] / running[..., 1])
         return torch.cat(means, dim=1), {"sums": sums}
+
+
+def initial_states(layers: Iterable[nn.Module], streams: int) -> State:
+    """Return the initial states of streaming layers by their places: "0", "1" and so on."""
+    each = (cast(Streaming, layer) for layer in layers)
+    return {str(i): layer.initial_state(streams) for i, layer in enumerate(each)}
 
 
 def full_precision(device: str) -> AbstractContextManager[object]:

@@ -31,6 +31,20 @@ def magnitude(x: Tensor, exponent: float = COMPRESSION) -> Tensor:
     return torch.pow(power + EPSILON, exponent / 2)
 
 
+def compressed(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return spectra (..., 2, bins) with compressed magnitudes, and their powers (..., 1, bins)."""
+    power = x.square().sum(dim=-2, keepdim=True) + EPSILON
+    return x * torch.pow(power, (COMPRESSION - 1) / 2), power
+
+
+def multiply(masks: Tensor, x: Tensor) -> Tensor:
+    """Multiply complex masks and spectra, both (..., 2, bins)."""
+    real, imaginary = masks.split(1, dim=-2)
+    turned = torch.cat([-x[..., 1:, :], x[..., :1, :]], dim=-2)
+    y: Tensor = real * x + imaginary * turned
+    return y
+
+
 class Masked(Streaming):
     """Separates spectra by the masks of a network.
 

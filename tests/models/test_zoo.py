@@ -3,9 +3,9 @@
 `export` refuses a model whose chunks don't add up to the whole, that looks further ahead than it
 says, is not finite on silence, noise and full scale, or whose graph differs from it by 1e-5.
 
-Every day the least size of each architecture is exported and hears minutes, and each size is built
-and runs for some frames. In `make soak` every size is exported, also with lookahead and in chunks,
-and hears more minutes.
+Every day the least size of each architecture, or a miniature, is exported, some hear minutes, and
+each size is built and runs for some frames. In `make soak` every size is exported, also with
+lookahead and in chunks, and hears more minutes.
 """
 
 from __future__ import annotations
@@ -28,27 +28,42 @@ from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
+from tests.support.miniatures import MINIATURES
 from tests.support.models import TEXTS
 
 MINUTES, FEW = 10, 3
-SMALL = dict.fromkeys(NAMES, "small") | {"chandna": "speech"}
-"""The sizes that are checked every day; the others differ from them in figures only."""
-ELSEWHERE = {"chandna", "convtasnet", "dilated"}
-"""Architectures whose contract is checked every day in tests of their own, not here."""
-REMEMBER = {"banded", "chandna", "convtasnet", "dilated"}
-"""Architectures that hear minutes every day."""
+SMALL = {"banded": "small", "chandna": "speech", "convtasnet": "small", "dilated": "small"}
+"""The sizes that hear minutes every day; the others differ from them in figures only."""
+EVERY_DAY = ["banded"]
+"""Architectures whose small size is exported here every day; those of chandna, convtasnet and
+dilated are in test_parity.py, test_convtasnet.py and test_dilated.py, the rest is in miniature."""
 VOICES = ("first", "second")
 STEMS = ("vocals", "drums", "bass", "other")
 MUSIC = Spec(44100, 1, "stft", "hann", 4096, 1024, 1, 0, STEMS)
 SPEECH = Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, VOICES, synthesis_length=256)
+
+
+def blocks(rate: int, length: int, sources: tuple[str, ...] = VOICES) -> Spec:
+    """Frames of samples that do not overlap."""
+    return Spec(rate, 1, "waveform", "rectangular", length, length, 1, 0, sources)
+
+
 SPECS = {
     "banded": {
         "base": SPEECH,
         "small": Spec(16000, 1, "stft", "hann", 256, 128, 1, 0, VOICES),
     },
+    "cdae": {
+        "full": Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, STEMS),
+        "small": SPEECH,
+    },
     "chandna": {
         "music": Spec(44100, 1, "stft", "hann", 1024, 512, 1, 0, STEMS),
         "speech": Spec(16000, 1, "stft", "hann", 512, 128, 1, 4, VOICES, synthesis_length=256),
+    },
+    "complexunet": {
+        "full": Spec(16000, 1, "stft", "hann", 1024, 256, 1, 0, VOICES),
+        "small": SPEECH,
     },
     "convtasnet": {
         "full": Spec(8000, 1, "waveform", "rectangular", 16, 8, 64, 0, VOICES),
@@ -56,6 +71,7 @@ SPECS = {
         "small": SPEECH,
         "spectra": SPEECH,
     },
+    "demucs": {"full": blocks(16000, 1024), "small": blocks(16000, 256)},
     "dilated": {
         "full": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),
         "half": Spec(8000, 1, "stft", "hann", 256, 64, 3, 9, VOICES),
@@ -70,6 +86,12 @@ SPECS = {
         "full": Spec(16000, 1, "stft", "hann", 1024, 512, 1, 0, ("vocals", "rest")),
         "small": SPEECH,
     },
+    "tasnet": {"full": blocks(8000, 40), "small": blocks(16000, 80)},
+    "unet": {
+        "full": Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, ("vocals", "rest")),
+        "small": SPEECH,
+    },
+    "waveunet": {"full": blocks(22050, 4096, STEMS), "small": blocks(16000, 64)},
 }
 """Every named size, on the stream it was made for."""
 
@@ -78,6 +100,16 @@ def test_every_named_size_is_here() -> None:
     assert {name: set(sizes) for name, sizes in SPECS.items()} == {
         name: set(architecture(name).SIZES) for name in NAMES
     }
+
+
+PUBLISHED = {
+    "cdae": 37_101,
+    "complexunet": 1.4e6,
+    "demucs": 33.53e6,
+    "unet": 9.8e6,
+    "waveunet": 10.26e6,
+}
+"""Weights of size `full` by the papers or their published code."""
 
 
 def test_every_architecture_is_a_file_and_a_line() -> None:
@@ -110,24 +142,19 @@ def sounds(rate: int, minutes: int) -> Iterator[tuple[str, np.ndarray]]:
 HEAVY = [
     ("banded", "base"),
     *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half")),
-    ("openunmix", "full"),
+    *((n, "full") for n in ("complexunet", "demucs", "openunmix", "unet", "waveunet")),
 ]
 """These take up to half as long as what they hear, and hear few minutes."""
 LIGHT = [(name, size) for name in SPECS for size in SPECS[name] if (name, size) not in HEAVY]
-LOOKAHEAD = dict.fromkeys(NAMES, 2) | {"chandna": 3, "convtasnet": 0, "dilated": 9}
-
-
-def daily(name: str, case: tuple[int, int]) -> bool:
-    """Return whether a case is one of every day; the later architectures have one each."""
-    return name == "banded" or (name not in ELSEWHERE and case == (0, 1))
-
+LOOKAHEAD = dict.fromkeys(NAMES, 2) | {"chandna": 3, "dilated": 9}
+LOOKAHEAD |= dict.fromkeys(("convtasnet", "demucs", "tasnet", "waveunet"), 0)
 
 CASES = [
     pytest.param(
         name,
         size,
         *case,
-        marks=[] if size == SMALL[name] and daily(name, case) else pytest.mark.soak,
+        marks=[] if name in EVERY_DAY and size == SMALL[name] else pytest.mark.soak,
     )
     for name, sizes in SPECS.items()
     for size, spec in sizes.items()
@@ -151,6 +178,13 @@ def test_contract(name: str, size: str, lookahead: int, chunk: int) -> None:
     assert make_step(made, streams=3).sources.shape[:2] == (3, chunk)
 
 
+@pytest.mark.parametrize("name", MINIATURES)
+def test_contract_in_miniature(name: str) -> None:
+    spec, options = MINIATURES[name]
+    torch.manual_seed(0)
+    assert export(build(name, spec, options), spec, TEXTS).spec == spec
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "size"), [(name, size) for name, sizes in SPECS.items() for size in sizes]
@@ -159,6 +193,9 @@ def test_every_size_goes_on_where_it_was(name: str, size: str) -> None:
     spec = SPECS[name][size]
     torch.manual_seed(0)
     model = build(name, spec, {"size": size}).eval()
+    if size == "full" and name in PUBLISHED:
+        weights = sum(p.numel() for p in model.parameters())
+        assert weights == pytest.approx(PUBLISHED[name], rel=0.02)
     x = torch.randn(1, 12, spec.channels, *spec.frame_shape)
     check_state(model)
     check_chunking(model, x, [5, 1])
@@ -170,7 +207,7 @@ def test_every_size_goes_on_where_it_was(name: str, size: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "minutes"),
     [
-        *((name, SMALL[name], FEW) for name in sorted(REMEMBER)),
+        *((name, size, FEW) for name, size in SMALL.items()),
         *(pytest.param(*case, MINUTES, marks=pytest.mark.soak) for case in LIGHT),
         *(pytest.param(*case, FEW, marks=pytest.mark.soak) for case in HEAVY),
     ],
