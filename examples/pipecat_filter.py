@@ -57,12 +57,10 @@ async def main(source, target):
     listener = Listener()
     pipeline = Pipeline([File(params, samples, rate), listener])
     worker = PipelineWorker(pipeline, params=PipelineParams(audio_in_sample_rate=rate))
-    runner = WorkerRunner()
-    await runner.add_workers(worker)
+    await (runner := WorkerRunner()).add_workers(worker)
     running = asyncio.create_task(runner.run())
-    # The filter keeps what is shorter than its latency.
     while len(listener.heard) / 2 < len(samples) - rate * (cleaner.latency_ms + 1) / 1000:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the last samples stay in the filter
     await worker.queue_frame(EndFrame())
     await running
     soundfile.write(target, np.frombuffer(listener.heard, np.int16), rate)

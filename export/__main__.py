@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from export.card import card
+from export.card import card, of_recipe
 from rtsep.evaluate.evaluation import evaluate
 from rtsep.models.checkpoint import load as load_checkpoint
 from rtsep.nn.onnx import export, write
@@ -40,7 +40,7 @@ def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> 
         part.unlink(missing_ok=True)
     texts["quality"] = f"{scored.headline()}, means over {len(scored.items)} mixtures never heard"
     write(export(model, description.spec, texts), target)
-    text = card(load(target), recipe, description.training)
+    text = card(load(target), of_recipe(recipe, description.training))
     target.with_suffix(".md").write_text(text, "utf-8")
     print(f"{target}: {texts['quality']}")
 

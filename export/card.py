@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rtsep.benchmark.roofline import core_peak, speed
@@ -31,29 +32,25 @@ On the same excerpts the mixture itself scores -4.8 dB, ideal ratio masks of 102
 """Scores of other methods, by the folder of the evaluation."""
 
 
-def card(bundle: Bundle, recipe: dict[str, Any], trained: dict[str, str]) -> str:
+def card(bundle: Bundle, sections: Mapping[str, str]) -> str:
     """Return the text of the card; this times the bundle for a second.
 
     Parameters
     ----------
     bundle
         Bundle with the quality in its metadata.
-    recipe
-        Recipe of the bundle.
-    trained
-        Record of the checkpoint: ``steps``, and ``minutes`` if known.
+    sections
+        Texts after the figures, by their headings.
     """
-    spec, told, mixtures = bundle.spec, recipe["training"], recipe["mixtures"]
+    spec = bundle.spec
     latency = Latency.of(spec, spec.step_length)
     weights, macs = bundle.cost()
-    hours = int(trained["steps"].split()[0]) * mixtures["batch_size"] * mixtures["seconds"] / 3600
-    minutes = f" in {trained['minutes']} minutes" if "minutes" in trained else ""
     measured = speed(bundle, core_peak())
 
     def ms(samples: int) -> str:
         return f"{1000 * samples / spec.sample_rate:.4g} ms"
 
-    return f"""# {bundle.metadata["name"]}
+    figures = f"""# {bundle.metadata["name"]}
 
 {bundle.metadata["model"]}.
 
@@ -68,21 +65,29 @@ def card(bundle: Bundle, recipe: dict[str, Any], trained: dict[str, str]) -> str
 the network {measured.real_time_factor:.4f} on one core of a virtual EPYC server |
 | quality | {bundle.metadata["quality"]} |
 | licence | {bundle.metadata["licence"]} |
-
-## Comparison
-
-{BESIDE[recipe["evaluation"]["folder"]]}
-
-## Training
-
-{told["data"]} Steps: {trained["steps"]}, {hours:.0f} hours of mixtures{minutes}, on one processor
-core. Made by `python -m export {bundle.metadata["name"]} --data DATA`.
-
-## Limits
-
-{told["limits"]}
-
-## Attribution
-
-{told["attribution"]}
 """
+    texts = (f"## {heading}\n\n{text}\n" for heading, text in sections.items())
+    return "\n".join([figures, *texts])
+
+
+def of_recipe(recipe: Mapping[str, Any], trained: Mapping[str, str]) -> dict[str, str]:
+    """Return the sections of a trained bundle's card.
+
+    Parameters
+    ----------
+    recipe
+        Recipe of the bundle.
+    trained
+        Record of the checkpoint: ``steps``, and ``minutes`` if known.
+    """
+    told, mixtures = recipe["training"], recipe["mixtures"]
+    hours = int(trained["steps"].split()[0]) * mixtures["batch_size"] * mixtures["seconds"] / 3600
+    minutes = f" in {trained['minutes']} minutes" if "minutes" in trained else ""
+    return {
+        "Comparison": BESIDE[recipe["evaluation"]["folder"]],
+        "Training": f"""{told["data"]} Steps: {trained["steps"]}, {hours:.0f} hours of \
+mixtures{minutes}, on one processor core. Made by
+`python -m export {recipe["name"]} --data DATA`.""",
+        "Limits": told["limits"],
+        "Attribution": told["attribution"],
+    }

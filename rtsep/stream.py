@@ -283,7 +283,7 @@ def live(
     *,
     output: int | str | None = None,
     gains: Mapping[str, float] | None = None,
-    channels: int = 1,
+    channels: int | None = None,
     block: int | None = None,
     buffer_ms: float = 10.0,
     on_late: Literal["dry", "mute"] = "dry",
@@ -309,7 +309,8 @@ def live(
     gains
         Gains in dB by source name, at most 24; by default the first source at 0 dB.
     channels
-        Channels of a microphone; a file has its own.
+        Channels of a microphone; by default those that the model needs, mostly one. A file has its
+        own.
     block
         Samples per device block; by default those of JACK, or else ones that complete the model's
         hops.

@@ -40,7 +40,9 @@ def taken(kind: type[Options], options: Mapping[str, Any]) -> Options:
 _DEVICE_OPTIONS = (
     click.option("-o", "--output", metavar="OUT", help="Output device, like --device."),
     click.option(
-        "--channels", type=click.IntRange(1, MAX_CHANNELS), default=1, help="Input channels; 1."
+        "--channels",
+        type=click.IntRange(1, MAX_CHANNELS),
+        help="Input channels; those that the model needs, mostly 1.",
     ),
     click.option(
         "--block",

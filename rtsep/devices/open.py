@@ -39,7 +39,7 @@ class DeviceOptions:
     output
         An index or a part of a name; None is the output of the same sound card, or of the system.
     channels
-        Channels of a microphone; a file has its own.
+        Channels of a microphone; None is 1, or what a model needs. A file has its own.
     block
         Samples per device block; None takes JACK's, or else blocks that complete the model's hops,
         see `rtsep.devices.blocks.choose`.
@@ -48,7 +48,7 @@ class DeviceOptions:
     """
 
     output: str | None = None
-    channels: int = 1
+    channels: int | None = None
     block: int | None = None
     buffer_ms: float = 10.0
 
@@ -142,7 +142,7 @@ def _sound_card(
     name: str, options: DeviceOptions, process: Process, hop_s: Fraction | None = None
 ) -> Device:
     """Open a microphone and an output, by default of the same card."""
-    output, channels = options.output, options.channels
+    output, channels = options.output, options.channels or 1
     query = None if name == DEFAULT else name
     microphone = find(query, "input", process)
     if output is None and query is not None and microphone["max_output_channels"]:

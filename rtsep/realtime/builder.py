@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -280,6 +280,7 @@ def open_stream(
         raise
     spec = bundle.spec
     hop_s = Fraction(spec.step_length, spec.sample_rate)
+    where = replace(where, channels=where.channels or spec.channels)
     return Stream(
         bundle,
         open_device(device, where, process, hop_s),

@@ -36,7 +36,8 @@ SMALL = {"banded": "small", "chandna": "speech", "convtasnet": "small", "dilated
 """The sizes that hear minutes every day; the others differ from them in figures only."""
 EVERY_DAY = ["banded"]
 """Architectures whose small size is exported here every day; those of chandna, convtasnet and
-dilated are in test_parity.py, test_convtasnet.py and test_dilated.py, the rest is in miniature."""
+dilated are in test_parity.py, test_convtasnet.py and test_dilated.py, those of iva and repet in
+test_untrained.py, the rest is in miniature."""
 VOICES = ("first", "second")
 STEMS = ("vocals", "drums", "bass", "other")
 MUSIC = Spec(44100, 1, "stft", "hann", 4096, 1024, 1, 0, STEMS)
@@ -81,11 +82,13 @@ SPECS = {
         "full": Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, ("vocals", "rest")),
         "small": SPEECH,
     },
+    "iva": {"small": Spec(16000, 2, "stft", "hann", 2048, 256, 1, 0, VOICES, synthesis_length=512)},
     "openunmix": {"full": MUSIC, "small": SPEECH},
     "recurrent": {
         "full": Spec(16000, 1, "stft", "hann", 1024, 512, 1, 0, ("vocals", "rest")),
         "small": SPEECH,
     },
+    "repet": {"small": Spec(16000, 1, "stft", "hann", 1024, 256, 1, 0, ("voice", "music"))},
     "tasnet": {"full": blocks(8000, 40), "small": blocks(16000, 80)},
     "unet": {
         "full": Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, ("vocals", "rest")),
@@ -147,7 +150,7 @@ HEAVY = [
 """These take up to half as long as what they hear, and hear few minutes."""
 LIGHT = [(name, size) for name in SPECS for size in SPECS[name] if (name, size) not in HEAVY]
 LOOKAHEAD = dict.fromkeys(NAMES, 2) | {"chandna": 3, "dilated": 9}
-LOOKAHEAD |= dict.fromkeys(("convtasnet", "demucs", "tasnet", "waveunet"), 0)
+LOOKAHEAD |= dict.fromkeys(("convtasnet", "demucs", "iva", "repet", "tasnet", "waveunet"), 0)
 
 CASES = [
     pytest.param(
@@ -219,10 +222,10 @@ def test_minutes_of_everything(name: str, size: str, minutes: int) -> None:
     settled after a minute; if it drifted, the same sound would come out otherwise in the last.
     """
     spec = SPECS[name][size]
-    engine = Engine(make_step(bundle(name, spec, size)), spec)
+    engine = Engine(make_step(bundle(name, spec, size)), spec, spec.channels)
     powers: dict[str, list[np.ndarray]] = {}
     for sound, samples in sounds(spec.sample_rate, minutes):
-        y = engine.process(samples)
+        y = engine.process(np.repeat(samples, spec.channels, axis=1))
         assert np.isfinite(y).all(), sound
         powers.setdefault(sound, []).append(np.mean(np.square(y), axis=0)[:, 0])
     assert engine.nonfinite_out == 0
