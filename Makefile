@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Python compiles what it imports; compiling all that is installed takes longer.
 REST := $(PIP) --no-compile
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
-TEST_EXTRAS := train,musdb,wer,ui,livekit,webrtc,wyoming,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
+TEST_EXTRAS := train,musdb,wer,ui,serve,livekit,webrtc,wyoming,docs,test$(shell command -v cc >/dev/null && echo ,pesq)
 
 # Pipecat asks for other versions of protobuf and soxr than the rest and for a second ONNX Runtime, so
 # its tests use it without its dependencies, except those that extra [test] names.

@@ -23,10 +23,12 @@ from rtsep.errors import (
     NoTapeError,
     NotFiniteError,
     OptionError,
+    PlaceError,
     PresetError,
     ProtocolError,
     RateError,
     RecipeError,
+    RemoteError,
     RtsepError,
     ServerError,
     ShelfError,
@@ -38,6 +40,7 @@ from rtsep.version import __version__
 
 if TYPE_CHECKING:
     from rtsep.api import Separation, load, separate
+    from rtsep.serve.client import RemoteSeparation, remote
     from rtsep.stream import LiveStream, live
 
 __all__ = [
@@ -60,10 +63,13 @@ __all__ = [
     "NoTapeError",
     "NotFiniteError",
     "OptionError",
+    "PlaceError",
     "PresetError",
     "ProtocolError",
     "RateError",
     "RecipeError",
+    "RemoteError",
+    "RemoteSeparation",
     "RtsepError",
     "Separation",
     "ServerError",
@@ -74,10 +80,14 @@ __all__ = [
     "__version__",
     "live",
     "load",
+    "remote",
     "separate",
 ]
 
-_HOMES = {"LiveStream": "stream", "live": "stream"}
+_HOMES = {
+    **{"LiveStream": "stream", "live": "stream"},
+    **{"RemoteSeparation": "serve.client", "remote": "serve.client"},
+}
 """Where a public name lives, if not in ``rtsep.api``; imported when it is first asked for."""
 
 

@@ -113,6 +113,14 @@ class ProtocolError(RtsepError, ValueError):
     """An invalid message of a browser, which ends its session; the text is the reason."""
 
 
+class PlaceError(RtsepError, ValueError):
+    """A server has no place for another stream; another one may have, or this one later."""
+
+
+class RemoteError(RtsepError, ValueError):
+    """A stream on another machine that cannot be started or go on; the message says why."""
+
+
 # Training
 
 

@@ -14,7 +14,7 @@ from rtsep import errors
 from tests.support.paths import ROOT
 
 ORDER = (
-    "__main__ > cli > ui benchmark diagnostics integrations rtsep > stream"
+    "__main__ > cli rtsep > serve > ui benchmark diagnostics integrations > stream"
     " > api realtime evaluate > shelf > adopt > conformance > portable > weights > learned"
     " > runtime devices > dsp files > latency > spec > errors version"
 )

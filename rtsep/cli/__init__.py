@@ -14,6 +14,7 @@ from rtsep.errors import RtsepError
 _COMMANDS = {
     "run": "run",
     "ui": "ui",
+    "serve": "serve",
     "separate": "separate",
     "learn": "learn",
     "eval": "evaluate",

@@ -66,10 +66,9 @@ class Panel:
 
     def say(self, what: str, microphone: bool) -> None:
         """Print the address, and a hint if browsers do not allow the microphone there."""
-        scheme = "http" if self._tls is None else "https"
-        fragment = "" if self._token is None else f"#token={self._token}"
         port = self._listener.getsockname()[1]
-        click.echo(f"{what}: open {scheme}://{_named(self._host)}:{port}/{fragment}")
+        address = printed(self._host, port, self._token, self._tls is not None)
+        click.echo(f"{what}: open {address}")
         if microphone and self._tls is None and not is_loopback(self._host):
             click.echo(
                 "browsers allow the microphone on https pages only: add --certificate and --key"
@@ -100,6 +99,12 @@ class Panel:
         with server.beside(self._listener, self._tls):
             self.say(stream.control.loaded.name, microphone=False)
             yield
+
+
+def printed(host: str, port: int, token: str | None, tls: bool) -> str:
+    """Return the address of a server, with its token."""
+    fragment = "" if token is None else f"#token={token}"
+    return f"http{'s' * tls}://{_named(host)}:{port}/{fragment}"
 
 
 def _named(host: str) -> str:

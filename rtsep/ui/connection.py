@@ -6,9 +6,8 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from rtsep.errors import BundleError, ProtocolError
@@ -26,23 +25,36 @@ _UNREAD = 64
 _POLICY, _FAULT = 1008, 1011  # codes of RFC 6455
 
 
+class Socket(Protocol):
+    """A WebSocket; `websockets.exceptions.ConnectionClosed` says that it was closed."""
+
+    async def recv(self) -> str | bytes:
+        """Return the next message."""
+
+    async def send(self, message: str | bytes, /) -> None:
+        """Send a message; wait while the network takes no more."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the WebSocket if it is open."""
+
+
 class Talk:
     """Serves a WebSocket until either side closes it.
 
     Parameters
     ----------
     connection
-        Connection of an admitted browser.
+        Connection of an admitted client.
 
     Attributes
     ----------
-    undelivered
-        Frames of sound dropped because the network was too slow.
+    delivered, undelivered
+        Frames of sound sent, and dropped because the network was too slow.
     """
 
-    def __init__(self, connection: ServerConnection) -> None:
+    def __init__(self, connection: Socket) -> None:
         self.connection = connection
-        self.undelivered = 0
+        self.delivered = self.undelivered = 0
         self._commands = Allowance(COMMANDS_HZ, 2 * COMMANDS_HZ)
         self._unsent: deque[bytes] = deque()
         self._texts: deque[str] = deque()
@@ -119,6 +131,7 @@ class Talk:
             while self._unsent or self._texts or self._pictures:
                 if self._unsent:
                     await self.connection.send(self._unsent.popleft())
+                    self.delivered += 1
                 elif self._texts:
                     await self.connection.send(self._texts.popleft())
                 else:

@@ -147,7 +147,7 @@ def parse_hello(text: str) -> Hello:
     ProtocolError
         The message is not a hello, or its format is not supported.
     """
-    message = _parsed(text)
+    message = parsed(text)
     if message["type"] != "hello":
         raise ProtocolError("a session begins with hello")
     rate, channels = _whole(message, "sample_rate"), _whole(message, "channels")
@@ -174,7 +174,7 @@ def parse_watch(text: str) -> None:
     ProtocolError
         The message is not a watch.
     """
-    if _parsed(text)["type"] != "watch":
+    if parsed(text)["type"] != "watch":
         raise ProtocolError("this server separates the sound of its own device: begin with watch")
 
 
@@ -186,7 +186,7 @@ def parse_command(text: str) -> Command:
     ProtocolError
         The message is not a valid command.
     """
-    message = _parsed(text)
+    message = parsed(text)
     kind = message["type"]
     if kind == "model":
         return SwitchModel(_text(message, "name"))
@@ -268,7 +268,14 @@ def described(mixer: Mixer) -> dict[str, Any]:
     }
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parsed(text: str) -> dict[str, Any]:
+    """Read a text message: a JSON object with a ``type``.
+
+    Raises
+    ------
+    ProtocolError
+        The text is something else, or too long.
+    """
     if len(text) > MAX_TEXT:
         raise ProtocolError(f"a text message has at most {MAX_TEXT} characters")
     try:

@@ -38,6 +38,8 @@ REQUEST_S = 5.0
 """A connection without a request within this time is closed, in seconds."""
 PING_S = 10.0
 """Interval of pings, and longest time for a pong, in seconds."""
+CLOSE_S = 2.0
+"""Longest time in which a connection is closed, in seconds."""
 
 _PACKAGE = Path(__file__).parents[1]
 _TYPES = {
@@ -98,6 +100,18 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
             f"{getattr(error, 'reason', None) or error}"
         ) from None
     return context
+
+
+class Connection(ServerConnection):
+    """A connection that closes in a limited time, also if the client reads nothing."""
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the WebSocket, without its reply if that takes more than `CLOSE_S`."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await super().close(code, reason)
+        except TimeoutError:
+            self.transport.abort()
 
 
 class Host(Protocol):
@@ -217,7 +231,7 @@ class Server:
         """Return a class of connections that closes those above `CONNECTIONS`."""
         owner = self
 
-        class Counted(ServerConnection):
+        class Counted(Connection):
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
                 owner._connections += 1

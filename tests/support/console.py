@@ -43,6 +43,11 @@ LONG = {
     "pip install -e '.[ui]'": "make test does it",
     "rtsep ui --static page/": "needs npm; tests/portable/test_web.py",
     "rtsep ui": "runs until Ctrl-C; tests/ui",
+    "pip install -e '.[serve]'": "make test does it",
+    "rtsep serve": "runs until Ctrl-C; tests/cli/test_serve.py",
+    "rtsep serve --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem": (
+        "runs until Ctrl-C; tests/cli/test_serve.py"
+    ),
     "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem "
     "-subj /CN=rtsep": "writes nothing on standard output",
     "rtsep ui --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem": "tests/ui",
