@@ -285,7 +285,8 @@ def live(
     gains: Mapping[str, float] | None = None,
     channels: int | None = None,
     block: int | None = None,
-    buffer_ms: float = 10.0,
+    buffer_ms: float | None = None,
+    low_latency: bool = False,
     on_late: Literal["dry", "mute"] = "dry",
     limit_db: float | None = None,
     record: str | Path | None = None,
@@ -315,7 +316,10 @@ def live(
         Samples per device block; by default those of JACK, or else ones that complete the model's
         hops.
     buffer_ms
-        Time the worker has for a block, a term of the latency.
+        Time the worker has for a block, a term of the latency. By default it is what the last
+        stream on this device needed, or 10 ms, and follows the machine.
+    low_latency
+        Begin with short blocks and the least time for each; more after a deadline miss.
     on_late
         Output while the worker is late: ``"dry"``, the mixture, or ``"mute"``, silence.
     limit_db
@@ -351,7 +355,8 @@ def live(
     >>> stream.stats["separated_seconds"] > 0
     True
     """
-    where = DeviceOptions(None if output is None else str(output), channels, block, buffer_ms)
+    output = None if output is None else str(output)
+    where = DeviceOptions(output, channels, block, buffer_ms, low_latency)
     options = StreamOptions(
         on_late=on_late,
         limit_db=limit_db,

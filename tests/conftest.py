@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ pytest_plugins = ["tests.support.cpu"]
 # One thread for torch, in this process and those it starts: two threads do not speed up small
 # networks and wait for each other on a busy machine. Numpy and torch are imported after this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Streams remember what they needed; those of tests neither read nor change what the user's did.
+_STATE = tempfile.TemporaryDirectory()
+os.environ["XDG_STATE_HOME"] = _STATE.name
 # A shell starts background jobs with SIGINT ignored, and children inherit that; tests send SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -53,9 +53,14 @@ _DEVICE_OPTIONS = (
         "--buffer",
         "buffer_ms",
         type=click.FloatRange(0.0, 500.0),
-        default=10.0,
         metavar="MS",
-        help="Time the worker has for a block, a term of the latency; 10.",
+        help="Fix the time the worker has for a block, a term of the latency; 10 at first, then "
+        "what this machine needs.",
+    ),
+    click.option(
+        "--low-latency",
+        is_flag=True,
+        help="Begin with short blocks and the least time for each; more after a deadline miss.",
     ),
 )
 

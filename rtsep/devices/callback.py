@@ -7,7 +7,8 @@ block works in every process that maps it.
 
 The callback also implements the deadline policy. Input is stored by its time, and the worker's
 output is played at its time or not at all. If it is missing, the output fades to the equally
-delayed mixture (or to silence) and back.
+delayed mixture (or to silence) and back. If the headroom changes, the output is cross-faded from
+one time to the other.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def _count_input_flags(control: Any, flags: int) -> None:
 
 
 @kernel()
-def _count_xruns(control: Any, flags: int, now: float) -> None:
-    """Count PortAudio's flags and the callbacks missed before this one."""
+def _count_xruns(control: Any, flags: int, now: float, frames: Any) -> None:
+    """Count PortAudio's flags and the callbacks missed before this one, of ``frames`` samples."""
     control.callbacks += 1
     if control.callbacks == 1 or control.resumed:
         flags = 0  # the flags of the first callback are from before the stream
@@ -83,10 +84,11 @@ def _count_xruns(control: Any, flags: int, now: float) -> None:
     if control.due == 0.0:
         control.due = now
     # A late callback that is followed by an early one was not missed: uncount it.
-    slip = np.int64(np.floor((now - control.due) / control.period + 0.5))
+    period = frames * control.sample_s
+    slip = np.int64(np.floor((now - control.due) / period + 0.5))
     control.missed = max(control.missed + slip, 0)
-    control.due += slip * control.period
-    control.due += control.period + _DRIFT * (now - control.due)
+    control.due += slip * period
+    control.due += period + _DRIFT * (now - control.due)
 
 
 @kernel()
@@ -162,13 +164,35 @@ def _count_starvation(control: Any, first: int, count: int, frames: int) -> None
 
 
 @kernel()
-def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -> None:
-    """Fill the block of time ``start`` with the worker's output, or else the delayed mixture.
+def _change_headroom(control: Any) -> bool:
+    """Adopt the wanted headroom; return whether the output jumps, because it is not whole now."""
+    if control.ahead == control.ahead_wanted or control.crossing:
+        return False
+    control.ahead_before, control.ahead = control.ahead, control.ahead_wanted
+    whole = control.wet == control.fade and not control.tail_left
+    control.crossing = control.fade if whole else 0
+    return not whole
+
+
+@kernel()
+def _dry(control: Any, mixture: Float32, time: int, channel: int) -> Any:
+    """Return the mixture that replaces the output of a time."""
+    if control.dry < 0:
+        return np.float32(0.0)
+    row = (time - control.dry) & (mixture.shape[0] - 1)
+    return mixture[row, min(channel, mixture.shape[1] - 1)]
+
+
+@kernel()
+def _play(control: Any, user: int, mixture: Float32, now_at: int, out: Float32) -> None:
+    """Fill the block of time ``now_at`` with the worker's output, or else the delayed mixture.
 
     When the worker's output returns, both are cross-faded. Output that suddenly ends cannot be
     faded itself, so its difference to the replacement is faded out instead.
     """
     frames, width = out.shape
+    jumped = _change_headroom(control)
+    start = now_at + control.ahead
     shape = (control.output_capacity, width)
     answers = carray(pointer(user + control.output_data), shape, np.float32)
     cursors = carray(pointer(user + control.output_cursors), timed_ring.CURSORS, np.int64)
@@ -182,36 +206,41 @@ def _play(control: Any, user: int, mixture: Float32, start: int, out: Float32) -
     _count_starvation(control, first, count, frames)
     timed_ring.copy(answers, start, out)
     fade = control.fade
-    steady = first == 0 and count == frames and control.wet == fade
+    steady = first == 0 and count == frames and control.wet == fade and not control.crossing
     if steady and not control.tail_left and not control.resumed:
         for channel in range(width):
             last[channel] = out[frames - 1, channel]
         return
-    mask = mixture.shape[0] - 1
     for i in range(frames):
         present = first <= i < count
-        broken = control.resumed or (control.wet and not present)
+        broken = control.resumed or jumped or (control.wet and not present)
         control.wet = min(control.wet + 1, fade) if present else 0
-        control.resumed = 0
+        control.resumed, jumped = 0, False
         gain = np.float32(control.wet) / np.float32(fade)
         if broken:
             control.tail_left = fade
         share = np.float32(control.tail_left) / np.float32(fade)
+        crossing = np.float32(control.crossing) / np.float32(fade)
+        former = now_at + control.ahead_before + i
         for channel in range(width):
-            dry = np.float32(0.0)
-            if control.dry >= 0:
-                dry = mixture[(start + i - control.dry) & mask, min(channel, mixture.shape[1] - 1)]
+            dry = _dry(control, mixture, start + i, channel)
             sample = dry
             if present and control.wet == fade:
                 sample = out[i, channel]
             elif present:
                 sample += gain * (out[i, channel] - dry)
+            if control.crossing:
+                before = _dry(control, mixture, former, channel)
+                if control.valid_from <= former < written:
+                    before = answers[former & (answers.shape[0] - 1), channel]
+                sample += crossing * (before - sample)
             if broken:
                 tail[channel] = last[channel] - sample
             sample += share * tail[channel]
             last[channel] = sample
             out[i, channel] = sample
         control.tail_left = max(control.tail_left - 1, 0)
+        control.crossing = max(control.crossing - 1, 0)
 
 
 @kernel()
@@ -258,7 +287,7 @@ def exchange(
     # PaStreamCallbackTimeInfo: time of the input, now, time of the output.
     time = carray(pointer(time_address), 3, np.float64)
     now = time[0] if control.microphone and not control.two_clocks else time[2]
-    _count_xruns(control, flags, now if now > 0.0 else time[1])
+    _count_xruns(control, flags, now if now > 0.0 else time[1], length)
     if control.passthrough:
         for i in range(length):
             for channel in range(control.output_width):

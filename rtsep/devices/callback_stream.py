@@ -45,8 +45,8 @@ class CallbackStream:
     block
         Samples per callback.
     headroom
-        Delay of the worker's output behind its input, in samples: the time the worker has for a
-        block, and a term of the latency.
+        Delay of the worker's output behind its input at the start, in samples: the time the worker
+        has for a block, and a term of the latency.
     source
         (n, in_channels) float32, played once in place of a microphone, then silence.
     microphone
@@ -63,7 +63,7 @@ class CallbackStream:
     ----------
     input, output
         Timelines of ``in_channels`` and ``out_channels``. The worker reads the input and writes the
-        output, ``headroom`` samples ahead.
+        output, ahead by the headroom of the start.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class CallbackStream:
             )
         if source is not None and (source.ndim != 2 or source.shape[1] != in_channels):
             raise ValueError(f"the source must be (n, {in_channels}), not {source.shape}")
-        self.sample_rate, self.block, self.headroom = sample_rate, block, headroom
+        self.sample_rate, self.block, self._first_headroom = sample_rate, block, headroom
         self._has_source = source is not None
         length = 0 if source is None else len(source)
         rows = np.zeros((1, 0), np.float32)
@@ -125,7 +125,7 @@ class CallbackStream:
             self._control["feed_rate"] = own_clock_hz
             self._control["feed_ratio"] = own_clock_hz / sample_rate
             self._control["reserve"] = drift.reserve(block, own_clock_hz)
-        self._control["period"] = block / sample_rate
+        self._control["sample_s"] = 1 / sample_rate
         self._control["limit"], self._control["limiter"] = np.inf, 1.0
         self._control["release"] = 1.0 - np.exp(-1.0 / (RELEASE_S * sample_rate))
         self._time = np.zeros(3)
@@ -139,6 +139,30 @@ class CallbackStream:
         """Return the offset of a field in the record, in bytes."""
         assert CONTROL.fields is not None
         return int(CONTROL.fields[field][1])
+
+    @property
+    def headroom(self) -> int:
+        """Delay of the worker's output behind its input, in samples.
+
+        May be assigned while the stream runs; the output is cross-faded in `FADE_S`.
+
+        Raises
+        ------
+        ValueError
+            It is negative, or the mixture is not kept for that long.
+        """
+        return self._first_headroom - int(self._control["ahead_wanted"])
+
+    @headroom.setter
+    def headroom(self, n: int) -> None:
+        most = self.input.capacity - self.block
+        if self._control["dry"] >= 0:
+            most -= int(self._control["dry"]) - self._first_headroom
+        if not 0 <= n <= most:
+            raise ValueError(f"the headroom must be 0 to {most} samples, not {n}")
+        self._control["ahead_wanted"] = self._first_headroom - n
+        if not self._control["callbacks"]:
+            self._control["ahead"] = self._control["ahead_wanted"]
 
     def replace_late(self, latency: int) -> None:
         """Play the delayed mixture in place of missing output of the worker.
@@ -160,7 +184,7 @@ class CallbackStream:
                 f"the latency of {late_s:.1f} s exceeds the {kept_s:.1f} s of mixture kept to "
                 "replace late output: use --on-late mute"
             )
-        self._control["dry"] = delay
+        self._control["dry"] = latency + self._first_headroom
 
     def limit(self, level: float) -> None:
         """Limit the output to magnitude ``level`` (linear, 1 is full scale)."""

@@ -35,6 +35,7 @@ _SETTINGS = (
     "dry",
     "fade",
     "valid_from",
+    "ahead_wanted",
     "feed_data",
     "feed_cursors",
     "feed_capacity",
@@ -43,8 +44,20 @@ _SETTINGS = (
     "taken",
     "two_clocks",
 )
-_STATE = ("last", "tail", "tail_left", "wet", "resumed", "absent", "lost", "feeding")
-_FIGURES = ("period", "due", "input_peak", "output_peak", "limit", "limiter", "release")
+_STATE = (
+    "last",
+    "tail",
+    "tail_left",
+    "wet",
+    "resumed",
+    "absent",
+    "lost",
+    "feeding",
+    "ahead",
+    "ahead_before",
+    "crossing",
+)
+_FIGURES = ("sample_s", "due", "input_peak", "output_peak", "limit", "limiter", "release")
 _STEERING = (
     "feed_rate",
     "feed_ratio",
@@ -81,7 +94,11 @@ CONTROL = np.dtype(
 
 input, output
     ``data`` and ``cursors`` of two timelines, as offsets from the record in bytes. The output for
-    the input sample of time t is written, and played, at t + headroom.
+    the input sample of time t is written at t + headroom, with the headroom of the start.
+ahead, ahead_wanted, ahead_before, crossing
+    Output is played from ``ahead`` samples after the time of the input, so the headroom is smaller
+    by that; the wanted number; the former one, from which the output is cross-faded for
+    ``crossing`` more samples.
 dry
     Delay of the mixture that replaces missing output, equal to that of the output; -1 for silence.
 fade
@@ -97,6 +114,8 @@ resumed
     The device was lost: restart from silence.
 lost
     Set when the device is lost.
+sample_s, due
+    Duration of a sample, and the time of the next callback, in seconds.
 absent
     Length so far of the current run of samples without output.
 limit, limiter, release

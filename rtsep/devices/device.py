@@ -10,7 +10,10 @@ from rtsep.dsp.timed_ring import Timeline
 
 
 class Device(Protocol):
-    """Exchanges blocks by two timelines, such as `rtsep.devices.portaudio.device.Hosted`."""
+    """Exchanges blocks by two timelines, such as `rtsep.devices.portaudio.device.Hosted`.
+
+    The headroom may be assigned at any time.
+    """
 
     name: str
     sample_rate: int

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,9 +18,14 @@ from rtsep.devices.portaudio.device import Hosted
 from rtsep.errors import AudioFileError, DeviceError
 from rtsep.files.readers import read_all
 
+Adaptation = Literal["fixed", "adapted", "smallest"]
 DEFAULT = "default"
 """Name of the system's default devices."""
 DEMO = Path(__file__).parents[1] / "demo.flac"
+BUFFER_MS = 10.0
+"""Headroom of a stream that knows nothing about the machine."""
+LOW_LATENCY_BLOCK = 64
+"""Length of a block for the smallest latency, where the model does not matter, in samples."""
 MAX_SOURCE_S = 3600.0
 """Longest file that is played as a device, in seconds; it is kept in memory."""
 
@@ -44,13 +49,35 @@ class DeviceOptions:
         Samples per device block; None takes JACK's, or else blocks that complete the model's hops,
         see `rtsep.devices.blocks.choose`.
     buffer_ms
-        Headroom of the worker, rounded to whole blocks.
+        Headroom of the worker, rounded to whole blocks; None is `BUFFER_MS` at the start, which a
+        stream adapts, see `rtsep.realtime.headroom`.
+    low_latency
+        Whether blocks are short and the headroom is one block at the start, if they are not given.
     """
 
     output: str | None = None
     channels: int | None = None
     block: int | None = None
-    buffer_ms: float = 10.0
+    buffer_ms: float | None = None
+    low_latency: bool = False
+
+    @property
+    def headroom(self) -> Adaptation:
+        """How a stream adapts the headroom, see `rtsep.realtime.builder.Stream`."""
+        if self.buffer_ms is not None:
+            return "fixed"
+        return "smallest" if self.low_latency else "adapted"
+
+    def block_for(self, rate_hz: int, period: int, hop_s: Fraction | None) -> int:
+        """Return the length of a block; ``period`` is prescribed by a server, or 0."""
+        usual = LOW_LATENCY_BLOCK if self.low_latency else blocks.USUAL
+        return self.block or period or blocks.choose(rate_hz, hop_s, usual)
+
+    def headroom_for(self, rate_hz: int, block: int) -> int:
+        """Return the headroom in samples: whole blocks, at least one."""
+        usual_ms = 0.0 if self.low_latency else BUFFER_MS
+        buffer_ms = usual_ms if self.buffer_ms is None else self.buffer_ms
+        return max(1, round(buffer_ms / 1000 * rate_hz / block)) * block
 
 
 def open_device(
@@ -102,16 +129,11 @@ def inputs() -> list[str]:
     return names
 
 
-def headroom_for(buffer_ms: float, rate: int, block: int) -> int:
-    """Return the headroom in samples: whole blocks, at least one."""
-    return max(1, round(buffer_ms / 1000 * rate / block)) * block
-
-
 def _play(
     path: Path, options: DeviceOptions, process: Process, hop_s: Fraction | None = None
 ) -> Device:
     """Open a file as the input, with an output device if there is one."""
-    output, buffer_ms = options.output, options.buffer_ms
+    output = options.output
     source, rate = read_all(path)
     if len(source) > MAX_SOURCE_S * rate:
         raise AudioFileError(f"{path} is longer than an hour: use rtsep separate for any length")
@@ -121,20 +143,21 @@ def _play(
     except DeviceError:
         if output is not None:
             raise
-        block = options.block or blocks.choose(rate, hop_s)
-        return Clock(rate, channels, channels, block, headroom_for(buffer_ms, rate, block), source)
+        block = options.block_for(rate, 0, hop_s)
+        headroom = options.headroom_for(rate, block)
+        return Clock(rate, channels, channels, block, headroom, source)
     wide = min(max(2, channels), speaker["max_output_channels"])
     try:
-        block = options.block or speaker["period"] or blocks.choose(rate, hop_s)
-        headroom = headroom_for(buffer_ms, rate, block)
+        block = options.block_for(rate, speaker["period"], hop_s)
+        headroom = options.headroom_for(rate, block)
         return Hosted(process, None, speaker, rate, channels, wide, block, headroom, source)
     except DeviceError:  # the device has another rate than the file
         import soxr
 
         own = round(speaker["default_samplerate"])
         source = np.ascontiguousarray(soxr.resample(source, rate, own), np.float32)
-        block = options.block or speaker["period"] or blocks.choose(own, hop_s)
-        headroom = headroom_for(buffer_ms, own, block)
+        block = options.block_for(own, speaker["period"], hop_s)
+        headroom = options.headroom_for(own, block)
         return Hosted(process, None, speaker, own, channels, wide, block, headroom, source)
 
 
@@ -150,8 +173,8 @@ def _sound_card(
     speaker = find(output, "output", process)
     rate = round(speaker["default_samplerate"])
     wide = min(max(2, channels), speaker["max_output_channels"])
-    block = options.block or speaker["period"] or blocks.choose(rate, hop_s)
-    headroom = headroom_for(options.buffer_ms, rate, block)
+    block = options.block_for(rate, speaker["period"], hop_s)
+    headroom = options.headroom_for(rate, block)
     return Hosted(process, microphone, speaker, rate, channels, wide, block, headroom)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rtsep import weights
-from rtsep.devices.open import DEMO, headroom_for
+from rtsep.devices.open import DEMO, DeviceOptions
 from rtsep.devices.paced import Clock
 from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.files.readers import read_all
@@ -20,7 +20,6 @@ from rtsep.spec import Float32
 SPEECH = Path(__file__).parents[1] / "demo-speech.flac"
 SECONDS = 3.0
 BLOCK = 128
-BUFFER_MS = 10.0
 _PATIENCE_S = 20.0
 
 
@@ -61,7 +60,7 @@ def selftest() -> Outcome:
     mixture, speech = mixture[:n], speech[:n]
     spec = bundle.spec
     heard = np.zeros((n + rate, 1), np.float32)
-    headroom = headroom_for(BUFFER_MS, rate, BLOCK)
+    headroom = DeviceOptions().headroom_for(rate, BLOCK)
     device = Clock(rate, 1, 1, BLOCK, headroom, mixture, kept=heard)
     options = StreamOptions(gains=dict.fromkeys(spec.sources, 0.0), reconnect=False)
     stream = Stream(bundle, device, options, tapped=True)

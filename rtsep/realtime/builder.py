@@ -18,11 +18,12 @@ from typing import Any, Self
 import numpy as np
 
 from rtsep.devices.device import Device
-from rtsep.devices.open import DeviceOptions, inputs, open_device
+from rtsep.devices.open import Adaptation, DeviceOptions, inputs, open_device
 from rtsep.devices.portaudio.client import Process
 from rtsep.dsp.mixer import HIGHEST_GAIN_DB, linear
 from rtsep.errors import AudioFileError, BundleError, DeviceError, GainError
 from rtsep.realtime.control import Control
+from rtsep.realtime.headroom import Headroom
 from rtsep.realtime.reconnect import Comeback
 from rtsep.realtime.recorder import Takes
 from rtsep.realtime.worker import StreamWorker, WorkerOptions
@@ -98,6 +99,9 @@ class Stream:
         `rtsep.realtime.control.Control.switch_device`; without it the device can't be changed.
     tapped
         Whether the stems can be read while it runs, see `rtsep.realtime.stem_reader.Tap`.
+    headroom
+        ``"fixed"`` is that of the device; ``"adapted"`` starts with what the last stream needed and
+        ``"smallest"`` with one block, and both follow the machine, see `rtsep.realtime.headroom`.
 
     Attributes
     ----------
@@ -129,6 +133,7 @@ class Stream:
         notices: Notices | None = None,
         reopen: Callable[[str], Device] | None = None,
         tapped: bool = False,
+        headroom: Adaptation = "fixed",
     ) -> None:
         self.options = options = options or StreamOptions()
         self.notices = notices or Notices()
@@ -136,7 +141,7 @@ class Stream:
         self._unwritten: AudioFileError | None = None
         self._drained: float | None = None
         try:
-            self._connect(bundle, device, reopen, tapped)
+            self._connect(bundle, device, reopen, tapped, headroom)
         except BaseException:
             device.stop()
             raise
@@ -147,6 +152,7 @@ class Stream:
         device: Device,
         reopen: Callable[[str], Device] | None,
         tapped: bool,
+        headroom: Adaptation,
     ) -> None:
         options, notices, block = self.options, self.notices, device.block
         gains = linear_gains(bundle.spec.sources, options.gains)
@@ -164,7 +170,16 @@ class Stream:
             options.give_up_s,
         )
         recover = self.comeback.wait if options.reconnect else None
-        self.control = Control(self.worker, loaded, self.takes, notices, reopen, inputs, recover)
+        self.control = Control(
+            *(self.worker, loaded, self.takes, notices),
+            *(reopen, inputs, recover, self._adapt),
+        )
+        self._headroom = None
+        if headroom != "fixed":
+            smallest, control = headroom == "smallest", self.control
+            self._headroom = Headroom(
+                self.worker, lambda: control.loaded.name, notices, smallest=smallest
+            )
         if options.record is not None:
             self.worker.recorder = self.takes.begin(engine, device.sample_rate)
 
@@ -173,9 +188,15 @@ class Stream:
         self.worker.start()
         self.control.start()
 
+    def _adapt(self) -> None:
+        if self._headroom is not None:
+            self._headroom.adapt()
+
     def stop(self) -> None:
         """Stop, close the device and complete the recording; see `problems`."""
         self.control.close()
+        if self._headroom is not None:
+            self._headroom.remember()
         try:
             self.worker.stop()
         except AudioFileError as error:
@@ -288,6 +309,7 @@ def open_stream(
         notices=notices,
         reopen=partial(open_device, options=where, hop_s=hop_s),
         tapped=tapped,
+        headroom=where.headroom,
     )
 
 

@@ -73,6 +73,8 @@ class LoopState(NamedTuple):
     tapped: Tapped
     tracks: Tracks
     hops: Histogram
+    answers: Histogram
+    """Times from the arrival of blocks until their output is written."""
     progress: Int64
     """(6,), see `PROCESSED` and following."""
     seconds: Float64
@@ -87,7 +89,7 @@ _samples = types.Array(types.float32, 2, "C")
 _counts = types.int64[::1]
 LOOP_STATE = named(
     LoopState,
-    *(CELLS, CELLS, _samples, CHAIN_STATE, CHAIN_STATE, FADE, TAPPED, TRACKS, HISTOGRAM),
+    *(CELLS, CELLS, _samples, CHAIN_STATE, CHAIN_STATE, FADE, TAPPED, TRACKS, HISTOGRAM, HISTOGRAM),
     *(_counts, types.float64[::1], _counts, _counts),
 )
 
@@ -131,11 +133,14 @@ def _hear(chain: ChainState, mixture: Float32) -> None:
 
 
 @_part
-def _play(state: LoopState) -> None:
-    """Append the output to its timeline, and count the time of the block."""
+def _play(state: LoopState, block_us: int) -> None:
+    """Append the output to its timeline, and count the times of the block."""
     timed_ring.append(state.output.data, state.output.cursors, state.chain.out)
     seconds, progress = state.seconds, state.progress
-    elapsed = timing.clock(state.instant) - seconds[BEGAN]
+    now = timing.clock(state.instant)
+    elapsed = now - seconds[BEGAN]
+    later_s = 1e-6 * block_us * (progress[LEFT] - 1)  # between this block and the newest one
+    timing.count(state.answers, now - seconds[ARRIVED] + later_s)
     calls = engine.take(state.chain.engine).buffers.cursors[CALLS] - progress[CALLED]
     if calls and state.arriving.stems.size == 0:
         timing.count(state.hops, elapsed / calls)
@@ -209,7 +214,7 @@ def run_loop(address: int, pause_us: int, block_us: int) -> int:
                     return MODEL
                 _hear(arriving, state.mixture)
                 cross(arriving.out, state.fade, chain.out)
-            _play(state)
+            _play(state, block_us)
             progress[STAGE] = PLAYED
         stems = chain.stems.reshape(n, chain.stems.size // n)
         if progress[STAGE] == PLAYED:

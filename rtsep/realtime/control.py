@@ -59,6 +59,8 @@ class Control:
     recover
         Function that waits for a lost device until it is back or its argument returns True; it
         returns whether the stream continues. Without it, a lost device ends the stream.
+    adapt
+        Function that adapts the stream to the machine; called every `POLL_S` between requests.
 
     Attributes
     ----------
@@ -81,6 +83,7 @@ class Control:
         open_device: Callable[[str], Device] | None = None,
         list_inputs: Callable[[], Sequence[str]] = tuple,
         recover: Callable[[Callable[[], bool]], bool] | None = None,
+        adapt: Callable[[], object] = lambda: None,
     ) -> None:
         self.live, self.loaded, self.takes = live, loaded, takes
         self.busy = ""
@@ -88,7 +91,7 @@ class Control:
         self.unwritten: AudioFileError | None = None
         self.error: BaseException | None = None
         self._say, self._open_device, self._list_inputs = say, open_device, list_inputs
-        self._recover = recover
+        self._recover, self._adapt = recover, adapt
         self._former: ProcessingChain | None = None
         self._requests: queue.SimpleQueue[_Request[Any]] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -170,6 +173,7 @@ class Control:
         try:
             while not self._closing.is_set() and self._there():
                 self._retire()
+                self._adapt()
                 try:
                     request = self._requests.get(timeout=POLL_S)
                 except queue.Empty:

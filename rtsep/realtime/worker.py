@@ -99,6 +99,8 @@ class StreamWorker:
     ----------
     chain
         The chain of the current model.
+    answers
+        Times from the arrival of blocks until their output is written, on all devices.
     drops, dropped
         Number of dropped backlogs, and of their samples.
     realtime
@@ -127,6 +129,7 @@ class StreamWorker:
         self._progress = np.zeros(6, np.int64)
         self._laid: tuple[tuple[object, ...], Held[LoopState]] | None = None
         self.drops, self.dropped = 0, 0
+        self.answers = Durations()
         self._turns = 0
         self._arriving: Crossfade[ProcessingChain] | None = None
         self._connect(device)
@@ -452,6 +455,7 @@ class StreamWorker:
                 tapped=NO_TAP if chain.tap is None else chain.tap.tapped,
                 tracks=NO_TRACKS if chain.recorder is None else chain.recorder.tracks,
                 hops=chain.hops.histogram,
+                answers=self.answers.histogram,
                 progress=self._progress,
                 seconds=self._seconds,
                 most=self._most,

@@ -63,6 +63,23 @@ def count(histogram: Histogram, seconds: float) -> None:
     sums[_COUNT] += 1
 
 
+def percentile_s(cells: NDArray[np.int64], percent: float) -> float:
+    """Return the upper edge of the percentile's cell, in seconds; 0 without durations.
+
+    Parameters
+    ----------
+    cells
+        Those of a `Histogram`, or the difference between two states of it.
+    percent
+        0 to 100.
+    """
+    sums = np.cumsum(cells)
+    if not sums[-1]:
+        return 0.0
+    cell = int(np.searchsorted(sums, sums[-1] * percent / 100))
+    return float(_FIRST_S * 10 ** ((cell + 1) / _PER_DECADE))
+
+
 class Durations:
     """A histogram of durations with logarithmic cells, from 0.1 us to 10 s.
 
@@ -97,10 +114,7 @@ class Durations:
 
     def percentile_s(self, percent: float) -> float:
         """Return the upper edge of the percentile's cell, in seconds; 0 without durations."""
-        if not self.count:
-            return 0.0
-        cell = int(np.searchsorted(np.cumsum(self.histogram.cells), self.count * percent / 100))
-        return min(_FIRST_S * 10 ** ((cell + 1) / _PER_DECADE), self.max_s)
+        return min(percentile_s(self.histogram.cells, percent), self.max_s)
 
     def summary_us(self) -> dict[str, float]:
         """Return median, p99, p99.9 and maximum in microseconds."""

@@ -14,6 +14,7 @@ from rtsep.devices.callback_stream import CallbackStream
 from rtsep.devices.device import Device
 from rtsep.devices.paced import Clock
 from rtsep.errors import DeviceError
+from tests.support.random_cases import cases
 
 RATE, BLOCK = 48_000, 128
 
@@ -131,6 +132,51 @@ def test_no_sample_is_further_from_the_last_than_the_fade_allows() -> None:
     played = heard.reshape(-1)[2 * block :]
     assert np.abs(np.diff(played)).max() <= 2 * 1.5 / fade
     assert played.min() == -0.5 and played.max() > 0.4
+
+
+@cases(30)
+@given(
+    block=st.integers(1, 16),
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    absent=st.booleans(),
+)
+def test_a_change_of_the_headroom_is_cross_faded(
+    block: int, sizes: list[int], absent: bool
+) -> None:
+    """From the output of one time to that of the other, or between the mixtures of both times."""
+    bench, slope = Bench(block, headroom=4 * block), 16 * 12
+    stream = bench.stream
+    stream.replace_late(0)
+    for _ in range(20):
+        bench.tick()
+        bench.work()
+    for size in sizes:
+        stream.headroom = size * block
+        assert stream.latency_terms()["headroom"] == stream.headroom == size * block
+        before = stream.stats()
+        for _ in range(30):
+            bench.tick()
+            if not absent:
+                bench.work()
+        if absent:
+            bench.work()
+        else:
+            assert stream.stats().starvations == before.starvations
+        np.testing.assert_array_equal(bench.played[-block:], bench.expected()[-block:])
+    played = bench.played[5 * block :]
+    assert np.abs(np.diff(played)).max() <= 1 + slope / 5  # a fade of five samples
+    assert stream.stats().late == 0
+
+
+def test_a_headroom_that_cannot_be() -> None:
+    stream = Bench(8, headroom=16).stream
+    stream.replace_late(1000)
+    most = stream.input.capacity - 8 - 1000
+    for n in (-1, most + 1):
+        with pytest.raises(ValueError, match=f"must be 0 to {most} samples, not {n}"):
+            stream.headroom = n
+    stream.headroom = most
+    assert stream.headroom == most
 
 
 @given(st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 1e31, 0.5]), min_size=8, max_size=8))
