@@ -226,6 +226,22 @@ def priority() -> Iterator[Finding]:
         yield Finding(name, text, "" if has else limits.format(line), needed=False)
 
 
+def deep_sleep() -> Iterator[Finding]:
+    """Check whether a stream can keep the processor from deep sleep."""
+    from rtsep.realtime import power
+
+    if sys.platform != "linux":
+        yield Finding("deep sleep", f"not prevented on {sys.platform}")
+        return
+    with power.awake() as granted:
+        text, fix = "is prevented while a stream runs", ""
+        if not granted:
+            text = "is not prevented: between two hops the processor may take long to wake"
+            rule = 'KERNEL=="cpu_dma_latency", GROUP="audio", MODE="0660"'
+            fix = f"put `{rule}` into /etc/udev/rules.d/99-audio.rules and start again"
+        yield Finding("deep sleep", text, fix, needed=False)
+
+
 def self_test() -> Iterator[Finding]:
     """Separate three seconds of the demo at real-time pace."""
     from rtsep.diagnostics.selftest import selftest
@@ -250,6 +266,6 @@ def judged(outcome: Any) -> Finding:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    *(versions, kernels, runtime, models, sound, priority),
+    *(versions, kernels, runtime, models, sound, priority, deep_sleep),
     self_test,
 )

@@ -25,7 +25,7 @@ from rtsep.dsp.held import Held
 from rtsep.dsp.mixer import Mixer, linear
 from rtsep.errors import ControlError
 from rtsep.latency import StreamLatency
-from rtsep.realtime import scheduling
+from rtsep.realtime import power, scheduling
 from rtsep.realtime.chain import ProcessingChain
 from rtsep.realtime.compiled_loop import (
     ASKED,
@@ -71,7 +71,7 @@ class WorkerOptions:
     limit_db
         Largest magnitude of the output, in dB re full scale; None for no limit.
     realtime
-        Whether to request real-time scheduling and locked memory from the system.
+        Whether to request real-time scheduling, locked memory and no deep sleep from the system.
     """
 
     on_late: Literal["dry", "mute"] = "dry"
@@ -167,6 +167,7 @@ class StreamWorker:
     def start(self) -> None:
         """Start worker and device."""
         self._manners.enter_context(scheduling.undisturbed(self._options.realtime))
+        self._manners.enter_context(power.awake(self._options.realtime))
         self._thread.start()
         self._asked.wait()
         self.device.start()
