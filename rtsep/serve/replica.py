@@ -89,8 +89,8 @@ class Replica:
         The models by name.
     figures
         What it has done; hop times are those of the last call of `report`.
-    error
-        Error that ended the thread, if any.
+    error, failed
+        Error that ended the thread, if any; then ``failed`` is set.
 
     Raises
     ------
@@ -113,6 +113,8 @@ class Replica:
         self._keeper, self._answer, self._options = keeper, answer, options
         self._streams: dict[str, Stream] = {}
         self._hops = Durations()
+        self.failed = asyncio.Event()
+        self._leaving: set[asyncio.Event] = set()
         self._work, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="rtsep replica", daemon=True)
 
@@ -208,8 +210,10 @@ class Replica:
         else:
             stream.queue.appendleft(leave)
         self._work.set()
-        if self._thread.is_alive():
+        if self.error is None and self._thread.is_alive():
+            self._leaving.add(gone)
             await gone.wait()
+            self._leaving.discard(gone)
         self.figures.streams -= 1
 
     def _run(self) -> None:
@@ -224,6 +228,13 @@ class Replica:
                     self._work.wait(pause_s)
         except BaseException as error:  # raised by the server
             self.error = error
+            self._post(self._fail)
+
+    def _fail(self) -> None:
+        """Tell those who wait that the thread has ended."""
+        self.failed.set()
+        for gone in self._leaving:
+            gone.set()
 
     def _gather(self) -> tuple[list[tuple[Stream, Sound]], float]:
         """Return the next frame of each stream that may go on, and the time until another may."""

@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 
 from rtsep.realtime.scheduling import undisturbed
 from rtsep.serve.host import PATH, Host, Page
+from rtsep.ui.connection import first
 from rtsep.ui.protocol import MAX_MESSAGE, SUBPROTOCOL
 from rtsep.ui.server import HEADERS, PING_S, REQUEST_S, Connection
 
@@ -59,7 +60,13 @@ async def serve(
     started: Callable[[], None],
     ended: asyncio.Event,
 ) -> None:
-    """Serve until ``ended`` is set; otherwise as `run`."""
+    """Serve until ``ended`` is set; otherwise as `run`.
+
+    Raises
+    ------
+    BaseException
+        The error that ended the thread of the replica.
+    """
 
     def answer(connection: ServerConnection, request: Request) -> Response | None:
         headers = {
@@ -88,7 +95,9 @@ async def serve(
             logger=_log,
         ):
             started()
-            await ended.wait()
+            await first(ended.wait(), host.replica.failed.wait())
+            if host.replica.error is not None:
+                raise host.replica.error
             await host.drain()
     finally:
         host.replica.stop()

@@ -138,7 +138,7 @@ class Talk:
                     await self.connection.send(self._pictures.popleft())
 
 
-async def first(*work: Coroutine[Any, Any, None]) -> None:
+async def first(*work: Coroutine[Any, Any, object]) -> None:
     """Run all until the first one ends; raise its exception, if any."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:

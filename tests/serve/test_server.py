@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 
 import rtsep
+from rtsep.serve.batch import Batch
+from rtsep.serve.host import Host
 from rtsep.serve.keeper import Memory
+from rtsep.ui.guard import Guard
 from rtsep.ui.protocol import encode
 from tests.support.serving import (
     HELLO,
@@ -31,6 +34,9 @@ from tests.support.serving import (
 pytest.importorskip("websockets")
 pytest.importorskip("prometheus_client")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from rtsep.serve.server import serve
+from rtsep.ui.server import listen
 
 TOKEN = "correct-horse-battery"
 
@@ -296,3 +302,26 @@ def test_draining_hands_streams_over_without_a_gap() -> None:
         with pytest.raises(rtsep.RemoteError, match="no more streams"):
             rtsep.remote(old.url, give_up_s=0.0)
     np.testing.assert_allclose(speech, expected, atol=1e-5)
+
+
+def test_a_fault_of_the_model_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(batch: Batch) -> None:
+        raise ZeroDivisionError
+
+    def client() -> None:
+        with (
+            pytest.raises(rtsep.RemoteError),
+            rtsep.remote(url, patience_s=PATIENCE_S, give_up_s=0.0) as sep,
+        ):
+            sep.process(np.zeros(3200))
+        refused.set()
+
+    monkeypatch.setattr(Batch, "run", fail)
+    host, refused = Host(Guard("127.0.0.1", None), [MODEL], 1, Memory(), print), threading.Event()
+    with listen("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=client)
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(serve(host, listener, None, thread.start, asyncio.Event()))
+    thread.join(PATIENCE_S)
+    assert refused.is_set()
