@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import permutations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtsep.models.clustering import Clustering
 from rtsep.models.dilated import Dilated
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.masks import Masked
 from rtsep.nn.streaming import Streaming
+from rtsep.train.adversarial import Adversarial
 
 TINY = 1e-8
 """Added to powers, to keep logarithms and gradients finite."""
@@ -233,6 +236,18 @@ def _chandna(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tens
 def _attractors(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
     if not isinstance(model, Dilated):
         raise ValueError("loss 'attractors' is for model 'dilated'")
+    return _of_bins(model, frontend, mixture, target)
+
+
+def _clustering(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
+    if not isinstance(model, Clustering):
+        raise ValueError("loss 'clustering' is for model 'clustering'")
+    return _of_bins(model, frontend, mixture, target)
+
+
+def _of_bins(
+    model: Dilated | Clustering, frontend: Frontend, mixture: Tensor, target: Tensor
+) -> Tensor:
     targets = frontend.analyse(target.flatten(2)).unflatten(2, target.shape[2:])
     return model.loss(frontend.analyse(mixture), targets)
 
@@ -243,7 +258,8 @@ def _binary(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tenso
     return binary_mask(model.masks(frontend.analyse(mixture)), mixture, target, frontend)
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
+LOSSES: dict[str, Callable[..., Any]] = {
+    "adversarial": Adversarial,
     "snr": _snr,
     "pit": _pit,
     "compressed": _compressed,
@@ -251,8 +267,10 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "chandna": _chandna,
     "attractors": _attractors,
     "binary": _binary,
+    "clustering": _clustering,
 }
-"""Losses by the name in a recipe; "snr" and "pit" also use `Schedule.compressed`."""
+"""Losses by the name in a recipe; "snr" and "pit" also use `Schedule.compressed`, and "adversarial"
+is a class, because each training has a discriminator of its own."""
 
 
 def named(name: str, compressed: float = 0.0) -> Loss:
@@ -272,6 +290,9 @@ def named(name: str, compressed: float = 0.0) -> Loss:
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; there are: {', '.join(LOSSES)}")
+    if name == "adversarial":
+        return Adversarial()
     if name in ("snr", "pit"):
         return partial(LOSSES[name], weight=compressed)
-    return LOSSES[name]
+    loss: Loss = LOSSES[name]
+    return loss

@@ -62,6 +62,10 @@ SPECS = {
         "music": Spec(44100, 1, "stft", "hann", 1024, 512, 1, 0, STEMS),
         "speech": Spec(16000, 1, "stft", "hann", 512, 128, 1, 4, VOICES, synthesis_length=256),
     },
+    "clustering": {
+        "full": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),
+        "small": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),
+    },
     "complexunet": {
         "full": Spec(16000, 1, "stft", "hann", 1024, 256, 1, 0, VOICES),
         "small": SPEECH,
@@ -89,6 +93,7 @@ SPECS = {
         "small": SPEECH,
     },
     "repet": {"small": Spec(16000, 1, "stft", "hann", 1024, 256, 1, 0, ("voice", "music"))},
+    "segan": {"full": blocks(16000, 2048), "small": blocks(16000, 64)},
     "tasnet": {"full": blocks(8000, 40), "small": blocks(16000, 80)},
     "unet": {
         "full": Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, ("vocals", "rest")),
@@ -146,11 +151,13 @@ HEAVY = [
     ("banded", "base"),
     *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half")),
     *((n, "full") for n in ("complexunet", "demucs", "openunmix", "unet", "waveunet")),
+    ("segan", "full"),
 ]
 """These take up to half as long as what they hear, and hear few minutes."""
 LIGHT = [(name, size) for name in SPECS for size in SPECS[name] if (name, size) not in HEAVY]
 LOOKAHEAD = dict.fromkeys(NAMES, 2) | {"chandna": 3, "dilated": 9}
-LOOKAHEAD |= dict.fromkeys(("convtasnet", "demucs", "iva", "repet", "tasnet", "waveunet"), 0)
+NO_LOOKAHEAD = ("convtasnet", "demucs", "iva", "repet", "segan", "tasnet", "waveunet")
+LOOKAHEAD |= dict.fromkeys(NO_LOOKAHEAD, 0)
 
 CASES = [
     pytest.param(
