@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ WEIGHTS = HERE.parent / "rtsep" / "weights"
 def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> None:
     """Export the checkpoint, score the bundle, and write bundle and card."""
     description, model = load_checkpoint(checkpoint)
-    texts = description.texts()
+    floor = recipe.get("floor_db")  # the recipe's, which can be chosen after training
+    texts = replace(description, floor_db=floor).texts()
     part = target.with_suffix(".measuring.onnx")
     try:
         write(export(model, description.spec, texts), part)
