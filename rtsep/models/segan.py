@@ -34,7 +34,7 @@ PAPER = (
 FULL = (16, 32, 32, 64, 64, 128, 128, 256, 256, 512, 1024)
 SIZES: dict[str, dict[str, tuple[int, ...]]] = {
     "full": {"filters": FULL},
-    "small": {"filters": (16, 16, 32, 32, 64, 64)},
+    "small": {"filters": (8, 8, 16, 16, 32, 32)},
 }
 """The filters of the paper, and fewer for a laptop."""
 

@@ -33,7 +33,7 @@ PAPER = (
 )
 SIZES: dict[str, dict[str, int]] = {
     "full": {"filters": 16, "levels": 6, "taps": 5},
-    "small": {"filters": 8, "levels": 5, "taps": 3},
+    "small": {"filters": 6, "levels": 5, "taps": 3},
 }
 """The network of the paper, and one for speech on a laptop."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.layers import ForgettingMean
@@ -143,18 +144,19 @@ class StridedTransposed(Streaming):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.past_shape = inputs, -(-kernel // stride) - 1
-        self.conv = nn.ConvTranspose1d(inputs, outputs, kernel, stride, padding=kernel - stride)
+        self.tail_shape = outputs, kernel - stride
+        self.conv = nn.ConvTranspose1d(inputs, outputs, kernel, stride, bias=False)
+        self.bias = nn.Parameter(torch.zeros(outputs, 1))
 
     def initial_state(self, streams: int) -> State:
-        """Return zeros for the past inputs that the newest outputs overlap with."""
-        return {"past": torch.zeros(streams, *self.past_shape)}
+        """Return zeros for what past inputs add to the next output samples."""
+        return {"tail": torch.zeros(streams, *self.tail_shape)}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Convolve."""
-        window = torch.cat([state["past"], x], dim=2)
-        y: Tensor = self.conv(window)[..., -x.shape[2] * self.stride :]
-        return y, {"past": window[..., x.shape[2] :]}
+        ready = x.shape[2] * self.stride
+        y = self.conv(x) + F.pad(state["tail"], (0, ready))
+        return y[..., :ready] + self.bias, {"tail": y[..., ready:].float()}
 
 
 class Doubled(Streaming):
