@@ -301,8 +301,9 @@ def live(
     Parameters
     ----------
     device
-        Input: an index or a part of a name (see ``rtsep devices``), ``"demo"``, or an audio file
-        that is played at real-time pace; by default the system's microphone.
+        Input: an index or a part of a name (see ``rtsep devices``), ``"demo"``, ``"system"`` for
+        what other programs play, or an audio file that is played at real-time pace; by default the
+        system's microphone.
     model
         As in `rtsep.load`.
     output

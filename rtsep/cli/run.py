@@ -40,8 +40,9 @@ SAVED = "saved"
     flag_value=DEFAULT,
     default=DEFAULT,
     metavar="[IN]",
-    help="Input: an index or part of a name (see `rtsep devices`), 'demo', or an audio file that "
-    "is played at real-time pace. Without a value, the system's default.",
+    help="Input: an index or part of a name (see `rtsep devices`), 'demo', 'system' for what other "
+    "programs play, or an audio file that is played at real-time pace. Without a value, the "
+    "system's default.",
 )
 @stream_options
 @click.pass_context
@@ -61,6 +62,7 @@ def run(context: click.Context, /, device: str, **options: Any) -> None:
       rtsep run --learn-noise 10                  learn the noise for 10 s, then remove it
       rtsep run --sources me.rtsep,fan.rtsep      sources of `rtsep learn`
       rtsep run --virtual-mic                     a microphone "rtsep" for other programs
+      rtsep run --device system --scene karaoke   what other programs play, without the vocals
     """  # noqa: D301
     perform(context, device, options)
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
+from rtsep.devices import pulse
 from rtsep.devices.portaudio.library import find
 from rtsep.errors import DeviceError
 
@@ -24,7 +23,6 @@ DRIVERS = {
     "win32": ("CABLE Input WASAPI", "VB-Cable (https://vb-audio.com/Cable)"),
 }
 """Query for the driver's output, and the driver's name and address, by platform."""
-_PULSE = "pulse, ALSA"  # PortAudio's device of PulseAudio and PipeWire
 
 
 @contextmanager
@@ -61,80 +59,22 @@ def virtual_mic(name: str = DEFAULT) -> Iterator[str]:
         return
     if not re.fullmatch(r"[\w.-]{1,60}", name, re.ASCII):
         raise DeviceError(f"{name!r} is not a valid name: use letters, digits, '_', '-' and '.'")
-    _remove_stale(name)
+    if pulse.in_use(name):
+        raise DeviceError(
+            f"there is a virtual microphone {name!r} already: choose another name with "
+            "--virtual-mic NAME"
+        )
     sink = f"{name}.{os.getpid()}"
     # Keep the default source: the server may make the new one its default.
-    chosen = {"PULSE_SINK": sink, "PULSE_SOURCE": _pactl("get-default-source")}
-    before = {key: os.environ.get(key) for key in chosen}
-    modules: list[str] = []
-    try:
-        modules.append(
-            _pactl(
-                "load-module",
-                "module-null-sink",
-                f"sink_name={sink}",
-                f"sink_properties=device.description={name}-output",
-            )
-        )
-        modules.append(
-            _pactl(
-                "load-module",
-                "module-remap-source",
-                f"source_name={name}",
-                f"master={sink}.monitor",
-                f"source_properties=device.description={name}",
-            )
-        )
-        os.environ.update(chosen)
-        try:
-            find(_PULSE, "output")
-        except DeviceError as error:
-            raise DeviceError(
-                "PortAudio has no way to the sound server: install it (Debian, Ubuntu: apt install "
-                "libasound2-plugins)"
-            ) from error
-        yield _PULSE
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-        for module in reversed(modules):
-            with suppress(DeviceError):  # the server has ended, and its modules with it
-                _pactl("unload-module", module)
-
-
-def _remove_stale(name: str) -> None:
-    """Remove modules of this name that a killed program left; reject a name in use."""
-    for line in _pactl("list", "short", "modules").splitlines():
-        module, _, rest = line.partition("\t")
-        owner = re.search(rf"_name={re.escape(name)}[. ](?:master={re.escape(name)}\.)?(\d+)", rest)
-        if owner is None:
-            continue
-        if Path(f"/proc/{owner[1]}").exists():
-            raise DeviceError(
-                f"there is a virtual microphone {name!r} already: choose another name with "
-                "--virtual-mic NAME"
-            )
-        with suppress(DeviceError):  # the source is removed with its sink
-            _pactl("unload-module", module)
-
-
-def _pactl(*arguments: str) -> str:
-    """Run ``pactl`` and return its output."""
-    try:
-        done = subprocess.run(
-            ["pactl", *arguments], capture_output=True, text=True, check=True, timeout=10
-        )
-    except FileNotFoundError as error:
-        raise DeviceError(
-            "a virtual microphone needs pactl, of PulseAudio or PipeWire: install it (Debian, "
-            "Ubuntu: apt install pulseaudio-utils)"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        reason = " ".join(error.stderr.split()) or f"exit code {error.returncode}"
-        raise DeviceError(f"pactl {' '.join(arguments[:2])} failed: {reason}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DeviceError(f"pactl {' '.join(arguments[:2])} does not answer") from error
-    return done.stdout.strip()
+    source = os.environ.get("PULSE_SOURCE") or pulse.pactl("get-default-source")
+    with (
+        pulse.null_sink(sink, f"{name}-output"),
+        pulse.module(
+            "module-remap-source",
+            f"source_name={name}",
+            f"master={sink}.monitor",
+            f"source_properties=device.description={name}",
+        ),
+        pulse.devices(sink, source) as device,
+    ):
+        yield device

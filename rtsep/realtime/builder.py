@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -20,6 +21,7 @@ import numpy as np
 from rtsep.devices.device import Device
 from rtsep.devices.open import Adaptation, DeviceOptions, inputs, open_device
 from rtsep.devices.portaudio.client import Process
+from rtsep.devices.system_sound import SYSTEM, system_sound
 from rtsep.dsp.mixer import HIGHEST_GAIN_DB, linear
 from rtsep.errors import AudioFileError, BundleError, DeviceError, GainError
 from rtsep.realtime.control import Control
@@ -139,6 +141,7 @@ class Stream:
         self.notices = notices or Notices()
         self.takes = Takes(options.record or Path(time.strftime("rtsep-%Y%m%d-%H%M%S")))
         self._unwritten: AudioFileError | None = None
+        self._needed = ExitStack()
         self._drained: float | None = None
         try:
             self._connect(bundle, device, reopen, tapped, headroom)
@@ -201,6 +204,12 @@ class Stream:
             self.worker.stop()
         except AudioFileError as error:
             self._unwritten = error
+        finally:
+            self._needed.close()
+
+    def hold(self, needed: ExitStack) -> None:
+        """Keep what the device needs until the stream stops."""
+        self._needed = needed
 
     def __enter__(self) -> Self:
         """Start."""
@@ -280,7 +289,7 @@ def open_stream(
     Parameters
     ----------
     device, where
-        As in `rtsep.devices.open.open_device`.
+        As in `rtsep.devices.open.open_device`; or `SYSTEM`, the sound of other programs.
     choose
         Function that loads the bundle; it runs while PortAudio's process starts.
     options, notices, tapped
@@ -293,6 +302,12 @@ def open_stream(
     GainError, BundleError, SpecError
         As in `Stream`.
     """
+    if device == SYSTEM:
+        with ExitStack() as needed:
+            device = needed.enter_context(system_sound())
+            stream = open_stream(device, choose, where, options, notices=notices, tapped=tapped)
+            stream.hold(needed.pop_all())
+        return stream
     process = Process()
     try:
         bundle = choose()

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes.util
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,58 +18,7 @@ from rtsep.devices.open import DEMO
 from rtsep.devices.virtual_mic import virtual_mic
 from rtsep.errors import DeviceError
 from tests.support.command import refused
-
-Env = dict[str, str]
-
-
-def _missing() -> str | None:
-    for program in ("pulseaudio", "pactl", "parec"):
-        if not shutil.which(program):
-            return f"{program} is not installed (Debian, Ubuntu: apt install pulseaudio)"
-    if not list(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so")):
-        return "ALSA has no way to PulseAudio (Debian, Ubuntu: apt install libasound2-plugins)"
-    if not ctypes.util.find_library("portaudio"):
-        return "PortAudio is not installed (Debian, Ubuntu: apt install libportaudio2)"
-    return None
-
-
-@pytest.fixture
-def server() -> Iterator[Env]:
-    """Run a sound server of our own, with one sink; the value is the environment of its clients."""
-    if reason := _missing():
-        assert os.environ.get("CI") != "true", reason
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory() as folder:  # a short path: it holds a socket
-        env = {**os.environ, "XDG_RUNTIME_DIR": folder}
-        for name in ("PULSE_SERVER", "PULSE_SINK", "PULSE_SOURCE"):
-            env.pop(name, None)
-        options = "-n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --disallow-exit"
-        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        loads = ["--load=module-native-protocol-unix", "--load=module-null-sink sink_name=speaker"]
-        process = subprocess.Popen(["pulseaudio", *options.split(), *loads], env=env, **quiet)
-        try:
-            for _ in range(100):
-                if not subprocess.run(["pactl", "info"], env=env, check=False, **quiet).returncode:
-                    break
-                time.sleep(0.1)
-            else:
-                assert os.environ.get("CI") != "true", "pulseaudio does not start"
-                pytest.skip("pulseaudio does not start")
-            yield env
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def pactl(env: Env, *arguments: str) -> str:
-    done = subprocess.run(
-        ["pactl", *arguments], env=env, capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
-def modules(env: Env, name: str) -> list[str]:
-    return [line for line in pactl(env, "list", "short", "modules").splitlines() if name in line]
+from tests.support.pulse import Env, audible, likeness, modules, pactl, samples
 
 
 def start(env: Env, *options: object) -> subprocess.Popen[str]:
@@ -133,31 +76,6 @@ def test_another_program_hears_the_separated_sound(server: Env, tmp_path: Path) 
     ]
     # A null sink's timing is rough: pieces in which it skips can't match.
     assert len(alike) >= 4 and np.median(alike) > 0.9
-
-
-def samples(raw: Path) -> np.ndarray[Any, Any]:
-    """Read what has been recorded so far."""
-    whole = raw.stat().st_size // 4
-    return np.fromfile(raw, np.float32, whole)
-
-
-def audible(raw: Path) -> np.ndarray[Any, Any]:
-    """Which of the recorded samples are of a quarter second that is no silence."""
-    pieces = samples(raw)
-    pieces = pieces[: len(pieces) // 4000 * 4000].reshape(-1, 4000)
-    return np.repeat(np.abs(pieces).max(axis=1, initial=0.0) >= 1e-3, 4000)
-
-
-def likeness(piece: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> float | None:
-    """Largest correlation coefficient of a piece with any part of the whole; None if silent."""
-    if np.max(np.abs(piece)) < 1e-3:
-        return None
-    size = 1 << (len(piece) + len(whole)).bit_length()
-    product = np.fft.rfft(whole, size) * np.conj(np.fft.rfft(piece, size))
-    match = np.fft.irfft(product, size)[: len(whole) - len(piece)]
-    power = np.cumsum(np.concatenate([[0.0], whole.astype(float) ** 2]))
-    parts = np.sqrt(np.maximum(power[len(piece) : -1] - power[: -len(piece) - 1], 1e-6))
-    return float(np.max(match[: len(parts)] / parts) / np.linalg.norm(piece))
 
 
 @pytest.mark.device
