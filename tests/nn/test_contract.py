@@ -169,7 +169,7 @@ def test_flatten_and_unflatten_are_inverse() -> None:
 
 def test_unknown_model_and_option_are_named() -> None:
     spec = Spec(16000, 1, "stft", "hann", 512, 128, 1, 0, ("speech", "noise"))
-    with pytest.raises(ValueError, match="unknown model 'nothing'; there are: banded, chandna"):
+    with pytest.raises(ValueError, match="unknown model 'nothing'; there are: banded, cdae"):
         build("nothing", spec, {})
     with pytest.raises(ValueError, match="colour"):
         build("chandna", spec, {"colour": 1})
@@ -177,7 +177,9 @@ def test_unknown_model_and_option_are_named() -> None:
         build("chandna", spec, {"size": "huge"})
 
 
-@pytest.mark.parametrize("name", ["chandna", "dilated"])
+@pytest.mark.parametrize(
+    "name", ["cdae", "chandna", "clustering", "complexunet", "dilated", "unet"]
+)
 def test_samples_are_refused_where_spectra_are_masked(name: str) -> None:
     spec = Spec(8000, 1, "waveform", "rectangular", 256, 64, 1, 0, ("a", "b"))
     with pytest.raises(ValueError, match=f"{name} works on spectra: .*'stft', not 'waveform'"):

@@ -282,7 +282,7 @@ def test_dissimilarity_knows_the_order_and_is_level_at_the_target() -> None:
 
 
 def test_a_loss_there_is_not_is_named_before_training() -> None:
-    with pytest.raises(ValueError, match="unknown loss 'loudness'; there are: .*snr, pit, "):
+    with pytest.raises(ValueError, match=r"unknown loss 'loudness'; there are: .*snr, pit, "):
         Schedule(steps=1, loss="loudness")
 
 
