@@ -8,7 +8,7 @@ import onnxruntime
 from rtsep.errors import BundleError
 from rtsep.portable.graph import Portable
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.engine import Engine
+from rtsep.runtime.engine import Engine, StemOptions
 from rtsep.runtime.model_step import make_step
 from rtsep.spec import Float32
 
@@ -76,7 +76,9 @@ def check(portable: Portable, bundle: Bundle) -> float:
     first, second = len(mixture) // 2, len(mixture) * 3 // 4
     mixture[first:second] = 0.0
     mixture[second:] *= 0.01
-    engine = Engine(make_step(bundle, spec.streams(channels)), spec, channels, portable.block)
+    options = StemOptions(floor_db=bundle.floor_db)
+    step = make_step(bundle, spec.streams(channels))
+    engine = Engine(step, spec, channels, portable.block, options=options)
     difference = float(np.abs(run(portable, mixture) - engine.process(mixture)).max())
     if not difference <= TOLERANCE:
         raise BundleError(

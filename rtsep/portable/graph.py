@@ -10,6 +10,7 @@ import onnx
 from onnx import compose
 
 from rtsep.dsp import windows
+from rtsep.dsp.mixer import linear
 from rtsep.dsp.overlap_add import LIMIT
 from rtsep.errors import BundleError
 from rtsep.latency import Latency
@@ -119,6 +120,8 @@ def build(
     spectra, sound = _check_frames(g, spec, "model.sources")
     samples, overlap = _overlap_add(g, spec, spectra, layout.read(g, state, "overlap"))
     following = layout.following(g, state, sound, history, overlap)
+    if bundle.floor_db is not None:
+        samples = _leave(g, len(spec.sources), samples, linear(bundle.floor_db))
     outputs = _sources(g, spec, samples, channels, separate)
     if layout.streams > 1:
         following = g("Reshape", following, g.integers(-1, layout.size))
@@ -268,6 +271,14 @@ def _overlap_add(g: Writer, spec: Spec, frames: str, overlap: str) -> tuple[str,
     x = g("Add", x, g("Pad", overlap, g.integers(0, 0, 0, 0, 0, 0, 0, spec.step_length)))
     step, axis = g.integers(spec.step_length), g.integers(3)
     return g("Slice", x, g.integers(0), step, axis), g("Slice", x, step, g.integers(_END), axis)
+
+
+def _leave(g: Writer, sources: int, samples: str, floor: float) -> str:
+    """Leave a part of the other sources in each, as the engine does by the bundle's floor."""
+    scale = 1.0 / (1.0 + (sources - 1) * floor)
+    total = g("ReduceSum", samples, g.integers(1), keepdims=1)
+    own = g("Mul", samples, g.number(scale * (1.0 - floor)))
+    return g("Add", own, g("Mul", total, g.number(scale * floor)))
 
 
 def _sources(g: Writer, spec: Spec, samples: str, channels: int, separate: bool) -> tuple[str, ...]:

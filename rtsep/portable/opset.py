@@ -38,6 +38,7 @@ def lower(model: onnx.ModelProto) -> None:
         value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
     }
+    shapes |= {tensor.name: list(tensor.dims) for tensor in inferred.graph.initializer}
     _Lowering(opset, shapes).graph(model.graph)
     _drop_unused(model.graph)
     del model.opset_import[:]

@@ -47,7 +47,7 @@ def test_damaged_input_is_processed_or_refused(kind: str, count: int, tmp_path: 
         (859, "of mixture kept to replace late output"),  # 22 s late, more than is kept of it
         (9943, "its graph is malformed"),  # a weight of 8 GB, made of one that was to be filled
         (
-            15643,
+            3397,
             "weight 'model.blocks",
         ),  # of a negative size, on which ONNX's inference ends the process
     ],

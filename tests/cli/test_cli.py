@@ -53,7 +53,7 @@ def test_shells_are_told_how_to_complete(shell: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("rtsep se", {"separate"}),
+        ("rtsep se", {"separate", "serve"}),
         ("rtsep ", {*COMMANDS}),
         ("rtsep --ver", {"--version"}),
         ("rtsep separate --mo", {"--model"}),
