@@ -12,7 +12,7 @@ cancelled. Powers are summed over all bins, so that the bins agree which source 
 sources each step is a closed formula of 2 x 2 matrices.
 
 Causality: the paper's batch average over all frames is a forgetting one. It forgets within half a
-second at first, and within four seconds later, because filters of the first frames mislead. In
+second at first, and within three seconds later, because filters of the first frames mislead. In
 silence nothing is forgotten. The first seconds of a stream are therefore hardly separated.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 import ssl
@@ -14,17 +13,11 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as websocket_server
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from rtsep.realtime.scheduling import undisturbed
 from rtsep.serve.host import PATH, Host, Page
 from rtsep.ui.connection import first
-from rtsep.ui.protocol import MAX_MESSAGE, SUBPROTOCOL
-from rtsep.ui.server import HEADERS, PING_S, REQUEST_S, Connection
-
-_log = logging.getLogger(__name__)
-_log.addHandler(logging.NullHandler())  # invalid requests are not logged
-_log.propagate = False
+from rtsep.ui.server import HEADERS, WEBSOCKET, Connection
 
 
 def run(
@@ -83,16 +76,8 @@ async def serve(
             sock=listener,
             ssl=tls,
             process_request=answer,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
             create_connection=Connection,
-            compression=None,  # sound hardly compresses, and it takes time
-            max_size=MAX_MESSAGE,
-            open_timeout=REQUEST_S,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
-            close_timeout=1.0,
-            server_header=None,
-            logger=_log,
+            **WEBSOCKET,
         ):
             started()
             await first(ended.wait(), host.replica.failed.wait())

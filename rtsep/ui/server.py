@@ -65,6 +65,18 @@ HEADERS = {
 _log = logging.getLogger(__name__)
 _log.addHandler(logging.NullHandler())  # invalid requests are not logged
 _log.propagate = False
+WEBSOCKET: dict[str, Any] = {
+    "subprotocols": [Subprotocol(SUBPROTOCOL)],
+    "compression": None,  # sound hardly compresses, and it takes time
+    "max_size": MAX_MESSAGE,
+    "open_timeout": REQUEST_S,
+    "ping_interval": PING_S,
+    "ping_timeout": PING_S,
+    "close_timeout": 1.0,
+    "server_header": None,
+    "logger": _log,
+}
+"""Options of the WebSockets of all servers."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -213,16 +225,8 @@ class Server:
             sock=listener,
             ssl=tls,
             process_request=self._answer,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
             create_connection=self._connection_type(),
-            compression=None,  # sound hardly compresses, and it takes time
-            max_size=MAX_MESSAGE,
-            open_timeout=REQUEST_S,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
-            close_timeout=1.0,
-            server_header=None,
-            logger=_log,
+            **WEBSOCKET,
         ):
             started()
             await ended.wait()
