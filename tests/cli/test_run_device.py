@@ -79,16 +79,17 @@ def delay_of(late: np.ndarray, early: np.ndarray) -> int:
     return int(np.argmax(np.fft.irfft(product, n)[: len(late)]))
 
 
-def alike(late: np.ndarray, early: np.ndarray, delay: int) -> float:
-    """Share of the pieces of ``early`` found unchanged in ``late``, ``delay`` samples later."""
+def alike(late: np.ndarray, early: np.ndarray) -> float:
+    """Share of the pieces of ``early`` that are found unchanged anywhere in ``late``."""
     pieces, found = 0, 0
     for at in range(0, len(early) - PIECE, PIECE):
         piece = early[at : at + PIECE]
-        if np.max(np.abs(piece)) < 1e-3:
+        loudest = int(np.argmax(np.abs(piece)))
+        if np.abs(piece[loudest]) < 1e-3:
             continue
-        starts = [at + delay + slip for slip in SLIPS]
-        there = [late[i : i + PIECE] for i in starts if 0 <= i <= len(late) - PIECE]
-        pieces += bool(there)
+        pieces += 1
+        same = np.flatnonzero(np.abs(late - piece[loudest]) < 1e-6) - loudest
+        there = [late[i : i + PIECE] for i in same if 0 <= i <= len(late) - PIECE]
         found += any(np.max(np.abs(part - piece)) < 1e-6 for part in there)
     assert pieces >= 8
     return found / pieces
@@ -136,7 +137,7 @@ def test_known_audio_goes_in_and_its_speech_comes_out(jack: str, tmp_path: Path)
     again, _ = soundfile.read(tmp_path / "mixture_speech.wav", dtype="float32")
     np.testing.assert_allclose(speech, again, atol=1e-5)
     start = delay_of(mixture, audio)
-    assert alike(mixture, audio, start) > MOST
+    assert alike(mixture, audio) > MOST
 
     # What came out of the device is that speech, exactly as late as printed.
     heard = cable.record
@@ -148,7 +149,7 @@ def test_known_audio_goes_in_and_its_speech_comes_out(jack: str, tmp_path: Path)
         assert 0 <= late - round(inside / 1000 * JACK_RATE) <= 4 * JACK_BLOCK
         half = len(audio) // 2
         assert delay_of(heard[half:], speech[start + half : start + len(audio)]) == late
-    assert alike(heard, speech[start : start + len(audio)], late) > MOST
+    assert alike(heard, speech) > MOST
 
     # And it matches `rtsep separate` on the known audio itself: only the frames fall elsewhere.
     known, _ = soundfile.read(tmp_path / "known_speech.wav", dtype="float32")
@@ -164,10 +165,13 @@ def test_known_audio_goes_in_and_its_speech_comes_out(jack: str, tmp_path: Path)
 def test_the_demo_is_heard_where_there_is_a_sound_card(jack: str, tmp_path: Path) -> None:
     cable = Cable(np.zeros(4 * JACK_RATE, np.float32))
     command = [sys.executable, "-m", "rtsep", "run", "--device", "demo", "--output", jack]
-    command += ["--seconds", "6", "--record", str(tmp_path)]
+    command += ["--record", str(tmp_path)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         cable.connect()
+        while cable.played < len(cable.record):
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
         assert run.wait(60) == 0
     finally:
         run.kill()
@@ -175,8 +179,8 @@ def test_the_demo_is_heard_where_there_is_a_sound_card(jack: str, tmp_path: Path
         cable.client.close()
     speech, rate = soundfile.read(tmp_path / "speech.wav", dtype="float32")
     assert rate == JACK_RATE
-    late = delay_of(speech, cable.record)
-    assert alike(speech, cable.record, late) > MOST
+    # The demo repeats, so its place in the recording is not looked for by likeness.
+    assert alike(speech, cable.record) > MOST
 
 
 @pytest.mark.device
