@@ -16,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from export.card import card, of_recipe
 from rtsep.evaluate.evaluation import evaluate
 from rtsep.models.checkpoint import load as load_checkpoint
 from rtsep.nn.onnx import export, write
 from rtsep.runtime.bundle import load
+from rtsep.train.parallel import limit_threads
 from rtsep.train.recipe import fit, read
 
 HERE = Path(__file__).parent
@@ -59,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("the data folder is missing: use --data or RTSEP_DATA")
-    torch.set_num_threads(arguments.threads)
+    limit_threads(arguments.threads)
     recipe = read(HERE / f"{arguments.name}.toml")
     if arguments.steps is not None:
         recipe["schedule"]["steps"] = arguments.steps

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from scipy.linalg import get_blas_funcs
+from threadpoolctl import threadpool_limits
 from torch import Tensor, distributed, nn
 
 
@@ -87,5 +89,11 @@ def group(device: str | None = None) -> Iterator[Group]:
 
 
 def limit_threads(count: int) -> None:
-    """Set the number of torch threads of this process."""
+    """Set the number of threads of this process, of torch and of the BLAS that kernels call.
+
+    Threads of the BLAS wait actively for the next of many small products; beside other programs
+    that makes a training step twice as long.
+    """
     torch.set_num_threads(count)
+    get_blas_funcs("gemm")  # loads the library, which can only then be limited
+    threadpool_limits(count, user_api="blas")

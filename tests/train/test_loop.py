@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from threadpoolctl import threadpool_info
 
 from rtsep.errors import CheckpointError, NotFiniteError
 from rtsep.models.checkpoint import Description, load, read, save
@@ -24,7 +25,7 @@ from rtsep.train.losses import (
     negative_snr,
 )
 from rtsep.train.mixers import SpeechInNoise
-from rtsep.train.parallel import Group
+from rtsep.train.parallel import Group, limit_threads
 
 SPEC = Spec(16000, 1, "stft", "hann", 256, 128, 1, 1, ("speech", "noise"))
 DESCRIPTION = Description("small", "chandna", SPEC, {"compression": 0.3, "level_frames": 50.0})
@@ -316,3 +317,15 @@ def test_the_learning_rate_stays_then_falls_over_the_last_fifth() -> None:
     assert rates[1000] == 0.0
     timed = replace(schedule, minutes=1.0)
     assert timed.rate(10, 47.0) == 1e-3 > timed.rate(10, 49.0) > timed.rate(10, 60.0) == 0.0
+
+
+def test_threads_are_limited_in_torch_and_in_the_blas() -> None:
+    count = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            limit_threads(threads)
+            assert torch.get_num_threads() == threads
+            blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+            assert blas and set(blas) == {threads}
+    finally:
+        limit_threads(count)
