@@ -17,9 +17,10 @@ from rtsep.dsp.kernel import array, kernel
 from rtsep.dsp.timed_ring import pause
 from rtsep.spec import Float32, Int64
 
-NEAREST = 0.9
+NEAREST = 0.97
 """Shortest time between two blocks, as a share of a block's time. A block that comes late is made
-up for by several earlier ones, because a sound card does not bring blocks in bursts either."""
+up for by several earlier ones, because a sound card does not bring blocks in bursts either. The
+worker looks for a block after 0.95 of its time, so it never looks long after an early one."""
 _LONGEST_PAUSE_S = 0.05
 """Time in which the clock notices that it is to stop."""
 _STOP = 0
