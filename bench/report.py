@@ -3,8 +3,9 @@
 python -m bench.report [--check]
 
 `bench/results` contains the results of `rtsep bench --json`, `bench.paced`, `bench.peers` and
-`bench.growth` on one machine; the pages have marks for their tables. With ``--check`` nothing is
-written, and the exit code is 1 if tables and results differ.
+`bench.growth` on one machine; the pages have marks for their tables. In the table of models, only the
+times are written. With ``--check`` nothing is written, and the exit code is 1 if tables and results
+differ.
 """
 
 from __future__ import annotations
@@ -45,6 +46,19 @@ def speed(document: dict[str, Any]) -> str:
         )
     heads = ["model", "hop", "µs: median", "p99", "p99.9", "max", "RTF", "of it the engine"]
     return table([*heads, "share of the peak", "start to first block"], rows)
+
+
+def times(document: dict[str, Any], text: str) -> str:
+    """Return a table of models with the times of their hops; its other columns stay as they are."""
+    heads, _, *rows = ([cell.strip() for cell in row[1:-1].split("|")] for row in text.split("\n"))
+    results = {result["label"]: result for result in document["results"]}
+    for row in rows:
+        result = results[row[0].split("`")[1]]
+        row[heads.index("hop")] = f"{result['hop_ms']:.1f} ms"
+        for head, us in (("back to back", result["hop_us"]), ("paced", result["paced"]["work_us"])):
+            place = heads.index(f"{head}: median, p99")
+            row[place] = f"{us['p50'] / 1000:.2f}, {us['p99'] / 1000:.2f} ms"
+    return table(heads, rows)
 
 
 def deadlines(document: dict[str, Any]) -> str:
@@ -106,6 +120,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "growth": growth,
 }
 """Functions by the name of the file in `RESULTS` and of the mark in the pages."""
+UPDATED: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {"models": ("bench", times)}
+"""Files and functions of the tables of which only some columns are written, by their mark."""
 
 
 def rendered(pages: dict[Path, str], results: Path = RESULTS) -> dict[Path, str]:
@@ -117,12 +133,14 @@ def rendered(pages: dict[Path, str], results: Path = RESULTS) -> dict[Path, str]
         A table has no mark, or several.
     """
     pages = dict(pages)
-    for name, make in TABLES.items():
-        text = make(json.loads((results / f"{name}.json").read_text()))
+    for name in (*TABLES, *UPDATED):
         split = {path: re.split(f"(<!-- /?{name} -->)", page) for path, page in pages.items()}
         places = [path for path, parts in split.items() if len(parts) > 1]
         if len(places) != 1 or len(split[places[0]]) != 5:
             raise ValueError(f"the table {name!r} must have one place, not {len(places)}")
+        file, update = UPDATED.get(name, (name, None))
+        document, before = json.loads((results / f"{file}.json").read_text()), split[places[0]][2]
+        text = update(document, before.strip()) if update else TABLES[name](document)
         split[places[0]][2] = f"\n\n{text}\n\n"
         pages[places[0]] = "".join(split[places[0]])
     return pages

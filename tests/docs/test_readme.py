@@ -28,9 +28,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_commands_do_everything() -> None:
-    assert COMMANDS[:2] == ["make run", "make test"]
+    demo = "rtsep run --device demo --record out/"
+    assert COMMANDS[:4] == ["pip install rtsep", demo, "make run", "make test"]
     for target, what in (
-        ("run", "rtsep run --device demo --record out/"),
+        ("run", demo),
         ("test", "-m pytest"),
         ("docs", "mkdocs build --strict"),
     ):
@@ -98,7 +99,7 @@ def test_programs_beside_the_package_tell_their_options(module: str) -> None:
 def test_the_readme_is_short_and_keeps_its_places() -> None:
     assert len(README.splitlines()) < 200
     places = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for name in ("bench", "paced", "peers", "growth"):
+    for name in ("bench", "models", "paced", "peers", "growth"):
         assert len(re.findall(rf"^<!-- {name} -->\n(?:.*\n)*?<!-- /{name} -->$", places, re.M)) == 1
 
 

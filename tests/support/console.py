@@ -38,6 +38,7 @@ LONG = {
     "python -m pytest bench --benchmark-only": "a minute; run without timing in test_readme.py",
     "rtsep learn fan.rtsep --device default --seconds 20": "tests/learned/test_source.py",
     "python examples/own_model.py DATA mine.onnx": "a minute; shortened in test_examples.py",
+    "pip install rtsep": "tests/test_distribution.py, from the wheel",
     "pip install -e .": "make run does it",
     "rtsep run --virtual-mic": "tests/devices/test_virtual_mic.py",
     "pip install -e '.[ui]'": "make test does it",
