@@ -3,9 +3,9 @@
 python -m bench.report [--check]
 
 `bench/results` contains the results of `rtsep bench --json`, `bench.paced`, `bench.peers` and
-`bench.growth` on one machine; the pages have marks for their tables. In the table of models, only the
-times are written. With ``--check`` nothing is written, and the exit code is 1 if tables and results
-differ.
+`bench.growth` on one machine; the pages have marks for their tables. In the table of models, only
+the times are written. With ``--check`` nothing is written, and the exit code is 1 if tables and
+results differ.
 """
 
 from __future__ import annotations
