@@ -16,9 +16,6 @@ from rtsep.nn import checks
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.onnx import export
 from rtsep.nn.streaming import flatten, unflatten
-from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.engine import Engine
-from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from rtsep.train.losses import negative_snr
 from tests.support.random_cases import cases
@@ -89,7 +86,9 @@ def test_any_chunking_gives_the_same(chunks: list[int], seed: int) -> None:
     checks.check_chunking(make(spec(), **TINY), x, chunks)
 
 
-@pytest.mark.parametrize("chunk", [1, pytest.param(2, marks=pytest.mark.soak), 3, 8])
+@pytest.mark.parametrize(
+    "chunk", [*(pytest.param(n, marks=pytest.mark.soak) for n in (1, 2, 8)), 3]
+)
 def test_every_chunk_gives_a_graph_that_equals_the_module(chunk: int) -> None:
     bundle = export(make(spec(chunk), **TINY), spec(chunk), TEXTS)
     state = bundle.states["state.blocks.2.past"]  # dilation 4: frames 4 and 8 back
@@ -97,9 +96,18 @@ def test_every_chunk_gives_a_graph_that_equals_the_module(chunk: int) -> None:
     assert state.shape == (chunk, 12)
 
 
-@pytest.mark.parametrize("described", [spec(channels=2), spectra(2)], ids=str)
-def test_other_fronts_give_graphs_that_equal_the_module(described: Spec) -> None:
-    bundle = export(make(described, **TINY), described, TEXTS)
+@pytest.mark.parametrize(
+    ("described", "options"),
+    [
+        pytest.param(spec(channels=2), {}, marks=pytest.mark.soak),
+        (spectra(2), {"floor": 0.25}),
+    ],
+    ids=str,
+)
+def test_other_fronts_give_graphs_that_equal_the_module(
+    described: Spec, options: dict[str, float]
+) -> None:
+    bundle = export(make(described, **TINY, **options), described, TEXTS)
     assert bundle.spec == described
 
 
@@ -124,7 +132,6 @@ def test_a_floor_leaves_a_share_of_the_mixture_but_for_training() -> None:
     less = floored.eval().domain.separate(masks, x, x)
     torch.testing.assert_close(less[:, :, 0], 0.75 * y[:, :, 0] + 0.25 * x)
     torch.testing.assert_close(less.sum(dim=2), x)
-    assert export(floored, described, TEXTS).spec == described
     with pytest.raises(ValueError, match="from 0 to below 1"):
         make(described, **TINY, floor=1.0)
     with pytest.raises(ValueError, match="for spectra"):
@@ -208,16 +215,12 @@ def test_windows_of_the_filterbank_reconstruct() -> None:
     assert torch.equal(front.synthesis, torch.full((16,), 0.5))
 
 
-@pytest.fixture(scope="module")
-def trained() -> Bundle:
-    """A small network after half a minute with the synthetic voices."""
-    described = spec(chunk=8)
-    torch.manual_seed(0)
-    sizes = {"filters": 64, "bottleneck": 24, "hidden": 48, "skip": 24, "blocks": 7, "repeats": 1}
-    model = build("convtasnet", described, sizes)
-    front, steps = Frontend(described), 70
+def trained(described: Spec) -> ConvTasNet:
+    """Train a small network with the synthetic voices."""
+    sizes = {"filters": 48, "bottleneck": 16, "hidden": 32, "skip": 16, "blocks": 6, "repeats": 1}
+    model, front, steps = make(described, **sizes), Frontend(described), 60
     optimizer = torch.optim.Adam(model.parameters())
-    mixture, sources = (torch.from_numpy(x) for x in mixtures(64, 8000, 8000, seed=1))
+    mixture, sources = (torch.from_numpy(x) for x in mixtures(64, 4000, 8000, seed=1))
     for step in range(steps):
         rate = 5e-3 * min(1, (step + 1) / 10) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         optimizer.param_groups[0]["lr"] = rate
@@ -227,22 +230,23 @@ def trained() -> Bundle:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-    return export(model, described, TEXTS)
+    return model.eval()
 
 
-def scores(bundle: Bundle, mixture: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """SI-SDR of both outputs, as the engine gives them, in dB."""
-    engine = Engine(make_step(bundle), bundle.spec)
-    y = np.concatenate([engine.process(mixture), engine.flush()])[engine.latency_samples :]
-    return np.array([si_sdr_db(y[:, i, 0], sources[:, i, 0]) for i in range(2)])
-
-
-def test_it_learns_and_does_not_mind_where_its_windows_start(trained: Bundle) -> None:
+def test_it_learns_and_does_not_mind_where_its_windows_start() -> None:
     """The shift test of the paper: an input that begins some samples later is separated alike."""
-    mixture, sources = (x[0] for x in mixtures(1, 24000, 8000, seed=99))
+    described = spec(chunk=8)
+    model, front = trained(described), Frontend(described)
+    mixture, sources = (x[0] for x in mixtures(1, 16000, 8000, seed=99))
+
+    def scores(start: int) -> np.ndarray:
+        with torch.no_grad():
+            y = separate(model, front, torch.from_numpy(mixture[None, start:]))[0].numpy()
+        return np.array([si_sdr_db(y[:, i, 0], sources[start:, i, 0]) for i in range(2)])
+
     before = np.array([si_sdr_db(mixture[:, 0], sources[:, i, 0]) for i in range(2)])
-    unshifted = scores(trained, mixture, sources)
-    assert np.mean(unshifted - before) > 3.0
-    for shift in range(1, 8):
-        shifted = scores(trained, np.ascontiguousarray(mixture[shift:]), sources[shift:])
+    unshifted = scores(0)
+    assert np.mean(unshifted - before) > 2.0
+    for shift in (1, 4, 7):
+        shifted = scores(shift)
         assert np.all(np.abs(shifted - unshifted) < 0.5), shift

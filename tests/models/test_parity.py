@@ -66,7 +66,9 @@ def live(bundle: Bundle, x: np.ndarray, sizes: list[int], block: int) -> np.ndar
 
 
 @pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("block", [1, 7, 64, 100, 128, 480, 4096])
+@pytest.mark.parametrize(
+    "block", [7, 128, 480, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 64, 100, 4096))]
+)
 def test_engine_with_onnx_equals_torch_offline(
     made: dict[str, tuple[Streaming, Bundle]], name: str, block: int
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-USUAL = 25
+USUAL = 15
 """Cases of a test that does not say how many."""
 SOAK = 20
 """So many times as many are tried in `make soak`."""
