@@ -11,8 +11,18 @@ import click
 from rtsep.cli import fail
 from rtsep.cli.options import stem_options, taken
 from rtsep.cli.panel import printed
-from rtsep.errors import ExtraError
+from rtsep.errors import ExtraError, OptionError
 from rtsep.runtime.engine import StemOptions
+
+
+def _range(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
+    """Read MIN:MAX."""
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high)):
+        raise OptionError(f"--replicas needs MIN:MAX, such as 1:4, not {text!r}")
+    return int(low), int(high)
 
 
 @click.command()
@@ -52,6 +62,18 @@ from rtsep.runtime.engine import StemOptions
     metavar="N",
     help="Largest number of streams of a process; 16.",
 )
+@click.option(
+    "--replicas",
+    metavar="MIN:MAX",
+    callback=_range,
+    help="Number of processes, as the streams need; Ray runs them, and each takes one core. "
+    "Without --replicas and --address, this process is the only one.",
+)
+@click.option(
+    "--address",
+    metavar="auto|HOST:PORT",
+    help="Ray cluster whose machines run the replicas; auto is that of this machine.",
+)
 @stem_options
 def serve(
     host: str,
@@ -61,6 +83,8 @@ def serve(
     key: Path | None,
     models: tuple[str, ...],
     places: int,
+    replicas: tuple[int, int] | None,
+    address: str | None,
     **options: Any,
 ) -> None:
     """Separate streams that other programs send, with `rtsep.remote` or over WebSockets.
@@ -73,13 +97,19 @@ def serve(
       rtsep serve                            for this machine
       rtsep serve --model speech --model music --streams-per-replica 8
       rtsep serve --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem
+      rtsep serve --address auto --replicas 2:64 --host 0.0.0.0 --token auto
     """  # noqa: D301
+    clustered = replicas is not None or address is not None
     try:
         from rtsep.serve.host import Host
         from rtsep.serve.server import run
         from rtsep.ui.server import listen, tls_context
+
+        if clustered:
+            from rtsep.serve import cluster
+            from rtsep.serve.actor import Plan
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("websockets", "prometheus_client"):
+        if (error.name or "").split(".")[0] not in ("websockets", "prometheus_client", "ray"):
             raise
         raise ExtraError(
             f"rtsep serve needs {error.name}: install it with pip install 'rtsep[serve]'"
@@ -87,23 +117,24 @@ def serve(
     from rtsep.serve.keeper import Memory
     from rtsep.ui.guard import Guard, token_for
 
-    secret = token_for(host, token)
+    secret, stems = token_for(host, token), taken(StemOptions, options)
     tls = None if certificate is None else tls_context(certificate, key or certificate)
-    with listen(host, port) as listener:
-        served = Host(
-            Guard(host, secret),
-            models or (None,),
-            places,
-            Memory(),
-            fail,
-            taken(StemOptions, options),
-        )
+    with listen(host, port) as listener, suppress(KeyboardInterrupt):  # Windows
 
-        def say() -> None:
-            names = ", ".join(served.replica.batches)
+        def say(names: list[str], most: int) -> None:
             address = printed(host, listener.getsockname()[1], secret, tls is not None)
-            click.echo(f"{names}, up to {places} streams: {address}")
+            click.echo(f"{', '.join(names)}, up to {most} streams: {address}")
             click.echo("Ctrl-C stops")
 
-        with suppress(KeyboardInterrupt):  # Windows
-            run(served, listener, tls, say)
+        if clustered:
+            plan = Plan(
+                *(host, port, secret, certificate, key, models or (None,), places),
+                *(replicas or (1, 1), stems),
+            )
+            most = plan.replicas[1] * places
+            where = "local" if address is None else address
+            cluster.run(plan, where, listener, lambda names: say(names, most), fail)
+        else:
+            guard, memory = Guard(host, secret), Memory()
+            served = Host(guard, models or (None,), places, memory, fail, stems)
+            run(served, listener, tls, lambda: say(served.models(), places))

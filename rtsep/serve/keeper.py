@@ -22,6 +22,9 @@ class Keeper(Protocol):
     def drop(self, stream: str) -> None:
         """Forget a stream that has ended, without waiting."""
 
+    async def delivered(self, stream: str) -> None:
+        """Wait until the last snapshot of a stream is where it is kept, if it gets there."""
+
     async def fetch(self, stream: str) -> bytes | None:
         """Return the newest snapshot of a stream, if there is one."""
 
@@ -64,6 +67,9 @@ class Memory:
         with self._lock:
             kept = self._kept.get(stream)
             return None if kept is None or self._old(kept) else kept
+
+    async def delivered(self, stream: str) -> None:
+        """Return at once."""
 
     async def fetch(self, stream: str) -> bytes | None:
         """Return the state of a stream, if there is one."""

@@ -214,6 +214,8 @@ class Replica:
             self._leaving.add(gone)
             await gone.wait()
             self._leaving.discard(gone)
+        if keep:
+            await self._keeper.delivered(stream.name)
         self.figures.streams -= 1
 
     def _run(self) -> None:
@@ -269,10 +271,10 @@ class Replica:
             if left:
                 self._hops.add(time.perf_counter() - start)
         answers = [(stream, stream.finish()) for stream, _ in frames]
-        self._post(self._hand_out, answers)
         now = time.monotonic()
         self.figures.frames += len(frames)
         self.figures.misses += sum(now - sound.arrived > s.frame_s for s, sound in frames)
+        self._post(self._hand_out, answers)
         for stream, _ in frames:
             if now - stream.saved >= SNAPSHOT_S:
                 self._keeper.keep(stream.name, stream.number, stream.save())

@@ -1,4 +1,4 @@
-"""Serve streams from this process, without a cluster."""
+"""The server of a site: the streams of this process, or the way to those of others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import signal
 import socket
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as websocket_server
@@ -15,7 +15,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from rtsep.realtime.scheduling import undisturbed
-from rtsep.serve.host import PATH, Host, Page
+from rtsep.serve.host import Host
+from rtsep.serve.site import PATH, Page, Site
 from rtsep.ui.connection import first
 from rtsep.ui.server import HEADERS, WEBSOCKET, Connection
 
@@ -36,14 +37,19 @@ def run(
     """
 
     async def until_signal() -> None:
-        ended = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # Windows raises KeyboardInterrupt instead
-                asyncio.get_running_loop().add_signal_handler(number, ended.set)
-        await serve(host, listener, tls, started, ended)
+        await serve(host, listener, tls, started, ended_by_signal())
 
     with undisturbed(ask=False):
         asyncio.run(until_signal())
+
+
+def ended_by_signal() -> asyncio.Event:
+    """Return an event of the running loop that Ctrl-C and SIGTERM set."""
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows raises KeyboardInterrupt instead
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    return ended
 
 
 async def serve(
@@ -60,25 +66,9 @@ async def serve(
     BaseException
         The error that ended the thread of the replica.
     """
-
-    def answer(connection: ServerConnection, request: Request) -> Response | None:
-        headers = {
-            name.lower(): request.headers.get_all(name) for name in dict.fromkeys(request.headers)
-        }
-        path = request.path.partition("?")[0]
-        page = host.refusal(headers) if path == PATH else host.page(path, headers)
-        return None if page is None else _response(page)
-
     host.replica.start(asyncio.get_running_loop())
     try:
-        async with websocket_server(
-            host.serve,
-            sock=listener,
-            ssl=tls,
-            process_request=answer,
-            create_connection=Connection,
-            **WEBSOCKET,
-        ):
+        async with answering(host, listener, tls):
             started()
             await first(ended.wait(), host.replica.failed.wait())
             if host.replica.error is not None:
@@ -88,8 +78,35 @@ async def serve(
         host.replica.stop()
 
 
+@asynccontextmanager
+async def answering(
+    site: Site, listener: socket.socket, tls: ssl.SSLContext | None
+) -> AsyncIterator[None]:
+    """Answer requests for the duration of a ``with`` block; arguments as in `run`."""
+
+    async def answer(connection: ServerConnection, request: Request) -> Response | None:
+        headers = {
+            name.lower(): request.headers.get_all(name) for name in dict.fromkeys(request.headers)
+        }
+        path = request.path.partition("?")[0]
+        page = await site.admission(headers) if path == PATH else site.page(path, headers)
+        return None if page is None else _response(page)
+
+    async with websocket_server(
+        site.serve,
+        sock=listener,
+        ssl=tls,
+        process_request=answer,
+        create_connection=Connection,
+        **WEBSOCKET,
+    ):
+        yield
+
+
 def _response(page: Page) -> Response:
     headers = Headers(HEADERS)
     headers["Content-Type"] = page.kind
     headers["Content-Length"] = str(len(page.body))
+    if page.location is not None:
+        headers["Location"] = page.location
     return Response(page.status.value, page.status.phrase, headers, page.body)

@@ -44,3 +44,5 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:
 def test_what_can_not_be_served_is_one_sentence() -> None:
     assert "--token auto" in refused("serve", "--host", "0.0.0.0")
     assert "neither a file nor a shipped model" in refused("serve", "--port", "0", "-m", "none")
+    for wrong in ("0:2", "3:2", "2", "a:b"):
+        assert "such as 1:4" in refused("serve", "--replicas", wrong)

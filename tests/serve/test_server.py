@@ -294,7 +294,7 @@ def test_draining_hands_streams_over_without_a_gap() -> None:
                     sep._url = sep._url.replace(str(old.port), str(new.port))  # as a proxy would
                     old.drain()
                     assert old.figures.streams == 0
-                    assert get(old.url, "/health") == (503, "the server is draining\n")
+                    assert get(old.url, "/health") == (503, "the server takes no streams\n")
                 parts.append(sep.process(block)["speech"])
             assert (sep.reconnects, sep.cuts) == (1, [])
             assert (new.figures.streams, new.figures.resumed) == (1, 1)

@@ -49,6 +49,10 @@ LONG = {
     "rtsep serve --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem": (
         "runs until Ctrl-C; tests/cli/test_serve.py"
     ),
+    "rtsep serve --replicas 1:4": "runs until Ctrl-C; tests/serve/test_cluster.py",
+    "rtsep serve --address auto --replicas 2:64 --host 0.0.0.0 --token auto": (
+        "needs several machines; tests/serve/test_cluster.py"
+    ),
     "openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem "
     "-subj /CN=rtsep": "writes nothing on standard output",
     "rtsep ui --host 0.0.0.0 --token auto --certificate cert.pem --key key.pem": "tests/ui",
