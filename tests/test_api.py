@@ -24,6 +24,7 @@ from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
 from tests.support import models
 from tests.support.audio import band
+from tests.support.patience import PATIENCE_S
 
 LIGHT = "chandna-speech"
 
@@ -236,7 +237,7 @@ def test_a_live_stream_ends_with_its_file_and_says_what_cannot_be(tmp_path: Any)
     path = tmp_path / "talk.wav"
     soundfile.write(path, band(4800, 2, 48000), 48000)
     with rtsep.live(path, LIGHT) as live:
-        live.wait(10)
+        live.wait(PATIENCE_S)
         assert not live.running
     assert (live.channels, live.sample_rate, live.gains) == (2, 48000, {"speech": 0.0})
     assert live.stats["separated_seconds"] >= 0.1
@@ -262,7 +263,7 @@ def test_a_fault_of_the_worker_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
     live = rtsep.live("demo", LIGHT)
     monkeypatch.setattr(live._worker, "_state", broken)
     with pytest.raises(ZeroDivisionError, match="a fault"), live:
-        live.wait(10)
+        live.wait(PATIENCE_S)
 
 
 def test_a_tap_keeps_nothing_without_a_reader_and_counts_what_a_late_one_loses() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rtsep.realtime.builder import Stream, StreamOptions
 from rtsep.stream import LiveStream
 from tests.support import models
 from tests.support.audio import gaussian
+from tests.support.patience import PATIENCE_S, until
 from tests.support.stream import OTHER, SPEC
 
 LIGHT = "chandna-speech"
@@ -67,13 +67,6 @@ def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "find", find)
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def test_a_device_that_goes_is_waited_for() -> None:
     device = Plug()
     with plugged(device) as stream:
@@ -96,7 +89,7 @@ def test_a_device_that_is_not_waited_for_ends_the_stream(options: dict[str, Any]
     with plugged(device, **options) as stream:
         until(lambda: stream.stats["separated_seconds"] > 0.1)
         device.plugged = False
-        stream.wait(30)
+        stream.wait(PATIENCE_S)
         assert not stream.running
         with pytest.raises(ControlError, match="does not run"):
             stream.switch_model(LIGHT)

@@ -36,8 +36,8 @@ def test_what_depends_on_weights_alone_is_no_cost_of_a_call() -> None:
 def test_a_cores_peak_is_plausible_and_takes_as_long_as_asked() -> None:
     start = time.perf_counter()
     peak = roofline.core_peak(0.1)
-    assert 0.1 < time.perf_counter() - start < 5
-    assert 1e9 < peak < 1e12
+    assert time.perf_counter() - start > 0.1
+    assert 1e7 < peak < 1e13
     assert roofline.core_peak(0.0) > 0  # one product at least
 
 
@@ -51,8 +51,8 @@ def test_speed_is_that_of_back_to_back_calls() -> None:
     _, bundle = models.chandna()
     start = time.perf_counter()
     found = roofline.speed(bundle, peak=1e11, seconds=0.2)
-    assert 0.2 < time.perf_counter() - start < 5
-    assert 1e-6 < found.median_s <= found.p99_s < 0.1
+    assert time.perf_counter() - start > 0.2
+    assert 1e-7 < found.median_s <= found.p99_s
     hop_s = bundle.spec.hop_length / bundle.spec.sample_rate
     assert found.real_time_factor == pytest.approx(found.median_s / hop_s)
     assert found.roofline_share == roofline.share(bundle, found.median_s, 1e11)

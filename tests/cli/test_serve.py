@@ -13,7 +13,8 @@ import pytest
 
 import rtsep
 from tests.support.command import refused
-from tests.support.serving import MODEL, PATIENCE_S, noise
+from tests.support.patience import PATIENCE_S
+from tests.support.serving import MODEL, noise
 
 pytest.importorskip("websockets")
 pytest.importorskip("prometheus_client")

@@ -24,6 +24,7 @@ from rtsep.devices.callback_stream import CallbackStream
 from rtsep.errors import DeviceError
 from tests.support.command import refused, rtsep
 from tests.support.jack import JACK_BLOCK, JACK_RATE
+from tests.support.patience import PATIENCE_S
 from tests.support.random_cases import cases
 
 RATE, BLOCK = 16000, 64
@@ -140,7 +141,7 @@ def _round_trip_ms(client: Any) -> float:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as witness:
         try:
             assert witness.stdout is not None
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENCE_S
             while not client.get_ports("jack_delay:out"):
                 assert time.monotonic() < deadline and witness.poll() is None
                 time.sleep(0.05)
@@ -166,12 +167,12 @@ def test_a_cable_between_the_ports_of_jack(jack: str, tmp_path: Path) -> None:
         env=os.environ,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while not (outputs := client.get_ports("PortAudio", is_output=True)):
             assert time.monotonic() < deadline and run.poll() is None
             time.sleep(0.05)
         client.connect(outputs[0], client.get_ports("PortAudio", is_input=True)[0])
-        assert run.wait(60) == 0
+        assert run.wait(PATIENCE_S) == 0
     finally:
         run.kill()
         client.deactivate()

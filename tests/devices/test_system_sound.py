@@ -16,6 +16,7 @@ from rtsep.devices import system_sound as module
 from rtsep.devices.open import DEMO
 from rtsep.devices.system_sound import system_sound
 from rtsep.errors import DeviceError
+from tests.support.patience import PATIENCE_S
 from tests.support.pulse import Env, audible, likeness, modules, pactl, samples
 
 
@@ -35,7 +36,7 @@ def test_what_another_program_plays_is_heard_separated(server: Env, tmp_path: Pa
     recorder = ["parec", "-d", "speaker.monitor", "--channels=1", "--format=float32le"]
     heard_path = tmp_path / "heard.raw"
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while not (tmp_path / "speech.wav").exists():
             assert process.poll() is None and time.monotonic() < deadline, "no stream"
             time.sleep(0.1)
@@ -48,7 +49,7 @@ def test_what_another_program_plays_is_heard_separated(server: Env, tmp_path: Pa
             other.wait(20)
         assert pactl(server, "get-default-sink").startswith("rtsep-system.")
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=60)
+        _, complaints = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         player.kill()

@@ -18,6 +18,7 @@ from rtsep.devices.open import DEMO
 from rtsep.devices.virtual_mic import virtual_mic
 from rtsep.errors import DeviceError
 from tests.support.command import refused
+from tests.support.patience import PATIENCE_S
 from tests.support.pulse import Env, audible, likeness, modules, pactl, samples
 
 
@@ -34,7 +35,7 @@ def start(env: Env, *options: object) -> subprocess.Popen[str]:
 
 def wait_for(env: Env, name: str, process: subprocess.Popen[str]) -> None:
     """Until the stream plays into the microphone."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         if modules(env, f"source_name={name} ") and pactl(env, "list", "short", "sink-inputs"):
             return
@@ -56,13 +57,13 @@ def test_another_program_hears_the_separated_sound(server: Env, tmp_path: Path) 
     with heard_path.open("wb") as file:
         other = subprocess.Popen(recorder, env=server, stdout=file)
         # PulseAudio may stand still for seconds before it plays a low-latency stream.
-        deadline = time.monotonic() + 45
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline and np.sum(audible(heard_path)) < 3 * rate:
             time.sleep(0.5)
         other.terminate()
         other.wait(20)
     process.send_signal(signal.SIGINT)
-    _, complaints = process.communicate(timeout=60)
+    _, complaints = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, complaints) == (0, "")
     assert not modules(server, "talk"), "it goes with the program"
 
@@ -83,7 +84,7 @@ def test_a_name_is_taken_while_its_program_lives(server: Env) -> None:
     first = start(server, "--virtual-mic", "a.b")
     wait_for(server, "a.b", first)
     second = start(server, "--virtual-mic", "a.b", "--seconds", 1)
-    _, complaints = second.communicate(timeout=60)
+    _, complaints = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 2
     assert complaints == (
         "rtsep: there is a virtual microphone 'a.b' already: choose another name with "
@@ -93,7 +94,7 @@ def test_a_name_is_taken_while_its_program_lives(server: Env) -> None:
     first.communicate()
     assert len(modules(server, "a.b")) == 2, "a killed program can't remove it"
     third = start(server, "--virtual-mic", "a.b", "--seconds", 1)
-    _, complaints = third.communicate(timeout=60)
+    _, complaints = third.communicate(timeout=PATIENCE_S)
     assert (third.returncode, complaints) == (0, "")
     assert not modules(server, "a.b")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.patience import PATIENCE_S
 from tests.support.pcm import FORMATS, expected, frames, mixture, samples
 
 pytest.importorskip("pipecat", reason="pip install --no-deps pipecat-ai")
@@ -92,9 +93,9 @@ def test_pipecats_transport_drives_it(model: Path) -> None:
         transport = Microphone(TransportParams(audio_in_enabled=True, audio_in_filter=made))
         heard, _ = await utils.run_test(
             transport,
-            frames_to_send=[utils.SleepFrame(0.6)],
+            frames_to_send=[utils.SleepFrame(3.0)],
             pipeline_params=PipelineParams(audio_in_sample_rate=16000),
-            start_timeout=20,
+            start_timeout=PATIENCE_S,
         )
         return [frame.audio for frame in heard if isinstance(frame, InputAudioRawFrame)]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rtsep.errors import SoundError
+from tests.support.patience import PATIENCE_S
 from tests.support.pcm import FORMATS, expected, frames, samples
 
 aiortc = pytest.importorskip("aiortc", reason="pip install 'rtsep[webrtc]'")
@@ -109,7 +110,7 @@ def test_over_a_connection(model: Path) -> None:
         await callee.setLocalDescription(await callee.createAnswer())
         await caller.setRemoteDescription(callee.localDescription)
         try:
-            return await asyncio.wait_for(heard, 20)
+            return await asyncio.wait_for(heard, PATIENCE_S)
         finally:
             await caller.close()
             await callee.close()

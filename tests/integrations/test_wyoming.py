@@ -19,6 +19,7 @@ import rtsep
 from tests.support.audio import band
 from tests.support.command import refused
 from tests.support.paths import ROOT
+from tests.support.patience import PATIENCE_S
 
 pytest.importorskip("wyoming", reason="pip install 'rtsep[wyoming]'")
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -54,7 +55,7 @@ def uri(model: Path, tmp_path: Path) -> Iterator[str]:
         assert process.stdout is not None
         assert process.stdout.readline() == f"noise of tiny at {address}; Ctrl-C stops\n"
         yield address
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.communicate()
@@ -66,7 +67,7 @@ async def listen(uri: str, ask: bool) -> tuple[list[Any], Any]:
     async with AsyncClient.from_uri(uri) as client:
         if ask:
             await client.write_event(Describe().event())
-        while (event := await asyncio.wait_for(client.read_event(), 20)) is not None:
+        while (event := await asyncio.wait_for(client.read_event(), PATIENCE_S)) is not None:
             if Info.is_type(event.type):
                 info = Info.from_event(event)
                 continue

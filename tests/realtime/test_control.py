@@ -21,6 +21,7 @@ from rtsep.runtime.pipeline import LoadedModel
 from rtsep.spec import Spec
 from tests.support import models
 from tests.support.audio import gaussian as noise
+from tests.support.patience import PATIENCE_S, until
 from tests.support.stream import OTHER, SPEC
 
 RATE, BLOCK = 16000, 64
@@ -50,7 +51,7 @@ class Rig:
         return self.devices[name]()
 
     def wait(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline and self.control.working, self.said
             time.sleep(0.01)
@@ -164,10 +165,7 @@ def test_a_fault_of_the_worker_ends_the_control_too(tmp_path: Path) -> None:
     rig.live._state = None  # type: ignore[assignment, method-assign]
     rig.control.start()
     rig.live.start()
-    deadline = time.monotonic() + 20
-    while rig.control.working and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not rig.control.working
+    until(lambda: not rig.control.working)
     rig.control.close()
     rig.live.stop()
     assert isinstance(rig.live.error, TypeError)

@@ -12,7 +12,8 @@ import pytest
 
 import rtsep
 from rtsep.ui.protocol import SUBPROTOCOL, Hello, encode
-from tests.support.serving import HELLO, MODEL, PATIENCE_S, Running, greeting, noise, running
+from tests.support.patience import PATIENCE_S
+from tests.support.serving import HELLO, MODEL, Running, greeting, noise, running
 
 pytest.importorskip("websockets")
 pytest.importorskip("prometheus_client")

@@ -20,10 +20,10 @@ from rtsep.serve.host import Host
 from rtsep.serve.keeper import Memory
 from rtsep.ui.guard import Guard
 from rtsep.ui.protocol import encode
+from tests.support.patience import PATIENCE_S
 from tests.support.serving import (
     HELLO,
     MODEL,
-    PATIENCE_S,
     Running,
     greeting,
     noise,

@@ -22,6 +22,7 @@ from rtsep.ui.session_worker import Pool
 from tests.support import foreign, models
 from tests.support.command import refused, rtsep
 from tests.support.paths import ROOT
+from tests.support.patience import PATIENCE_S
 from tests.support.publisher import Publisher, publish
 
 
@@ -193,7 +194,7 @@ def test_two_processes_wait_for_each_other(shelf: Path) -> None:
     both: list[Any] = [
         subprocess.Popen(command, env=env, text=True, stdout=-1, stderr=-1) for _ in range(2)
     ]
-    ended = sorted((process.wait(120), process.communicate()[1]) for process in both)
+    ended = sorted((process.wait(PATIENCE_S), process.communicate()[1]) for process in both)
     assert [code for code, _ in ended] == [0, 2] and "there already" in ended[1][1]
 
 

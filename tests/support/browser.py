@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -43,7 +45,7 @@ class Page:
         self._calls += 1
         self._socket.send(json.dumps({"id": self._calls, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(60))
+            message = json.loads(self._socket.recv(PATIENCE_S))
             if message.get("method") == "Runtime.exceptionThrown":
                 self.problems.append(str(message["params"]["exceptionDetails"]))
             elif message.get("method") == "Log.entryAdded":
@@ -79,7 +81,7 @@ class Page:
     def text(self, selector: str) -> str:
         return str(self.ask(f"document.querySelector({selector!r}).textContent"))
 
-    def wait(self, expression: str, seconds: float = 30.0) -> None:
+    def wait(self, expression: str, seconds: float = PATIENCE_S) -> None:
         end = time.monotonic() + seconds
         while not self.ask(expression):
             assert time.monotonic() < end, f"{expression} is still false: {self.text('body')}"
@@ -148,7 +150,9 @@ def chromium(folder: Path, microphone: Path) -> Iterator[Page]:
             assert process.poll() is None, "chromium does not start"
             time.sleep(0.1)
         port = int(known.read_text().splitlines()[0])
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_S
+        ) as answer:
             (target,) = (t for t in json.load(answer) if t["type"] == "page")
         with connect(target["webSocketDebuggerUrl"], max_size=None, ping_interval=None) as socket:
             yield Page(socket)

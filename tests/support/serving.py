@@ -15,12 +15,11 @@ from rtsep.serve.host import Host
 from rtsep.serve.keeper import Memory
 from rtsep.ui.guard import Guard
 from rtsep.ui.protocol import SUBPROTOCOL, Hello
+from tests.support.patience import PATIENCE_S
 
 MODEL = "chandna-speech"
 HELLO = Hello(16000, 1, 320, "f32")
 """The packets of most tests: 20 ms."""
-PATIENCE_S = 60.0
-"""A machine of the tests may be busy."""
 
 
 class Running:

@@ -1,6 +1,6 @@
 """A browser session without a browser: `python -m tests.support.ui_client`.
 
-Sends noise at real-time pace and prints statistics of the replies as JSON.
+Sends noise at real-time pace until its input ends, and prints statistics of the replies as JSON.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ import numpy as np
 
 from rtsep.ui import protocol
 from rtsep.ui.protocol import Hello
+from tests.support.patience import PATIENCE_S
 
 HELLO = Hello(48000, 1, 384, "f32")
 DELAY_S = 0.25
 """What comes later than this cannot be played: an xrun."""
+MOST_S = 60.0
+"""Longest session."""
 
 
 def noise(frames: int) -> Any:
-    sound = np.random.default_rng(5).standard_normal((frames, HELLO.frame, 1)) / 10
-    return sound.astype(np.float32)
+    """The first frames of a sound without end."""
+    sound = np.random.default_rng(5).standard_normal((frames, HELLO.frame, 1), np.float32)
+    return sound / 10
 
 
 def greeting(**change: object) -> str:
@@ -49,10 +53,11 @@ def session(address: str, token: str, tls: ssl.SSLContext | None = None) -> Any:
     )
 
 
-def main(address: str, token: str, seconds: str) -> None:
-    """Hold a session so long; "ready" is printed when it has begun."""
-    frames = noise(round(float(seconds) * HELLO.sample_rate / HELLO.frame))
+def main(address: str, token: str) -> None:
+    """Hold a session; "ready" is printed when it has begun."""
+    frames = noise(round(MOST_S * HELLO.sample_rate / HELLO.frame))
     sent, waited, digest = np.zeros(len(frames)), np.full(len(frames), np.inf), hashlib.sha256()
+    count, over = 0, threading.Event()
     status: dict[str, Any] = {}
     pictures = 0
     with session(address, token) as socket:
@@ -61,18 +66,28 @@ def main(address: str, token: str, seconds: str) -> None:
         assert ready["type"] == "ready", ready
         print("ready", flush=True)
 
+        def listen() -> None:
+            sys.stdin.read()
+            over.set()
+
         def send() -> None:
+            nonlocal count
             start = time.monotonic()
             for number, frame in enumerate(frames):
+                if over.is_set():
+                    break
                 time.sleep(max(0.0, start + number * HELLO.frame / 48000 - time.monotonic()))
                 sent[number] = time.monotonic()
                 socket.send(protocol.encode(number, frame, HELLO))
+                count = number + 1
+            over.set()
 
+        threading.Thread(target=listen, daemon=True).start()
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
-        end = time.monotonic() + float(seconds) + 5
-        while np.isinf(waited[-1]) and time.monotonic() < end:
-            message = socket.recv(10)
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end and (sender.is_alive() or np.isinf(waited[count - 1])):
+            message = socket.recv(PATIENCE_S)
             if isinstance(message, str):
                 status = json.loads(message)
             elif message[0] == protocol.AUDIO:
@@ -82,10 +97,11 @@ def main(address: str, token: str, seconds: str) -> None:
             else:
                 pictures += 1
         sender.join()
+    waited = waited[:count]
     print(
         json.dumps(
             {
-                "frames": len(frames),
+                "frames": count,
                 "xruns": int(np.sum(waited > DELAY_S)),
                 "unanswered": int(np.sum(np.isinf(waited))),
                 "median_ms": 1000 * float(np.median(waited)),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.patience import PATIENCE_S
 
 websockets = pytest.importorskip("websockets.exceptions")
 MODEL = "chandna-speech"
@@ -42,14 +43,14 @@ def running(*options: str) -> Iterator[Address]:
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"https?://\S+", line)
-        assert found, line + process.communicate(timeout=10)[1]
+        assert found, line + process.communicate(timeout=PATIENCE_S)[1]
         address = Address(found[0])
         address.process = process
         yield address
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            _, err = process.communicate(timeout=10)
+            _, err = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
             process.wait()

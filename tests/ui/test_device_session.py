@@ -20,6 +20,7 @@ import soundfile
 
 from tests.support.browser import chromium, program
 from tests.support.command import NO_CARD, refused, rtsep, stems
+from tests.support.patience import PATIENCE_S
 from tests.support.ui_client import greeting, session
 from tests.support.ui_server import REFUSED, Address
 
@@ -43,12 +44,12 @@ def running(folder: Path, *options: object) -> Iterator[Address]:
     try:
         assert process.stdout is not None
         while "open http" not in (line := process.stdout.readline()):
-            assert line, process.communicate(timeout=10)[1]
+            assert line, process.communicate(timeout=PATIENCE_S)[1]
         address = Address(re.search(r"http://\S+", line)[0])  # type: ignore[index]
         address.process = process
         yield address
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.wait()
@@ -77,7 +78,7 @@ class Watcher:
                     told = json.loads(message)
                     self.said[told["type"]] = told
 
-    def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.said
@@ -162,7 +163,7 @@ def test_whoever_looks_on_sees_and_turns_the_same_knobs(tmp_path: Path, talk: Pa
                     bad.send('{"type": "watch"}')
                 bad.send(message)
                 while True:
-                    bad.recv(10)
+                    bad.recv(PATIENCE_S)
             assert caught.value.rcvd is not None and caught.value.rcvd.code == 1008
         joined(address, stack)
         with pytest.raises(REFUSED):
@@ -177,7 +178,7 @@ def test_the_end_of_the_stream_is_the_end_of_the_panel(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(16000, np.float32), 16000)
     done = subprocess.run(
         [sys.executable, "-c", NO_CARD, "ui", "--port", "0", "--device", "short.wav"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0 and " s separated, RTF" in done.stdout, done.stderr
 

@@ -26,6 +26,7 @@ from rtsep.ui.session_worker import BACKLOG_S, BrowserChain, Pool, Worker
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, LEVELS_DB, Spectra, hertz, mel
 from tests.support import models
 from tests.support.command import refused
+from tests.support.patience import PATIENCE_S
 
 HELLO = {"type": "hello", "sample_rate": 48000, "channels": 1, "frame": 384, "format": "f32"}
 
@@ -244,7 +245,7 @@ class Heard:
         self.worker.put(number, protocol.encode(number, frame, self.hello))
 
     def wait(self, count: int) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while self.worker.times.count < count and self.worker.error is None:
             assert time.monotonic() < end
             time.sleep(0.001)

@@ -32,6 +32,7 @@ from rtsep.cli.terminal.screen import Line, painter, plain
 from rtsep.cli.terminal.view import View
 from tests.support.audio import gaussian as noise
 from tests.support.command import NO_CARD, stems
+from tests.support.patience import PATIENCE_S
 from tests.support.stream import Hand, stream
 
 _FAULT = """
@@ -115,7 +116,7 @@ class Terminal:
         for key in keys:
             os.write(self.master, ARROWS.get(key, key).encode())
 
-    def wait(self, condition: Callable[[list[str]], object], seconds: float = 60.0) -> None:
+    def wait(self, condition: Callable[[list[str]], object], seconds: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + seconds
         while not condition(self.lines()):
             assert time.monotonic() < deadline, "\n".join(self.lines())
@@ -127,8 +128,8 @@ class Terminal:
 
     def end(self) -> str:
         """Wait for the end; return what is said after the view."""
-        self.process.wait(60)
-        self._reader.join(1)
+        self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
         assert termios.tcgetattr(self.master) == self.before
         view, _, rest = self.said.rpartition(b"\x1b[?1049l")
         assert b"\x1b[?1049h" in view and b"\x1b[?1049h" not in rest, "the screen was given back"
