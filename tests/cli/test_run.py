@@ -28,6 +28,7 @@ from rtsep.runtime.ort_step import OrtStep
 from tests.support import models
 from tests.support.audio import recording
 from tests.support.command import NO_CARD, refused, rtsep, start, stems
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -77,11 +78,11 @@ def check_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def test_the_demo_is_recorded_as_separate_would(tmp_path: Path) -> None:
+def test_the_demo_is_recorded_as_separate_would(tmp_path: Path, no_card: None) -> None:
     folder, out, summary = tmp_path / "a [1]" / "rec", tmp_path / "out", tmp_path / "x" / "s.json"
-    process = start("--device", "demo", "-s", 1.5, "--record", folder, "--json", summary)
-    said, complaints = process.communicate(timeout=120)
-    assert (process.returncode, complaints) == (0, "")
+    done = rtsep("run", "--device", "demo", "-s", 1.5, "--record", folder, "--json", summary)
+    assert (done.exit_code, done.stderr) == (0, "")
+    said = done.stdout
     names = {"mixture", *weights.find().spec.sources}
     files = {f"{name}.wav" for name in names} | {"spectrograms.png"}
     assert {p.name for p in folder.iterdir()} == files
@@ -118,7 +119,7 @@ def test_a_file_is_a_device_of_its_rate_and_channels(tmp_path: Path, no_card: No
 def test_ctrl_c_is_a_clean_end(number: signal.Signals, tmp_path: Path) -> None:
     process = start("-d", "demo", "--record", tmp_path, "--json", tmp_path / "s.json")
     assert process.stdout is not None
-    watchdog = threading.Timer(120, process.kill)
+    watchdog = threading.Timer(PATIENCE_S, process.kill)
     watchdog.start()
     said = ""
     while "RTF" not in said:  # the first line of the meter, after a second

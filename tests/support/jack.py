@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from tests.support.patience import PATIENCE_S
+
 JACK_RATE, JACK_BLOCK = 48_000, 128
 
 
@@ -24,7 +26,15 @@ def missing() -> str | None:
 
 
 # In a process of its own: the JACK library crashes where it meets a second server.
-_PROBE = "import sys, jack; jack.Client('probe', no_start_server=True, servername=sys.argv[1])"
+_PROBE = """
+import sys, time, jack
+while True:
+    try:
+        jack.Client("probe", no_start_server=True, servername=sys.argv[1])
+        break
+    except jack.JackOpenError:
+        time.sleep(0.1)
+"""
 
 
 def start_server(name: str, options: list[str]) -> subprocess.Popen[bytes] | None:
@@ -34,12 +44,12 @@ def start_server(name: str, options: list[str]) -> subprocess.Popen[bytes] | Non
     server = subprocess.Popen(
         ["jackd", "-n", name, *options, *driver], stdin=subprocess.DEVNULL, **quiet
     )
-    for _ in range(50):
-        time.sleep(0.1)
-        if server.poll() is not None:
-            return None
-        if subprocess.run([sys.executable, "-c", _PROBE, name], check=False, **quiet).returncode:
-            continue
+    with subprocess.Popen([sys.executable, "-c", _PROBE, name], **quiet) as probe:
+        end = time.monotonic() + PATIENCE_S
+        while probe.poll() is None and server.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        probe.kill()
+    if probe.returncode == 0:
         return server
     stop_server(server)
     return None

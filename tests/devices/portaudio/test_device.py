@@ -8,11 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,16 +22,9 @@ from rtsep.devices.portaudio.device import Hosted
 from rtsep.devices.portaudio.shared_memory import Shared, attach
 from rtsep.errors import DeviceError, LostError
 from tests.support.jack import JACK_BLOCK, JACK_RATE, start_server, stop_server
+from tests.support.patience import PATIENCE_S, until
 
 CARD = "system, JACK Audio Connection Kit"
-
-
-def until(true: Any, seconds: float = 20.0) -> bool:
-    """Wait until something is true; tell whether it is."""
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.02)
-    return bool(true())
 
 
 def test_shared_memory_is_zeros_and_has_no_name() -> None:
@@ -90,7 +81,7 @@ def test_the_process_ends_with_its_parent_even_if_that_is_killed() -> None:
         stat = Path(f"/proc/{child}/stat")
         return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
-    assert until(gone)
+    until(gone)
 
 
 @pytest.mark.device
@@ -105,7 +96,7 @@ def test_a_source_goes_through_the_process(
     device = Hosted(process, card, card, JACK_RATE, 1, 2, JACK_BLOCK, 8 * JACK_BLOCK)
     assert ("two clocks" in device.latency_terms()) == bool(own_clock)
     with device:
-        assert until(lambda: device.stats().callbacks > 750)
+        until(lambda: device.stats().callbacks > 750)
         assert device.active
         assert device.input.written == pytest.approx(device.stats().callbacks * JACK_BLOCK, abs=999)
         if own_clock:
@@ -115,7 +106,7 @@ def test_a_source_goes_through_the_process(
 
 
 @contextmanager
-def killed_after(process: subprocess.Popen[str], seconds: float = 120.0) -> Iterator[None]:
+def killed_after(process: subprocess.Popen[str], seconds: float = PATIENCE_S) -> Iterator[None]:
     """Let no test wait for ever for a line."""
     watchdog = threading.Timer(seconds, process.kill)
     watchdog.start()
@@ -153,27 +144,18 @@ def server(name: str) -> Iterator[list[subprocess.Popen[bytes]]]:
             stop_server(each)
 
 
-def restart(running: list[subprocess.Popen[bytes]], name: str) -> float:
-    """Start the server again; return the time since when it answers."""
+def restart(running: list[subprocess.Popen[bytes]], name: str) -> None:
+    """Start the server again."""
     again = start_server(name, ["-r"])
     assert again is not None
     running.append(again)
-    return time.monotonic()
-
-
-def time_to_look(name: str) -> float:
-    """How long a new process takes here to look for devices, in seconds."""
-    code = "from rtsep.devices import callback, portaudio as p; p.refresh(); p.find(None, 'input')"
-    start = time.monotonic()
-    environment = {**os.environ, "JACK_DEFAULT_SERVER": name}
-    subprocess.run(
-        [sys.executable, "-c", code], env=environment, check=False, stderr=subprocess.DEVNULL
-    )
-    return time.monotonic() - start
 
 
 @pytest.mark.device
-def test_a_server_that_died_is_waited_for(jack: str, tmp_path: Path) -> None:
+def test_a_server_that_died_is_waited_for_also_if_it_comes_back_at_another_rate(
+    jack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream goes on where it was, or in a folder of its own."""
     name = f"rtsep-test-back-{os.getpid()}"
     environment = {**os.environ, "JACK_DEFAULT_SERVER": name}
     command = [sys.executable, "-u", "-m", "rtsep", "run", "--device", CARD]
@@ -181,29 +163,31 @@ def test_a_server_that_died_is_waited_for(jack: str, tmp_path: Path) -> None:
     with server(name) as running:
         run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         with killed_after(run):
-            read_until(run, "RTF")
-            running[-1].kill()
-            running[-1].wait()
-            read_until(run, "has gone")
-            time.sleep(1.0)
-            back = restart(running, name)
-            read_until(run, "is back")
-            took = time.monotonic() - back
+            for rate in (JACK_RATE, 44_100):
+                read_until(run, "RTF")
+                running[-1].kill()
+                running[-1].wait()
+                read_until(run, "has gone")
+                monkeypatch.setattr("tests.support.jack.JACK_RATE", rate)
+                restart(running, name)
+                said = read_until(run, "is back")
+                assert rate == JACK_RATE or "44100 Hz" in said
             read_until(run, "RTF")
             run.send_signal(signal.SIGINT)
             rest, _ = run.communicate()
-        pace = time_to_look(name)
     assert run.returncode == 0
-    assert took <= max(2.0, 3 * pace), "a busy machine takes longer for everything"
     summary = json.loads((tmp_path / "s.json").read_text())
-    assert summary["completed"] and summary["device_losses"] == 1
-    assert "the device was lost 1 times" in rest
-    files = [soundfile.info(path) for path in (tmp_path / "r").glob("*.wav")]
-    assert len(files) == 3
-    separated = round(summary["separated_seconds"] * JACK_RATE)
-    assert {file.frames for file in files} == {separated}
+    assert summary["completed"] and summary["device_losses"] == 2
+    assert "the device was lost 2 times" in rest
+    recorded_s = 0.0
+    for folder, rate in ((tmp_path / "r", JACK_RATE), (tmp_path / "r" / "2", 44_100)):
+        files = [soundfile.info(path) for path in folder.glob("*.wav")]
+        assert len(files) == 3 and {file.samplerate for file in files} == {rate}
+        (frames,) = {file.frames for file in files}
+        recorded_s += frames / rate
+    assert recorded_s == pytest.approx(summary["separated_seconds"], abs=0.01)
     gap = summary["seconds"] - summary["device_away_s"] - summary["separated_seconds"]
-    assert -0.2 < gap < 3.0 + 3 * pace  # up to the time it took to notice, and to start
+    assert gap > -0.2  # the time it took to notice, and to start
 
 
 @pytest.mark.device
@@ -227,33 +211,3 @@ def test_a_device_that_stays_away_is_given_up(jack: str, tmp_path: Path) -> None
     assert complaints == "rtsep: system → system has gone\n"
     lengths = {soundfile.info(path).frames for path in tmp_path.glob("*.wav")}
     assert len(lengths) == 1 and lengths != {0}
-
-
-@pytest.mark.device
-def test_a_server_that_comes_back_at_another_rate_goes_on_in_a_folder_of_its_own(
-    jack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = f"rtsep-test-rate-{os.getpid()}"
-    environment = {**os.environ, "JACK_DEFAULT_SERVER": name}
-    command = [sys.executable, "-u", "-m", "rtsep", "run", "--device", CARD]
-    with server(name) as running:
-        run = subprocess.Popen(
-            [*command, "--record", str(tmp_path)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with killed_after(run):
-            read_until(run, "RTF")
-            running[-1].kill()
-            running[-1].wait()
-            monkeypatch.setattr("tests.support.jack.JACK_RATE", 44_100)
-            restart(running, name)
-            assert "44100 Hz" in read_until(run, "is back")
-            read_until(run, "RTF")
-            run.send_signal(signal.SIGINT)
-            run.communicate()
-    assert run.returncode == 0
-    rates = {soundfile.info(path).samplerate for path in tmp_path.glob("*.wav")}
-    again = {soundfile.info(path).samplerate for path in (tmp_path / "2").glob("*.wav")}
-    assert (rates, again) == ({48_000}, {44_100})

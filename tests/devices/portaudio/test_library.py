@@ -21,6 +21,7 @@ from rtsep.devices.portaudio.device import Hosted
 from rtsep.devices.portaudio.library import find, listing
 from rtsep.errors import DeviceError
 from tests.support.jack import start_server, stop_server
+from tests.support.patience import PATIENCE_S, until
 
 RATE, BLOCK = 48_000, 128
 
@@ -138,7 +139,7 @@ class Tape:
             for other in client.get_all_connections(port):
                 client.disconnect(*((other, port) if side == "is_input" else (port, other)))
             client.connect(*((own, port) if side == "is_input" else (port, own)))
-        deadline = time.monotonic() + seconds + 10
+        deadline = time.monotonic() + PATIENCE_S
         while self.count < blocks and time.monotonic() < deadline:
             time.sleep(0.01)
         for client in (self.source, self.sink):
@@ -199,10 +200,7 @@ def test_blocks_of_jacks_own_length_are_not_held_back(jack: str) -> None:
 def test_a_source_is_played_to_a_device(jack: str) -> None:
     source = np.full((RATE // 4, 1), 0.5, np.float32)
     with hosted(jack, RATE, 1, 2, 8 * BLOCK, source=source, passthrough=True) as device:
-        deadline = time.monotonic() + 20
-        while not device.finished and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert device.finished
+        until(lambda: device.finished)
         assert device.peaks() == (0.5, 0.5)
     assert device.stats().callbacks * BLOCK >= len(source)
     assert device.latency_terms()["device input"] == 0
@@ -238,7 +236,7 @@ def test_a_lost_device_is_seen_and_can_be_left(jack: str) -> None:
             [sys.executable, "-c", LOSE, str(server.pid)],
             env={**os.environ, "JACK_DEFAULT_SERVER": name},
             check=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
     finally:
         stop_server(server)
