@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ from rtsep.spec import Float32
 
 Stems = dict[str, Float32]
 """Stems by the name of the source; each array has the shape of the mixture."""
+Controls = Mapping[str, str | Sequence[float]]
+"""Values of controls by name, see `load`."""
 
 
 class Separation:
@@ -75,8 +77,8 @@ class Separation:
         self.channels = _channels(channels)
         self.sample_rate = spec.sample_rate if sample_rate is None else _rate(sample_rate)
         self.block = block
-        loaded = LoadedModel(bundle, self.channels, options)
-        self._engine = loaded.engine(self.sample_rate, block)
+        self._loaded = LoadedModel(bundle, self.channels, options)
+        self._engine = self._loaded.engine(self.sample_rate, block)
         self.latency: StreamLatency = stream_latency(self._engine, self.sample_rate)
         self._flat = self.channels == 1
 
@@ -117,6 +119,15 @@ class Separation:
             )
         self._flat = np.ndim(block) == 1
         return self._named(self._engine.process(mixture))
+
+    @property
+    def controls(self) -> dict[str, tuple[float, ...]]:
+        """Values of the model's controls by name, see `load`; assign those to be changed."""
+        return self._loaded.controls
+
+    @controls.setter
+    def controls(self, settings: Controls) -> None:
+        self._loaded.set_controls(settings)
 
     def flush(self) -> Stems:
         """Return the last ``latency.samples`` samples and reset the stream.
@@ -173,6 +184,7 @@ def load(
     block: int = 1,
     full_band: bool = True,
     floor_db: float | None = None,
+    controls: Controls | None = None,
 ) -> Separation:
     """Load a model for one stream.
 
@@ -195,6 +207,9 @@ def load(
     floor_db
         Level at which the other sources are left in each stem, in dB, at most 0; by default that
         of the model.
+    controls
+        Values of the model's controls by name, which ``rtsep info`` lists: numbers, or labels
+        joined by ``+`` (``{"stem": "vocals+bass"}``); others have their default.
 
     Raises
     ------
@@ -202,6 +217,8 @@ def load(
         There is no such model, or it can't be run.
     SpecError
         The model processes another number of channels jointly.
+    ControlError
+        The model has no such control, or a value is invalid.
     SoundError
         Channels, rate or block is out of range.
 
@@ -218,7 +235,8 @@ def load(
     if block < 1:
         raise SoundError(f"block must be 1 sample or more, not {block}")
     options = StemOptions(full_band, floor_db)
-    return Separation(weights.find(model), channels, sample_rate, block, options)
+    bundle = weights.find(model).controlled(controls or {})
+    return Separation(bundle, channels, sample_rate, block, options)
 
 
 def separate(
@@ -228,6 +246,7 @@ def separate(
     *,
     full_band: bool = True,
     floor_db: float | None = None,
+    controls: Controls | None = None,
 ) -> Stems:
     """Separate a whole recording.
 
@@ -237,7 +256,7 @@ def separate(
         (n,) or (n, channels) of floats, full scale 1.
     sample_rate
         Sample rate of samples and stems, in Hz.
-    model, full_band, floor_db
+    model, full_band, floor_db, controls
         As in `load`.
 
     Returns
@@ -252,6 +271,8 @@ def separate(
         There is no such model, or it can't be run.
     SpecError
         The model processes another number of channels jointly.
+    ControlError
+        The model has no such control, or a value is invalid.
     SoundError
         The samples or their rate are invalid.
 
@@ -263,7 +284,7 @@ def separate(
     >>> list(stems), stems["vocals"].shape
     (['vocals', 'drums', 'bass', 'other'], (44100, 2))
     """
-    spec = (bundle := weights.find(model)).spec
+    spec = (bundle := weights.find(model).controlled(controls or {})).spec
     mixture = sound(samples)
     channels = mixture.shape[1]
     finite = np.isfinite(mixture)

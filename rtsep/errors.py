@@ -75,7 +75,10 @@ class GainError(RtsepError, ValueError):
 
 
 class ControlError(RtsepError, ValueError):
-    """A request to a running stream that cannot be executed; the stream is unchanged."""
+    """An invalid control of a model, or a request to a running stream that cannot be executed.
+
+    The stream is unchanged.
+    """
 
 
 # The command line and the panel

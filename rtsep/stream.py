@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from rtsep import weights
-from rtsep.api import Stems, named
+from rtsep.api import Controls, Stems, named
 from rtsep.devices.open import DEFAULT, DeviceOptions
 from rtsep.errors import AudioFileError
 from rtsep.latency import StreamLatency
 from rtsep.realtime.builder import Stream, StreamOptions, linear_gains, open_stream
 from rtsep.realtime.chain import ProcessingChain
+from rtsep.runtime.bundle import Bundle
 
 BLOCK_S = 0.02
 """Default length of the blocks of `LiveStream.blocks`, in seconds."""
@@ -89,6 +90,18 @@ class LiveStream:
             if known or chain is chains[0]:
                 chain.mixer.gains[:] = linear_gains(sources, known)
                 chain.mixer.muted[:] = chain.mixer.soloed[:] = False
+
+    @property
+    def controls(self) -> dict[str, tuple[float, ...]]:
+        """Values of the model's controls by name.
+
+        May be assigned at any time, also in part; a model that is changed to has its defaults.
+        """
+        return self._stream.control.loaded.controls
+
+    @controls.setter
+    def controls(self, settings: Controls) -> None:
+        self._stream.control.loaded.set_controls(settings)
 
     @property
     def latency(self) -> StreamLatency:
@@ -295,6 +308,7 @@ def live(
     realtime: bool = True,
     full_band: bool = True,
     floor_db: float | None = None,
+    controls: Controls | None = None,
 ) -> LiveStream:
     """Open a device and separate its sound for the duration of a ``with`` block.
 
@@ -333,7 +347,7 @@ def live(
         End the stream after this time without the device, in seconds; never by default.
     realtime
         Request real-time scheduling and locked memory.
-    full_band, floor_db
+    full_band, floor_db, controls
         As in `rtsep.load`.
 
     Raises
@@ -342,8 +356,8 @@ def live(
         There is no such device or file, or it can't be used, or the folder can't be written to.
     BundleError, SpecError
         There is no such model, or it can't process this number of channels.
-    GainError
-        There is no such source, or the gain is invalid.
+    GainError, ControlError
+        There is no such source or control, or its value is invalid.
 
     Examples
     --------
@@ -369,5 +383,8 @@ def live(
         full_band=full_band,
         floor_db=floor_db,
     )
-    stream = open_stream(str(device), lambda: weights.find(model), where, options, tapped=True)
-    return LiveStream(stream)
+
+    def choose() -> Bundle:
+        return weights.find(model).controlled(controls or {})
+
+    return LiveStream(open_stream(str(device), choose, where, options, tapped=True))

@@ -16,10 +16,12 @@ from tests.support.paths import ROOT
 ORDER = (
     "__main__ > cli rtsep > serve > ui benchmark diagnostics integrations > stream"
     " > api realtime evaluate > shelf > adopt > conformance > portable > weights > learned"
-    " > runtime devices > dsp files > latency > spec > errors version"
+    " > runtime devices > dsp files > latency > spec controls > errors version"
 )
 """A package imports from those to its right and from itself; ``rtsep`` stands for its root."""
-TRAINING = "cli > train > models > nn > runtime > dsp files > latency > spec > errors version"
+TRAINING = (
+    "cli > train > models > nn > runtime > dsp files > latency > spec controls > errors version"
+)
 """The same, for what needs torch."""
 TORCH = ("nn", "models", "train", "learned/autoencoders.py")
 

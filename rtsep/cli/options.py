@@ -81,10 +81,30 @@ class Choice(TypedDict):
     rest: str | None
     learn_noise: float | None
     steps: int | None
+    controls: dict[str, str]
+
+
+def _settings(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise OptionError(f"--control needs NAME=VALUE, not {text!r}")
+        settings[name] = value
+    return settings
 
 
 _MODEL_OPTIONS = (
     click.option("-m", "--model", help="Shipped model's name, or a bundle's path."),
+    click.option(
+        "--control",
+        "controls",
+        multiple=True,
+        callback=_settings,
+        metavar="NAME=VALUE",
+        help="Set a control of the model, see `rtsep info`: labels joined by +, or numbers "
+        "separated by commas; may be repeated.",
+    ),
     click.option(
         "--sources",
         metavar="A.rtsep,B.rtsep",
@@ -268,7 +288,9 @@ def choose(choice: Choice) -> Bundle:
     if learned is None and noise is None:
         if choice["rest"] is not None:
             raise LearnedError("--rest is the remainder of --sources: name a learned source, too")
-        return weights.find(choice["model"])
+        return weights.find(choice["model"]).controlled(choice["controls"])
+    if choice["controls"]:
+        raise LearnedError("--control is for trained bundles: leave it out with learned sources")
     if choice["model"] is not None:
         raise LearnedError("--model is for trained bundles: leave it out with learned sources")
     sources = [weights.voice()] if learned is None else read_all(learned)

@@ -62,6 +62,15 @@ def measured(bundle: Bundle) -> str:
     )
 
 
+def _controls(bundle: Bundle) -> str:
+    """Return name, values, meaning and range of each control."""
+    found = []
+    for name, one in bundle.controls.items():
+        values = "+".join(one.labels) or f"{len(one.default)} numbers"
+        found.append(f"{name}={values}: {one.meaning}, {one.low:g} to {one.high:g}")
+    return "; ".join(found)
+
+
 def facts(bundle: Bundle) -> dict[str, str]:
     """Return the lines of `rtsep info` about the bundle, by name."""
     spec = bundle.spec
@@ -91,6 +100,7 @@ def facts(bundle: Bundle) -> dict[str, str]:
         "size": f"{len(bundle.graph) / 1e6:.2f} MB, {weights_count:,} weights",
         "load": f"{macs / 1e6:.1f} million multiply-accumulates per second of audio",
         "states": f"{shapes or 'none'} ({bundle.state_bytes / 1024:.1f} kB per stream)",
+        **({"controls": _controls(bundle)} if bundle.controls else {}),
         "training": bundle.metadata["training"],
         "licence": bundle.metadata["licence"],
         "quality": bundle.metadata["quality"],

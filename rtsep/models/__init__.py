@@ -15,6 +15,7 @@ NAMES = (
     "chandna",
     "clustering",
     "complexunet",
+    "conditionedunet",
     "convtasnet",
     "demucs",
     "dilated",

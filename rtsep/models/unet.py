@@ -14,6 +14,7 @@ for. With the strides along time of the papers, output would come 64 frames at o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -99,13 +100,23 @@ class UNet(Streaming):
             "up": initial_states(self.up, streams),
         }
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Compute the masks of each frame."""
+    def forward(
+        self, x: Tensor, state: State, films: Sequence[Film] | None = None
+    ) -> tuple[Tensor, State]:
+        """Compute the masks of each frame.
+
+        ``films`` are factors and offsets of the features of each layer on the way down, each
+        (streams, filters), for `rtsep.models.conditionedunet`.
+        """
         after: State = {"down": {}, "up": {}}
         h, skips = x[..., :-1].unsqueeze(2), []
         for i, (layer, norm) in enumerate(zip(self.down, self.down_norms, strict=True)):
             h, after["down"][str(i)] = layer(h, state["down"][str(i)])
-            h = F.leaky_relu(_normed(norm, h), 0.2)
+            h = _normed(norm, h)
+            if films is not None:
+                factor, offset = (part[:, None, :, None] for part in films[i])
+                h = factor * h + offset
+            h = F.leaky_relu(h, 0.2)
             skips.append(h)
         for i, layer in enumerate(self.up):
             if i:
@@ -116,6 +127,9 @@ class UNet(Streaming):
                 h = F.dropout(h, 0.5, self.training and i < DROPPED)
         masks = torch.sigmoid(h)
         return torch.cat([masks, masks[..., -1:]], dim=-1), after
+
+
+Film = tuple[Tensor, Tensor]
 
 
 def _normed(norm: nn.Module, x: Tensor) -> Tensor:

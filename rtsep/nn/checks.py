@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rtsep.errors import ContractError
-from rtsep.nn.streaming import State, Streaming, flatten
+from rtsep.nn.streaming import Bound, Controlled, State, Streaming, flatten, random_controls
 
 
 def check_state(model: Streaming, streams: int = 2) -> None:
@@ -114,13 +114,18 @@ def check_health(model: Streaming, shape: tuple[int, ...], frames: int = 400) ->
 
 
 def check_contract(model: Streaming, shape: tuple[int, ...], lookahead: int, seed: int = 0) -> None:
-    """Run every check above on random frames of ``shape`` (channels included)."""
+    """Run every check above on random frames of ``shape`` (channels included).
+
+    Controls have their default, and random values once.
+    """
     generator = torch.Generator().manual_seed(seed)
     frames = 3 * lookahead + 70
     x = torch.randn(2, frames, *shape, generator=generator)
     check_state(model)
     for chunks in ([1], [2, 5], [1, 7, 64], [frames - 1, 1]):
         check_chunking(model, x, chunks)
+    if isinstance(model, Controlled):
+        check_chunking(Bound(model, random_controls(model, len(x))), x, [1, 7, 64])
     check_causality(model, x, frame=frames - 20, lookahead=lookahead)
     check_health(model, shape)
 

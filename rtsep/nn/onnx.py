@@ -16,10 +16,21 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from rtsep.controls import PREFIX, ModelControl
+from rtsep.controls import describe as describe_controls
 from rtsep.errors import ContractError
 from rtsep.files.atomic import replacing
 from rtsep.nn.checks import check_contract
-from rtsep.nn.streaming import Line, Streaming, flatten, reads, unflatten
+from rtsep.nn.streaming import (
+    Bound,
+    Controlled,
+    Line,
+    Streaming,
+    flatten,
+    random_controls,
+    reads,
+    unflatten,
+)
 from rtsep.runtime.bundle import Bundle, describe, parse
 from rtsep.runtime.model_step import make_step
 from rtsep.spec import Spec
@@ -108,16 +119,19 @@ class _Layout:
 
 
 class _Graph(nn.Module):
-    """One call of a model with its states as separate arguments, for the exporter."""
+    """One call of a model with controls and states as separate arguments, for the exporter."""
 
     def __init__(self, model: Streaming, layout: _Layout) -> None:
         super().__init__()
         self.model = model
         self.layout = layout
 
-    def forward(self, mixture: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, mixture: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        controls = _controls(self.model)
+        set_, states = inputs[: len(controls)], inputs[len(controls) :]
+        control = [dict(zip(controls, set_, strict=True))] if controls else []
         leaves = self.layout.unpack(dict(zip(self.layout.inputs, states, strict=True)))
-        sources, following = self.model(mixture, unflatten(leaves))
+        sources, following = self.model(mixture, unflatten(leaves), *control)
         return (sources, *self.layout.pack(flatten(following)).values())
 
 
@@ -144,6 +158,8 @@ def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
     model = model.eval()
     shape = (spec.channels, *spec.frame_shape)
     check_contract(model, shape, spec.lookahead)
+    if controls := _controls(model):
+        texts = {**texts, "controls": describe_controls(controls)}
     proto = _graph(model, spec)
     for key, value in describe(spec, {**texts, "version": __version__}).items():
         proto.metadata_props.add(key=key, value=value)
@@ -160,7 +176,7 @@ def write(bundle: Bundle, path: Path) -> None:
 
 @torch.no_grad()
 def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> float:
-    """Check that bundle and module agree, on silence, noise and full scale.
+    """Check that bundle and module agree, on silence, noise and full scale, for any controls.
 
     Returns
     -------
@@ -172,6 +188,11 @@ def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> f
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     loud = spec.window_length**0.5 if spec.frontend == "stft" else 1.0  # of full-scale noise
     step = make_step(bundle, streams=2)
+    if isinstance(model, Controlled):
+        control = random_controls(model, streams=2)
+        model = Bound(model, control)
+        for name, values in control.items():
+            step.controls[name][:] = values.numpy()
     worst = 0.0
     for name, x in {
         "silence": torch.zeros_like(noise),
@@ -196,21 +217,27 @@ def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> f
     return worst
 
 
+def _controls(model: nn.Module) -> Mapping[str, ModelControl]:
+    return model.controls if isinstance(model, Controlled) else {}
+
+
 def _graph(model: Streaming, spec: Spec) -> onnx.ModelProto:
     layout = _Layout.of(model, spec)
     # Two streams, because the exporter takes a size of 1 for a constant.
     mixture = torch.randn(2, spec.chunk, spec.channels, *spec.frame_shape)
-    states = [torch.zeros(2, *shape) for shape in layout.inputs.values()]
+    controls = _controls(model)
+    inputs = [torch.zeros(2, len(control.default)) for control in controls.values()]
+    inputs += [torch.zeros(2, *shape) for shape in layout.inputs.values()]
     streams = {0: torch.export.Dim.DYNAMIC}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             _Graph(model, layout),
-            (mixture, *states),
-            input_names=["mixture", *layout.inputs],
+            (mixture, *inputs),
+            input_names=["mixture", *(PREFIX + name for name in controls), *layout.inputs],
             output_names=["sources", *(f"next_{name}" for name in layout.outputs)],
-            dynamic_shapes=(streams, tuple(streams for _ in states)),
+            dynamic_shapes=(streams, tuple(streams for _ in inputs)),
             opset_version=OPSET,
             dynamo=True,
             optimize=True,

@@ -13,6 +13,9 @@ for any number of frames along axis 1. Cutting the input does not change the out
 Offline processing passes all frames with the zero state, live processing one chunk at a time. The
 state is a nested dict of tensors of fixed shape with the streams along axis 0. It starts as zeros,
 is passed in and returned, and is never changed in place. Time is axis 1 of every ``x`` and ``y``.
+
+A model may have controls, which a user sets while it runs: its ``forward`` has a third, optional
+argument, see `Controlled`.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from rtsep.controls import ModelControl
 
 State = dict[str, Any]
 """A nested dict whose leaves are tensors of shape (streams, ...)."""
@@ -39,6 +44,66 @@ class Streaming(nn.Module):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Map frames (streams, frames, ...) and a state to frames and the next state."""
         raise NotImplementedError
+
+
+class Controlled(Streaming):
+    """A streaming module with controls, ``forward(x, state, control)``.
+
+    ``control`` has a tensor (streams, values) by the name of each control, the same for all frames
+    of a call. Without it, all have their default.
+    """
+
+    controls: Mapping[str, ModelControl]
+
+    def forward(
+        self, x: Tensor, state: State, control: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, State]:
+        """Map frames, a state and the controls to frames and the next state."""
+        raise NotImplementedError
+
+    def given(self, control: Mapping[str, Tensor] | None, x: Tensor) -> Mapping[str, Tensor]:
+        """Return ``control``, or the defaults for the streams of ``x``."""
+        if control is not None:
+            return control
+        return {
+            name: x.new_tensor(one.default).expand(x.shape[0], -1)
+            for name, one in self.controls.items()
+        }
+
+
+class Bound(Streaming):
+    """A controlled module with given controls, as a module without.
+
+    Parameters
+    ----------
+    module
+        The module.
+    control
+        Its third argument.
+    """
+
+    def __init__(self, module: Controlled, control: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.module, self.control = module, control
+
+    def initial_state(self, streams: int) -> State:
+        """Return the zero state of the module."""
+        return self.module.initial_state(streams)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Call the module with the given controls."""
+        y: tuple[Tensor, State] = self.module(x, state, self.control)
+        return y
+
+
+def random_controls(module: Controlled, streams: int, seed: int = 0) -> dict[str, Tensor]:
+    """Return random controls within their ranges, (streams, values) each."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, one in module.controls.items():
+        share = torch.rand(streams, len(one.default), generator=generator)
+        found[name] = one.low + (one.high - one.low) * share
+    return found
 
 
 def flatten(state: Mapping[str, Any], prefix: str = "state") -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import compose
 
+from rtsep.controls import PREFIX
 from rtsep.dsp import windows
 from rtsep.dsp.mixer import linear
 from rtsep.dsp.overlap_add import LIMIT
@@ -116,6 +117,8 @@ def build(
     inner = _inner(bundle)
     for name, value in (("mixture", frames), *layout.inputs(g, state)):
         g("Identity", value, name=f"model.{name}")
+    for name, control in bundle.controls.items():
+        g("Identity", g.number([control.default]), name=f"model.{PREFIX}{name}")
     g.include(inner)
     spectra, sound = _check_frames(g, spec, "model.sources")
     samples, overlap = _overlap_add(g, spec, spectra, layout.read(g, state, "overlap"))

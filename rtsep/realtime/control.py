@@ -245,7 +245,8 @@ class Control:
         live, device = self.live, self._open_device(name)
         loaded = self.loaded
         if device.input.width != loaded.channels:
-            loaded = LoadedModel(loaded.bundle, device.input.width, loaded.options)
+            bundle = loaded.bundle.controlled(loaded.controls)
+            loaded = LoadedModel(bundle, device.input.width, loaded.options)
         engine = loaded.engine(device.sample_rate, device.block)
         recording = live.recorder is not None
         self._end_recording()

@@ -2,8 +2,9 @@
 
 Its graph maps ``mixture`` and all ``state.*`` to ``sources`` and all ``next_state.*``. ``state.X``
 is ``next_state.X`` of the previous call, and ``state.X@3`` that of three calls before, initially
-zeros: so state that is read much later need not pass through every call. The metadata of the file
-(see :data:`KEYS`) has the figures that the graph lacks; state shapes are read from the graph.
+zeros: so state that is read much later need not pass through every call. ``control.X`` is set by
+the user, see `rtsep.controls`. The metadata of the file (see :data:`KEYS`) has the figures that the
+graph lacks; state shapes are read from the graph.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from rtsep import controls
+from rtsep.controls import ModelControl
 from rtsep.dsp.fft import factorise
 from rtsep.dsp.windows import pair
-from rtsep.errors import BundleError
+from rtsep.errors import BundleError, ControlError
 from rtsep.latency import Latency
 from rtsep.runtime import graph_cost
 from rtsep.spec import Spec
@@ -59,7 +63,10 @@ KEYS = {
     "version": "version of rtsep that wrote the file",
 }
 """Metadata of every bundle, stored as ``rtsep.<key>``, with descriptions."""
-OPTIONAL_KEYS = {"floor": "level at which other sources are left in each stem, dB; none without it"}
+OPTIONAL_KEYS = {
+    "floor": "level at which other sources are left in each stem, dB; none without it",
+    "controls": "inputs that the user sets, as JSON, see rtsep.controls; none without it",
+}
 """Further metadata."""
 
 
@@ -107,6 +114,8 @@ class Bundle:
         The serialised model.
     path
         Path of the file, if any.
+    controls
+        Controls of the model by name.
     """
 
     spec: Spec
@@ -114,6 +123,7 @@ class Bundle:
     metadata: Mapping[str, str]
     graph: bytes = field(repr=False)
     path: Path | None = None
+    controls: Mapping[str, ModelControl] = field(default_factory=dict)
 
     @property
     def floor_db(self) -> float | None:
@@ -124,6 +134,20 @@ class Bundle:
     def state_bytes(self) -> int:
         """Size of one stream's state in bytes."""
         return 4 * sum(state.values for state in self.states.values())
+
+    def controlled(self, settings: Mapping[str, Any]) -> Bundle:
+        """Return the bundle with other initial values of controls, see `rtsep.controls.check`.
+
+        Raises
+        ------
+        ControlError
+            There is no such control, or a value is invalid.
+        """
+        changed = {
+            name: replace(self.controls[name], default=values)
+            for name, values in controls.check(settings, self.controls).items()
+        }
+        return replace(self, controls={**self.controls, **changed})
 
     def cost(self) -> tuple[int, int]:
         """Return the number of weights, and multiply-accumulates per second of one stream."""
@@ -141,7 +165,7 @@ def load(path: Path | str) -> Bundle:
     BundleError
         The file is missing, too large, damaged or no bundle; its format is unknown; metadata are
         missing or invalid; the windows do not reconstruct; states are unpaired; shapes are wrong;
-        weights are external or not finite.
+        weights are external or not finite; controls in metadata and graph differ.
     """
     path = Path(path)
     try:
@@ -177,9 +201,11 @@ def parse(data: bytes, path: Path | None = None) -> Bundle:
         raise BundleError(f"its metadata lacks rtsep.{missing[0]}")
     spec = _spec(metadata)
     _check_weights(model)
-    states = _states(model, spec)
+    inputs = _shapes(model.graph.input)
+    declared = _controls(metadata.get("controls", "{}"), inputs)
+    states = _states(inputs, _shapes(model.graph.output), spec)
     _check_cost(model)
-    return Bundle(spec, states, metadata, data, path)
+    return Bundle(spec, states, metadata, data, path, declared)
 
 
 def describe(spec: Spec, texts: Mapping[str, str]) -> dict[str, str]:
@@ -308,9 +334,12 @@ def _check_cost(model: onnx.ModelProto) -> None:
         )
 
 
-def _shapes(values: object) -> dict[str, tuple[int | None, ...]]:
+Shapes = dict[str, tuple[int | None, ...]]
+
+
+def _shapes(values: object) -> Shapes:
     """Return the shape of each float32 graph input or output; None for free sizes."""
-    shapes: dict[str, tuple[int | None, ...]] = {}
+    shapes: Shapes = {}
     for value in values:  # type: ignore[attr-defined]
         tensor = value.type.tensor_type
         if tensor.elem_type != TensorProto.FLOAT:
@@ -321,9 +350,21 @@ def _shapes(values: object) -> dict[str, tuple[int | None, ...]]:
     return shapes
 
 
-def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, State]:
+def _controls(text: str, inputs: Shapes) -> dict[str, ModelControl]:
+    """Return the controls of the metadata, and take them from the graph's inputs."""
+    try:
+        declared = controls.parse(text)
+    except ControlError as error:
+        raise BundleError(str(error)) from None
+    for name, control in declared.items():
+        must = (None, len(control.default))
+        if (has := inputs.pop(controls.PREFIX + name, None)) != must:
+            raise BundleError(f"control {name!r} must be an input of shape {must}, not {has}")
+    return declared
+
+
+def _states(inputs: Shapes, outputs: Shapes, spec: Spec) -> dict[str, State]:
     """Check inputs and outputs against the contract; return the states."""
-    inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
     frames = (spec.chunk, spec.channels, *spec.frame_shape)
     separated = (spec.chunk, len(spec.sources), spec.channels, *spec.frame_shape)
     for name, has, must in (
@@ -344,7 +385,8 @@ def _states(model: onnx.ModelProto, spec: Spec) -> dict[str, State]:
         match = _STATE.fullmatch(full_name)
         if match is None:
             raise BundleError(
-                f"its graph has an input {full_name!r} that is neither mixture nor state"
+                f"its graph has an input {full_name!r} that is neither mixture nor state "
+                "nor a control of its metadata"
             )
         name, calls = match["name"], int(match["calls"] or 1)
         if outputs.get(f"next_{name}") != shape:

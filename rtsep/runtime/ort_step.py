@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from rtsep.controls import PREFIX
 from rtsep.errors import BundleError
 from rtsep.runtime import states
 from rtsep.runtime.bundle import Bundle
@@ -64,6 +65,8 @@ class OrtStep:
     ----------
     simplified
         File of the simplified graph; None if it could not be written.
+    controls
+        Values of the controls by name, (streams, values); they may be set between two calls.
     program
         The states, without operations: kernels leave the call to Python.
     seen
@@ -156,6 +159,10 @@ class OrtStep:
                 f"more than the limit of {MAX_MEMORY >> 20}"
             )
         self.mixture, self.sources = np.zeros(mixture, np.float32), np.zeros(sources, np.float32)
+        self.controls = {
+            name: np.tile(np.float32(control.default), (streams, 1))
+            for name, control in self.bundle.controls.items()
+        }
         memory = np.zeros(sum(map(aligned, sizes.values())), np.float32)
         self._rings: dict[str, Float32] = {}
         start = 0
@@ -168,6 +175,8 @@ class OrtStep:
         """Make the binding of one position of the rings."""
         binding = self._session.io_binding()
         binding.bind_cpu_input("mixture", self.mixture)
+        for name, values in self.controls.items():
+            binding.bind_cpu_input(PREFIX + name, values)
         outputs = {"sources": self.sources}
         for key, ring in self._rings.items():
             for calls, name in self.bundle.states[key].inputs.items():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
+from rtsep.controls import check
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.engine import DEFAULT, Engine, StemOptions
 from rtsep.runtime.model_step import make_step
@@ -68,6 +70,22 @@ class LoadedModel:
     def name(self) -> str:
         """Name of the model."""
         return self.bundle.metadata["name"]
+
+    @property
+    def controls(self) -> dict[str, tuple[float, ...]]:
+        """Values of the model's controls by name."""
+        return {name: tuple(values[0].tolist()) for name, values in self.step.controls.items()}
+
+    def set_controls(self, settings: Mapping[str, Any]) -> None:
+        """Set controls by name, also while the model runs: they are read by its next call.
+
+        Raises
+        ------
+        ControlError
+            There is no such control, or a value is invalid; nothing is changed.
+        """
+        for name, values in check(settings, self.bundle.controls).items():
+            self.step.controls[name][:] = values
 
     def engine(self, rate: int, block: int = 1) -> Engine:
         """Make an engine for blocks that are multiples of ``block`` samples, at a rate in Hz."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from rtsep.controls import PREFIX
 from rtsep.runtime import states
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.ort_step import Seen
@@ -33,6 +34,8 @@ class TapeStep:
 
     Attributes
     ----------
+    controls
+        Values of the controls by name, (streams, values); they may be set between two calls.
     program
         The program, which kernels may run in place of a call.
 
@@ -46,8 +49,12 @@ class TapeStep:
         self.bundle = bundle
         declared = bundle.states
         inputs = {name: (k, n) for k, state in declared.items() for n, name in state.inputs.items()}
-        tape = Tape(graph, states.ring_lengths(declared), inputs)
+        kept = [PREFIX + name for name in bundle.controls]
+        tape = Tape(graph, states.ring_lengths(declared), inputs, kept)
         self.mixture, self.sources = tape.view("mixture"), tape.view("sources")
+        self.controls = {name: tape.view(PREFIX + name) for name in bundle.controls}
+        for name, control in bundle.controls.items():
+            self.controls[name][:] = control.default
         self.program = states.make_program(
             *(streams, declared, {key: tape.view(f"next_{key}") for key in declared}),
             *(tape.memory, tape.operations, tape.parameters),

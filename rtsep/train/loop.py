@@ -9,19 +9,20 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rtsep.errors import NotFiniteError, StoppedError
+from rtsep.errors import NotFiniteError, RecipeError, StoppedError
 from rtsep.models.checkpoint import Description, save
 from rtsep.nn.frontend import Frontend, separate
-from rtsep.spec import Float32
+from rtsep.nn.streaming import Bound, Controlled, Streaming
 from rtsep.train.journal import Journal
 from rtsep.train.losses import matched, named
 from rtsep.train.mixers import Mixer
@@ -168,13 +169,14 @@ def train(
     before, started = run.seconds, time.monotonic()
     journal = Journal(folder if group.rank == 0 else None, description.name, over, training.measure)
     with journal, _interrupts() as interrupted:
-        for mixture, target in mixing:
+        for mixture, target, *control in mixing:
             rate = schedule.rate(run.step, run.seconds)
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
             optimizer.zero_grad()
             with torch.autocast(group.device.type, torch.bfloat16, half):
-                loss = compute(model, frontend, *(x.to(group.device) for x in (mixture, target)))
+                pair = (x.to(group.device) for x in (mixture, target))
+                loss = compute(_bound(model, control, group.device), frontend, *pair)
             loss.backward()
             loss = group.average(loss, model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -210,6 +212,16 @@ def train(
     return best
 
 
+def _bound(model: Streaming, control: Sequence[Any], device: torch.device) -> Streaming:
+    """Give a model the control of a batch, if there is one."""
+    if not control:
+        return model
+    if not isinstance(model, Controlled):
+        raise RecipeError("mixtures with a control train only models with controls")
+    values = {name: torch.as_tensor(x).to(device) for name, x in control[0].items()}
+    return Bound(model, values)
+
+
 def _has_bfloat16() -> bool:
     """Return whether the CPU multiplies in bfloat16; others emulate it, three times slower."""
     can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in 2.9
@@ -224,9 +236,7 @@ def _compiler() -> bool:
     return found
 
 
-def _loader(
-    training: Mixer, step: int, schedule: Schedule, workers: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+def _loader(training: Mixer, step: int, schedule: Schedule, workers: int) -> DataLoader[Any]:
     last = schedule.steps if schedule.minutes is None else len(training)
     return DataLoader(
         training,  # type: ignore[arg-type]  # has __getitem__ and __len__
@@ -289,16 +299,16 @@ def improvement(estimate: Tensor, target: Tensor, mixture: Tensor, measure: str)
 
 @torch.no_grad()
 def validate(
-    run: Run, frontend: Frontend, mixer: Mixer, checks: list[tuple[Float32, Float32]]
+    run: Run, frontend: Frontend, mixer: Mixer, checks: Sequence[tuple[Any, ...]]
 ) -> float:
     """Return the mean improvement with averaged weights, over the judged audible sources."""
     device = frontend.analysis.device
     model = run.description.build().to(device).eval()
     model.load_state_dict(run.average)
     scores = []
-    for pair in checks:
-        x, s = (torch.from_numpy(samples).to(device) for samples in pair)
-        y = separate(model, frontend, x)
+    for mixture, target, *control in checks:
+        x, s = (torch.from_numpy(samples).to(device) for samples in (mixture, target))
+        y = separate(_bound(model, control, device), frontend, x)
         if mixer.exchangeable:
             y = matched(y, s)
         power = s.square().mean(dim=(1, 3))

@@ -69,6 +69,10 @@ SPECS = {
         "full": Spec(16000, 1, "stft", "hann", 1024, 256, 1, 0, VOICES),
         "small": SPEECH,
     },
+    "conditionedunet": {
+        "full": Spec(8192, 1, "stft", "hann", 1024, 256, 1, 0, ("chosen", "rest")),
+        "small": SPEECH,
+    },
     "convtasnet": {
         "full": Spec(8000, 1, "waveform", "rectangular", 16, 8, 64, 0, VOICES),
         "half": Spec(16000, 1, "waveform", "rectangular", 32, 16, 64, 0, VOICES),

@@ -18,6 +18,10 @@ MINIATURES: dict[str, tuple[Spec, dict[str, Any]]] = {
     "cdae": (SPECTRA, {"filters": (8, 12, 12, 8)}),
     "clustering": (SPECTRA, {"hidden": 48, "layers": 1, "embedding": 8}),
     "complexunet": (SPECTRA, LAYERS),
+    "conditionedunet": (
+        SPECTRA,
+        {"filters": 6, "levels": 2, "taps": 3, "hidden": (8,), "stems": SOURCES},
+    ),
     "demucs": (BLOCKS, {"hidden": 12, "levels": 2}),
     "feedforward": (SPECTRA, {"patch": 5, "hidden": 64}),
     "openunmix": (SPECTRA, {"hidden": 48, "layers": 1}),

@@ -12,6 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from rtsep import controls
+from rtsep.controls import ModelControl
 from rtsep.errors import BundleError
 from rtsep.runtime.bundle import Bundle, describe, load, parse
 from rtsep.runtime.model_step import make_step
@@ -56,6 +58,22 @@ def handmade(spec: Spec = SPEC, gains: Array = GAINS, **texts: str) -> onnx.Mode
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     for key, text in describe(spec, {**TEXTS, **texts}).items():
         model.metadata_props.add(key=key, value=text)
+    return model
+
+
+MIX = ModelControl("gains of the sources", (1.0, 0.0), labels=("speech", "noise"))
+
+
+def controlled(spec: Spec = SPEC, **texts: str) -> onnx.ModelProto:
+    """The mixture times the values of its control ``mix``, one for each source."""
+    model = handmade(spec, controls=controls.describe({"mix": MIX}), **texts)
+    graph = model.graph
+    mix = helper.make_tensor_value_info("control.mix", TensorProto.FLOAT, ["streams", 2])
+    graph.input.insert(1, mix)
+    shape = np.array([-1, 1, 2, *[1] * (1 + len(spec.frame_shape))])
+    graph.initializer.append(numpy_helper.from_array(shape, "shape"))
+    graph.node.insert(0, helper.make_node("Reshape", ["control.mix", "shape"], ["mix"]))
+    graph.node[2].input[1] = "mix"
     return model
 
 

@@ -12,7 +12,7 @@ import soundfile
 from rtsep.errors import CorpusError
 from rtsep.train.corpus import LEAD, STEMS, Corpus, Row
 from rtsep.train.layouts import table
-from rtsep.train.mixers import Mixer, Music, Speakers, SpeechInNoise
+from rtsep.train.mixers import ChosenStem, Mixer, Music, Speakers, SpeechInNoise
 from rtsep.train.sound import active_rms, faster, room
 
 RATE = 8000
@@ -422,6 +422,24 @@ def peaks(sources: np.ndarray) -> list[int]:
     spectra = np.abs(np.fft.rfft(sources, axis=0))
     found = np.argmax(spectra, axis=0) * RATE / len(sources)
     return [round(hz) if np.any(x) else 0 for hz, x in zip(found, sources.T, strict=True)]
+
+
+def test_one_stem_is_chosen_by_the_control() -> None:
+    mixer = ChosenStem(song("x", "y"), ("chosen", "rest"), 1, 8, RATE, silent=0.0)
+    mixtures, targets, control = mixer[3]
+    again = mixer[3]
+    np.testing.assert_array_equal(again[2]["stem"], control["stem"])
+    np.testing.assert_allclose(targets.sum(axis=2), mixtures, atol=1e-6)
+    _, stems = Music(song("x", "y"), STEMS, 1, 8, RATE, silent=0.0)[3]
+    assert set(control["stem"].sum(axis=1)) == {1.0}
+    chosen = control["stem"].argmax(axis=1)
+    assert len(set(chosen)) > 1
+    for example, stem in enumerate(chosen):
+        np.testing.assert_array_equal(targets[example, :, 0], stems[example, :, stem])
+    part = replace(mixer, sources=("chosen", "rest"), part=(1, 2))[3]
+    np.testing.assert_array_equal(part[1], targets[1::2])
+    with pytest.raises(CorpusError, match="two sources"):
+        ChosenStem(song("x"), STEMS, 1, 1, RATE)
 
 
 def test_stems_are_of_one_song_or_of_many() -> None:

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rtsep import weights
+from rtsep.controls import ModelControl
 from rtsep.dsp.mixer import HIGHEST_GAIN_DB, level_db, linear
 from rtsep.realtime.control import Control
 
 STEP_DB = 1.0
+FADER_STEPS = 10
+"""Steps from the lowest to the highest value of a control."""
 LOWEST_DB, HIGHEST_DB = -40.0, HIGHEST_GAIN_DB
 """Range of gains set by keys, in dB; below it the source is silent."""
 
@@ -34,6 +37,17 @@ class Choice:
     place: int = 0
 
 
+@dataclass(frozen=True)
+class Fader:
+    """One labelled value of a control, and where it stands."""
+
+    name: str
+    control: ModelControl
+    index: int
+    label: str
+    value: float
+
+
 class Desk:
     """Executes the keys of the view on a stream.
 
@@ -49,7 +63,7 @@ class Desk:
     Attributes
     ----------
     chosen
-        Index of the chosen source.
+        Index of the chosen source, or of a fader after them.
     choice
         The open list, or None.
     helping, ended
@@ -67,7 +81,7 @@ class Desk:
 
     def press(self, key: str) -> None:
         """Execute a key of `KEYS`; ignore others."""
-        self.chosen = min(self.chosen, self._sources - 1)
+        self.chosen = min(self.chosen, self._rows - 1)
         if self.choice is not None:
             self._choose(self.choice, key)
             return
@@ -81,6 +95,31 @@ class Desk:
     @property
     def _sources(self) -> int:
         return len(self.control.live.mixer.gains)
+
+    @property
+    def faders(self) -> list[Fader]:
+        """The labelled values of the model's controls."""
+        loaded = self.control.loaded
+        return [
+            Fader(name, one, index, label, loaded.controls[name][index])
+            for name, one in loaded.bundle.controls.items()
+            for index, label in enumerate(one.labels)
+        ]
+
+    @property
+    def _fader(self) -> Fader | None:
+        """The chosen fader; None if a source is chosen."""
+        faders, index = self.faders, self.chosen - self._sources
+        return faders[index] if 0 <= index < len(faders) else None
+
+    @property
+    def _rows(self) -> int:
+        return self._sources + len(self.faders)
+
+    def _move(self, fader: Fader, value: float) -> None:
+        values = list(self.control.loaded.controls[fader.name])
+        values[fader.index] = min(max(value, fader.control.low), fader.control.high)
+        self.control.loaded.set_controls({fader.name: values})
 
     def _choose(self, choice: Choice, key: str) -> None:
         items = choice.items()
@@ -96,33 +135,43 @@ class Desk:
             choice.take(items[min(choice.place, len(items) - 1)])
 
     def pick(self, key: str) -> None:
-        """Choose a source by number, or the next or previous one."""
+        """Choose a source or fader by number, or the next or previous one."""
         if key.isdecimal():
-            self.chosen = min(int(key), self._sources) - 1
+            self.chosen = min(int(key), self._rows) - 1
         else:
-            self.chosen = (self.chosen + (1 if key == "down" else -1)) % self._sources
+            self.chosen = (self.chosen + (1 if key == "down" else -1)) % self._rows
 
     def gain(self, key: str) -> None:
-        """Change the gain by a step."""
+        """Change the gain, or the fader's value, by a step."""
+        up = key in ("right", "+", "=")
+        if (fader := self._fader) is not None:
+            step = (fader.control.high - fader.control.low) / FADER_STEPS
+            self._move(fader, fader.value + (step if up else -step))
+            return
         gains = self.control.live.mixer.gains
-        now, up = level_db(float(gains[self.chosen])), key in ("right", "+", "=")
+        now = level_db(float(gains[self.chosen]))
         wanted = max(now, LOWEST_DB - STEP_DB) + (STEP_DB if up else -STEP_DB)
         audible = wanted > LOWEST_DB - STEP_DB / 2
         gains[self.chosen] = linear(min(wanted, HIGHEST_DB)) if audible else 0.0
 
     def unity(self, key: str) -> None:
-        """Set the gain to 0 dB."""
+        """Set the gain to 0 dB, or the fader to its first value."""
+        if (fader := self._fader) is not None:
+            self._move(fader, fader.control.default[fader.index])
+            return
         self.control.live.mixer.gains[self.chosen] = 1.0
 
     def mute(self, key: str) -> None:
         """Toggle mute."""
         muted = self.control.live.mixer.muted
-        muted[self.chosen] = not muted[self.chosen]
+        if self._fader is None:
+            muted[self.chosen] = not muted[self.chosen]
 
     def solo(self, key: str) -> None:
         """Toggle solo."""
         soloed = self.control.live.mixer.soloed
-        soloed[self.chosen] = not soloed[self.chosen]
+        if self._fader is None:
+            soloed[self.chosen] = not soloed[self.chosen]
 
     def bypass(self, key: str) -> None:
         """Toggle the bypass."""
@@ -158,9 +207,14 @@ class Desk:
 
 
 KEYS = (
-    Key("1-9 ↑ ↓", ("up", "down", *"123456789"), "choose a source", Desk.pick),
-    Key("← → - +", ("left", "right", "-", "+", "="), "lower or raise its gain by 1 dB", Desk.gain),
-    Key("0", ("0",), "set its gain to 0 dB", Desk.unity),
+    Key("1-9 ↑ ↓", ("up", "down", *"123456789"), "choose a source or control", Desk.pick),
+    Key(
+        "← → - +",
+        ("left", "right", "-", "+", "="),
+        "lower or raise its gain by 1 dB, or its value",
+        Desk.gain,
+    ),
+    Key("0", ("0",), "set its gain to 0 dB, or its first value", Desk.unity),
     Key("m", ("m",), "mute it", Desk.mute),
     Key("s", ("s",), "solo it", Desk.solo),
     Key("b", ("b",), "bypass: hear the mixture", Desk.bypass),

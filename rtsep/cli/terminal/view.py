@@ -161,6 +161,22 @@ class View:
                     ("S" if soloed else " ", "bold yellow"),
                 ]
             lines.append(line)
+        return lines + self._faders(names, cells)
+
+    def _faders(self, names: int, cells: int) -> list[Line]:
+        lines: list[Line] = []
+        for index, fader in enumerate(self._desk.faders):
+            chosen = self._desk.chosen == len(self._levels) - 1 + index
+            one = fader.control
+            filled = round(cells * (fader.value - one.low) / (one.high - one.low))
+            label = f"{'▸' if chosen else ' '}{printable(fader.label)[:names]:{names}} "
+            lines.append(
+                [
+                    (label, "bold" if chosen else ""),
+                    ("━" * filled, "bold"),
+                    ("─" * (cells - filled) + f" {fader.value:5.2f} {fader.name}", "dim"),
+                ]
+            )
         return lines
 
     def _spectrograms(self, rows: int, width: int) -> list[Line]:

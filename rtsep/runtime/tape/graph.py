@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx
@@ -39,6 +39,8 @@ class Tape:
         Number of copies of each state, by name; more than its longest delay.
     inputs
         State and delay in runs of each input of the graph, by name.
+    kept
+        Names of the other inputs, beside the mixture, which keep their values between runs.
 
     Attributes
     ----------
@@ -58,6 +60,7 @@ class Tape:
         model: onnx.ModelProto,
         rings: Mapping[str, int],
         inputs: Mapping[str, tuple[str, int]],
+        kept: Sequence[str] = (),
     ) -> None:
         constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         del model.graph.value_info[:]  # ignored: the sizes are derived from the operations
@@ -71,7 +74,7 @@ class Tape:
             places.values[f"next_{name}"] = places.ring(places.shape(f"next_{name}"), copies)
         for name, (state, delay) in inputs.items():
             places.values[name] = replace(places.values[f"next_{state}"], delay=delay)
-        for name in ("mixture", "sources"):
+        for name in ("mixture", "sources", *kept):
             places.values[name] = places.new(places.shape(name))
             places.keep(places.values[name])
         wanted = {output.name for output in graph.output}

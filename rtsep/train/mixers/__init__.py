@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from rtsep.train.mixers.mixer import Mixer
-from rtsep.train.mixers.music import Music
+from rtsep.train.mixers.music import ChosenStem, Music
 from rtsep.train.mixers.speakers import Speakers
 from rtsep.train.mixers.speech import SpeechInNoise
 
-__all__ = ["MIXERS", "Mixer", "Music", "Speakers", "SpeechInNoise"]
+__all__ = ["MIXERS", "ChosenStem", "Mixer", "Music", "Speakers", "SpeechInNoise"]
 
 MIXERS: dict[str, type[Mixer]] = {
     "speech": SpeechInNoise,
     "speakers": Speakers,
     "music": Music,
+    "stem": ChosenStem,
 }
 """Mixers by the ``kind`` in a recipe's mixtures."""

@@ -1,9 +1,9 @@
-"""Mixtures of the stems of music."""
+"""Mixtures of the stems of music, also for a model with a control that chooses stems."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.random import Generator
@@ -106,3 +106,35 @@ class Music(Mixer):
                 clip = few[bar[beat % 8]][max(-at, 0) :][: self.samples - max(at, 0)]
                 out[max(at, 0) :][: len(clip)] += clip * np.float32(loud[beat % 8] / 32768)
         return out
+
+
+@dataclass
+class ChosenStem(Music):
+    """Mixtures of all stems of which one is to be separated, chosen at random by the control.
+
+    The sources are the chosen stem and the rest; batches have a third part, the control ``stem``,
+    (batch, stems): 1 for the chosen one.
+    """
+
+    stems: tuple[str, ...] = STEMS
+
+    judged: ClassVar[int | None] = 1
+
+    def __post_init__(self) -> None:
+        """Mix all stems in place of the two sources."""
+        if len(self.sources) != 2:
+            raise CorpusError(f"two sources are chosen stem and rest, not {self.sources}")
+        self.sources = tuple(self.stems)
+        super().__post_init__()
+
+    def __getitem__(self, index: int) -> Any:
+        """Make a batch: mixtures, targets (batch, samples, 2, 1), and the control."""
+        mixtures, stems = super().__getitem__(index)
+        examples = range(self.batch_size)[self.part[0] :: self.part[1]]
+        # Numbers of their own, after those with which an example is made.
+        rngs = [np.random.default_rng((self.seed, index, example, 1)) for example in examples]
+        chosen = np.array([rng.integers(len(self.stems)) for rng in rngs])
+        control = np.eye(len(self.stems), dtype=np.float32)[chosen]
+        one = np.take_along_axis(stems, chosen[:, None, None, None], axis=2)
+        targets = np.concatenate([one, stems.sum(axis=2, keepdims=True) - one], axis=2)
+        return mixtures, targets, {"stem": control}

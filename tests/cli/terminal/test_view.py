@@ -32,6 +32,7 @@ from rtsep.cli.terminal.screen import Line, painter, plain
 from rtsep.cli.terminal.view import View
 from tests.support.audio import gaussian as noise
 from tests.support.command import NO_CARD, stems
+from tests.support.models import bundle
 from tests.support.patience import PATIENCE_S
 from tests.support.stream import Hand, stream
 
@@ -286,7 +287,10 @@ def look() -> tuple[View, Desk]:
         live.device.tick(x[:0], np.zeros((64, 1), np.float32), 0.0)  # type: ignore[attr-defined]
         live.turn()
     control: Any = SimpleNamespace(
-        live=live, busy="", inputs=("mic \x1b[2J",), loaded=SimpleNamespace(name="tiny")
+        live=live,
+        busy="",
+        inputs=("mic \x1b[2J",),
+        loaded=SimpleNamespace(name="tiny", bundle=bundle(), controls={}),
     )
     control.look_for_inputs = lambda: None
     control.switch_model = control.switch_device = lambda name: None
