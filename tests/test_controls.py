@@ -28,6 +28,7 @@ from rtsep.runtime.ort_step import OrtStep
 from rtsep.runtime.pipeline import LoadedModel
 from rtsep.runtime.tape_step import TapeStep
 from rtsep.spec import Spec
+from tests.support.audio import gaussian
 from tests.support.command import refused
 from tests.support.command import rtsep as run
 from tests.support.models import MIX, controlled, write
@@ -158,14 +159,14 @@ def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
 def test_a_portable_graph_has_the_chosen_values() -> None:
     bundle = BUNDLE.controlled({"mix": "noise"})
     portable = build_portable(bundle)
-    check_portable(bundle, portable)
+    check_portable(portable, bundle)
     assert [value.name for value in portable.model.graph.input] == ["mixture", "state"]
     with pytest.raises(BundleError, match="differs from the engine"):
-        check_portable(BUNDLE, portable)
+        check_portable(portable, BUNDLE)
 
 
 def test_faders_in_the_terminal() -> None:
-    live = stream(Hand(16000, 1, 1, 64, 64, np.zeros(6400, np.float32)), (1, 0))
+    live = stream(Hand(16000, 1, 1, 64, 64, gaussian(6400)), (1, 0))
     loaded = LoadedModel(BUNDLE, 1)
     control: Any = SimpleNamespace(live=live, busy="", loaded=loaded)
     desk = Desk(control, str, str)

@@ -46,7 +46,7 @@ def build(spec: Spec, **options: Any) -> ConditionedUNet:
     ValueError
         There are not two sources: the chosen stems, and the rest of the mixture.
     """
-    sizes = of_spectra("conditionedunet", spec)
+    sizes: dict[str, Any] = of_spectra("conditionedunet", spec)
     if sizes.pop("sources") != 2:
         raise ValueError(
             f"conditionedunet has two sources, the chosen one and the rest, not {spec.sources}"

@@ -160,7 +160,7 @@ class OrtStep:
             )
         self.mixture, self.sources = np.zeros(mixture, np.float32), np.zeros(sources, np.float32)
         self.controls = {
-            name: np.tile(np.float32(control.default), (streams, 1))
+            name: np.tile(np.array(control.default, np.float32), (streams, 1))
             for name, control in self.bundle.controls.items()
         }
         memory = np.zeros(sum(map(aligned, sizes.values())), np.float32)

@@ -87,6 +87,11 @@ class LoadedModel:
         for name, values in check(settings, self.bundle.controls).items():
             self.step.controls[name][:] = values
 
+    def reset(self) -> None:
+        """Set the state to zeros and the controls to their initial values."""
+        self.step.reset()
+        self.set_controls({name: one.default for name, one in self.bundle.controls.items()})
+
     def engine(self, rate: int, block: int = 1) -> Engine:
         """Make an engine for blocks that are multiples of ``block`` samples, at a rate in Hz."""
         floor_db, usual = self.options.floor_db, self.bundle.floor_db

@@ -8,7 +8,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 
-from rtsep.errors import ProtocolError
+from rtsep.errors import ControlError, ProtocolError
 from rtsep.runtime.engine import stream_latency
 from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
 from rtsep.ui.guard import Allowance
@@ -16,10 +16,12 @@ from rtsep.ui.protocol import (
     Command,
     Hello,
     Record,
+    SetControl,
     SwitchDevice,
     SwitchModel,
     described,
     encode_spectra,
+    faders,
     frame_number,
     parse_command,
     parse_hello,
@@ -130,6 +132,11 @@ class Session(Talk):
                 self.say("problem", text="the last change of the model is still in progress")
             else:
                 self._start(self._load(command.name))
+        elif isinstance(command, SetControl):
+            try:
+                self._worker.chain.loaded.set_controls({command.name: command.values})
+            except ControlError as error:
+                self.say("problem", text=str(error))
         elif not self._worker.control(command):
             self.say("problem", text="the current model has no such source")
 
@@ -157,7 +164,8 @@ class Session(Talk):
             model=chain.name,
             number=number,
             sources=chain.engine.spec.sources,
-            controls=described(chain.mixer),
+            controls=described(chain.mixer, chain.loaded.controls),
+            faders=faders(chain.loaded),
             latency_samples=chain.engine.latency_samples,
             latency_ms=stream_latency(chain.engine, self._sound.sample_rate).terms_ms,
             bands=BANDS,

@@ -12,16 +12,18 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 
 from rtsep import weights
-from rtsep.errors import ProtocolError
+from rtsep.errors import ControlError, ProtocolError
 from rtsep.realtime.builder import Stream
 from rtsep.ui.connection import PICTURES_HZ, STATUS_S, Talk, first
 from rtsep.ui.protocol import (
     Command,
     Control,
     Record,
+    SetControl,
     SwitchModel,
     described,
     encode_spectra,
+    faders,
     parse_command,
     parse_watch,
 )
@@ -67,6 +69,12 @@ class Station:
             chains = self.stream.worker.chains
             done = [command.set(chain.mixer, chain.engine.spec.sources) for chain in chains]
             return "" if done[0] else "the current model has no such source"
+        if isinstance(command, SetControl):
+            try:
+                stream.loaded.set_controls({command.name: command.values})
+            except ControlError as error:
+                return str(error)
+            return ""
         if stream.waiting >= MOST_WAITING:
             return "the last changes are still in progress"
         if isinstance(command, Record):
@@ -126,12 +134,13 @@ class Watch(Talk):
         self._chain = chain = self._live.chain
         spec, late = chain.engine.spec, chain.engine.latency_samples
         self._spectra = Spectra(chain.scope, spec.sample_rate / 2, late)
-        self._controls = described(chain.mixer)
+        self._controls = described(chain.mixer, self._control.loaded.controls)
         self.say(
             "ready",
             model=self._control.loaded.name,
             sources=spec.sources,
             controls=self._controls,
+            faders=faders(self._control.loaded),
             bands=BANDS,
             columns_hz=COLUMNS_HZ,
             top_hz=self._spectra.top_hz,
@@ -144,7 +153,7 @@ class Watch(Talk):
             await asyncio.sleep(1 / PICTURES_HZ)
             if self._live.chain is not self._chain:
                 self._meet()
-            controls = described(self._chain.mixer)
+            controls = described(self._chain.mixer, self._control.loaded.controls)
             if controls != self._controls:
                 self._controls = controls
                 self.say("controls", **controls)

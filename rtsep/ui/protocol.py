@@ -1,11 +1,11 @@
 """The messages between browser and server over the WebSocket of a session.
 
 Text messages are JSON objects with a ``type``. The browser starts with ``hello``, then sends
-``gain`` (source, db), ``mute``, ``solo`` (source, on), ``bypass`` (on) and ``model`` (name). The
-server sends ``ready`` when a model runs, ``status`` several times per second, and ``problem`` when
-a command failed. If the sound is that of the server's device, the browser starts with ``watch``,
-may also send ``record`` (on) and ``device`` (name), and receives ``controls`` whenever any session
-changes them.
+``gain`` (source, db), ``mute``, ``solo`` (source, on), ``bypass`` (on), ``control`` (name, values)
+and ``model`` (name). The server sends ``ready`` when a model runs, ``status`` several times per
+second, and ``problem`` when a command failed. If the sound is that of the server's device, the
+browser starts with ``watch``, may also send ``record`` (on) and ``device`` (name), and receives
+``controls`` whenever any session changes them.
 
 Binary messages start with a header of 8 bytes: the kind (uint8), three zeros, and the number of the
 frame (uint32). Interleaved samples follow. All values are little-endian. All frames of a session
@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from rtsep.controls import MOST_VALUES
 from rtsep.dsp.mixer import HIGHEST_GAIN_DB, Mixer, level_db, linear
 from rtsep.errors import ProtocolError
+from rtsep.runtime.pipeline import LoadedModel
 from rtsep.spec import Float32
 
 SUBPROTOCOL = "rtsep.v1"
@@ -116,6 +119,14 @@ class Control:
 
 
 @dataclass(frozen=True)
+class SetControl:
+    """Set a control of the model."""
+
+    name: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class SwitchModel:
     """Change the model."""
 
@@ -136,7 +147,7 @@ class Record:
     on: bool
 
 
-Command = Control | SwitchModel | SwitchDevice | Record
+Command = Control | SetControl | SwitchModel | SwitchDevice | Record
 
 
 def parse_hello(text: str) -> Hello:
@@ -198,6 +209,13 @@ def parse_command(text: str) -> Command:
         return Control("bypass", "", _flag(message))
     if kind == "mute" or kind == "solo":
         return Control(kind, _text(message, "source"), _flag(message))
+    if kind == "control":
+        values = message.get("values")
+        if not isinstance(values, list) or len(values) > MOST_VALUES:
+            raise ProtocolError("a control needs a list of values")
+        if not all(isinstance(value, int | float) for value in values):
+            raise ProtocolError("the values of a control must be numbers")
+        return SetControl(_text(message, "name"), tuple(values))
     if kind == "gain":
         level_db = message.get("db")
         if isinstance(level_db, bool) or not isinstance(level_db, int | float):
@@ -257,15 +275,25 @@ def encode_spectra(
     return b"".join((head, peaks.tobytes(), columns.tobytes()))
 
 
-def described(mixer: Mixer) -> dict[str, Any]:
-    """Return a mixer's controls for the page, in the order of its sources."""
+def described(mixer: Mixer, values: Mapping[str, Sequence[float]] | None = None) -> dict[str, Any]:
+    """Return a mixer's controls for the page, in the order of its sources, and the model's."""
     levels = [max(level_db(float(gain)), GAIN_DB[0]) for gain in mixer.gains]
     return {
         "gains_db": [round(level, 1) for level in levels],
         "muted": mixer.muted.tolist(),
         "soloed": mixer.soloed.tolist(),
         "bypass": mixer.bypass,
+        "values": dict(values or {}),
     }
+
+
+def faders(loaded: LoadedModel) -> list[dict[str, Any]]:
+    """Return the controls of a model that have a fader for each value."""
+    return [
+        {"name": name, "labels": one.labels, "low": one.low, "high": one.high}
+        for name, one in loaded.bundle.controls.items()
+        if one.labels
+    ]
 
 
 def parsed(text: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Pool:
     def give(self, name: str, loaded: LoadedModel) -> None:
         """Return a model to the pool."""
         with self._lock:
-            loaded.step.reset()
+            loaded.reset()
             self._idle[name, loaded.channels].append(loaded)
 
 
@@ -107,6 +107,11 @@ class BrowserChain(ProcessingChain):
     hello
         Format of the sound. Missing channels of a joint model repeat the last one.
 
+    Attributes
+    ----------
+    loaded
+        The model.
+
     Raises
     ------
     BundleError
@@ -114,9 +119,8 @@ class BrowserChain(ProcessingChain):
     """
 
     def __init__(self, name: str, pool: Pool, hello: Hello) -> None:
-        self.name, self._pool = name, pool
-        loaded = pool.take(name, hello.channels)
-        self._loaded: LoadedModel | None = loaded
+        self.name, self._pool, self._closed = name, pool, False
+        self.loaded = loaded = pool.take(name, hello.channels)
         rate, frame = hello.sample_rate, hello.frame
         super().__init__(loaded.engine(rate, frame), rate, hello.channels, frame)
         self._mixture = np.zeros((frame, loaded.channels), np.float32)
@@ -137,9 +141,9 @@ class BrowserChain(ProcessingChain):
 
     def close(self) -> None:
         """Give the model back; the chain can't be used any more."""
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            self._pool.give(self.name, loaded)
+        if not self._closed:
+            self._closed = True
+            self._pool.give(self.name, self.loaded)
 
 
 class Worker:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.support import models
 from tests.support.browser import chromium, program
 from tests.support.command import NO_CARD, refused, rtsep, stems
 from tests.support.patience import PATIENCE_S
@@ -109,8 +110,9 @@ def test_whoever_looks_on_sees_and_turns_the_same_knobs(tmp_path: Path, talk: Pa
         assert ready["sources"] == ["speech", "noise"]
         assert ready["controls"] == {
             "gains_db": [0.0, -60.0], "muted": [False, False], "soloed": [False, False],
-            "bypass": False,
+            "bypass": False, "values": {},
         }  # fmt: skip
+        assert ready["faders"] == []
         assert status["sample_rate"] == HOP_RATE_HZ and status["latency_ms"]["overlap"] > 0
 
         # Pictures come, and move.
@@ -127,7 +129,7 @@ def test_whoever_looks_on_sees_and_turns_the_same_knobs(tmp_path: Path, talk: Pa
         one.ask(type="bypass", on=True)
         wanted = {
             "gains_db": [0.0, -6.0], "muted": [True, False], "soloed": [False, True],
-            "bypass": True, "type": "controls",
+            "bypass": True, "values": {}, "type": "controls",
         }  # fmt: skip
         other.until(lambda: other.said.get("controls") == wanted)
 
@@ -152,6 +154,7 @@ def test_whoever_looks_on_sees_and_turns_the_same_knobs(tmp_path: Path, talk: Pa
         assert "no such model" in one.refused(type="model", name="/etc/passwd")
         assert "no such device" in one.refused(type="device", name=str(talk))
         assert "no such source" in one.refused(type="mute", source="drums", on=True)
+        assert "the model has none" in one.refused(type="control", name="stem", values=[1])
         one.ask(type="device", name="demo")
         other.until(lambda: "demo" in other.said.get("notice", {}).get("text", ""))
 
@@ -203,7 +206,8 @@ def test_a_browser_shows_the_stream_and_turns_its_knobs(
     program()
     silence = tmp_path / "silence.wav"
     soundfile.write(silence, np.zeros(16000), 16000)
-    options = ("--device", talk, "--model", "chandna-speech", "--token", TOKEN)
+    model = models.write(models.controlled(), tmp_path / "mix.onnx")
+    options = ("--device", talk, "--model", model, "--control", "mix=0.5,0.5", "--token", TOKEN)
     with (
         running(tmp_path, *options) as address,
         ExitStack() as stack,
@@ -222,6 +226,13 @@ def test_a_browser_shows_the_stream_and_turns_its_knobs(
         watcher.until(lambda: -20 < watcher.said.get("controls", {}).get("gains_db", [0])[0] < -12)
         second = [page.screenshot(f".strip:nth-child({i}) .view") for i in (1, 2, 3)]
         assert all(a != b for a, b in zip(first, second, strict=True)), "a spectrogram stands still"
+
+        assert page.ask("document.querySelectorAll('#faders input').length") == 2
+        assert page.ask("document.querySelector('#faders output').textContent") == "0.50"
+        page.click("#faders label:nth-child(2) input", across=0.9)
+        watcher.until(lambda: watcher.said["controls"]["values"]["mix"][1] > 0.8)
+        watcher.ask(type="control", name="mix", values=[0.25, 1])
+        page.wait("document.querySelector('#faders output').textContent === '0.25'")
 
         # What somebody else turns is seen here.
         watcher.ask(type="mute", source="noise", on=True)

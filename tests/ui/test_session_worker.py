@@ -21,7 +21,7 @@ from rtsep.runtime.model_step import make_step
 from rtsep.runtime.pipeline import LoadedModel
 from rtsep.ui import protocol
 from rtsep.ui.guard import Allowance, Guard, is_loopback, token_for
-from rtsep.ui.protocol import Control, Hello, Record, SwitchDevice, SwitchModel
+from rtsep.ui.protocol import Control, Hello, Record, SetControl, SwitchDevice, SwitchModel
 from rtsep.ui.session_worker import BACKLOG_S, BrowserChain, Pool, Worker
 from rtsep.ui.spectra import BANDS, COLUMNS_HZ, LEVELS_DB, Spectra, hertz, mel
 from tests.support import models
@@ -71,6 +71,7 @@ def test_commands() -> None:
     assert parsed(type="mute", source="a", on=True) == Control("mute", "a", True)
     assert parsed(type="solo", source="a", on=False) == Control("solo", "a", False)
     assert parsed(type="bypass", on=True) == Control("bypass", "", True)
+    assert parsed(type="control", name="stem", values=[1, 0.5]) == SetControl("stem", (1, 0.5))
     assert parsed(type="model", name="music") == SwitchModel("music")
     assert parsed(type="device", name="USB") == SwitchDevice("USB")
     assert parsed(type="record", on=True) == Record(True)
@@ -81,6 +82,9 @@ def test_commands() -> None:
         {"type": "gain", "source": "a", "db": True},
         {"type": "mute", "source": "a", "on": 1},
         {"type": "mute", "on": True},
+        {"type": "control", "name": "stem", "values": "vocals"},
+        {"type": "control", "name": "stem", "values": ["1"]},
+        {"type": "control", "values": [1]},
         {"type": "model"},
         {"type": "model", "name": 1},
         {"type": "device", "name": None},
@@ -216,6 +220,21 @@ def test_a_chain_is_engine_and_mixer(pool: Pool, rate: int, channels: int) -> No
     stems = engine.process(np.concatenate(frames))
     wanted = np.moveaxis(stems, 1, 2) @ np.array([1.0, 10**-0.3])
     np.testing.assert_allclose(heard, wanted, atol=1e-6)
+
+
+def test_a_session_leaves_no_control_to_the_next(tmp_path: Path) -> None:
+    pool = Pool(str(models.write(models.controlled(), tmp_path / "mix.onnx")))
+    chain = BrowserChain(pool.default, pool, Hello(16000, 1, 160, "f32"))
+    chain.loaded.set_controls({"mix": "noise"})
+    assert protocol.described(chain.mixer, chain.loaded.controls)["values"] == {"mix": (0.0, 1.0)}
+    assert protocol.faders(chain.loaded) == [
+        {"name": "mix", "labels": ("speech", "noise"), "low": 0.0, "high": 1.0}
+    ]
+    chain.close()
+    again = BrowserChain(pool.default, pool, Hello(16000, 1, 160, "f32"))
+    assert again.loaded is chain.loaded
+    assert again.loaded.controls == {"mix": (1.0, 0.0)}
+    again.close()
 
 
 def test_a_model_of_two_channels_hears_one(pool: Pool) -> None:

@@ -2,6 +2,7 @@
 
 import { Audio, AudioProblem, microphones } from "/static/audio.js";
 import { latencyTerms, loadRows, showLatency, showRows } from "/static/figures.js";
+import { Faders } from "/static/faders.js";
 import { Strips } from "/static/strips.js";
 import { Recording } from "/static/wav.js";
 
@@ -16,6 +17,8 @@ let recording = null;
 const strips = new Strips(
   $("strips"), $("strip"), say, (loudest) => session?.audio?.bridge.port.postMessage({ loudest }),
 );
+
+const faders = new Faders($("faders"), say);
 
 // --- the server -----------------------------------------------------------------------------
 
@@ -68,6 +71,7 @@ function ready(message) {
   session.model = message.model;
   session.audio?.bridge.port.postMessage({ engine: message.latency_samples });
   strips.show(message);
+  faders.show(message);
   if (original && !message.controls.bypass) strips.setBypass(true);
   showBypass();
   chosen("model", message.model);
@@ -76,6 +80,7 @@ function ready(message) {
 
 function follow(controls) {
   strips.follow(controls);
+  faders.follow(controls);
   showBypass();
 }
 
