@@ -81,10 +81,12 @@ def mixer(folder: Path, split: str, seed: int = 1) -> SpeechInNoise:
     return SpeechInNoise(corpus, ("speech", "noise"), seed, batch_size=4, samples=RATE)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("loss", "improvement_db"), [("snr", 3.0), ("chandna", 2.0)])
 def test_a_few_seconds_of_training_separate_unseen_mixtures(
     folder: Path, tmp_path: Path, loss: str, improvement_db: float
 ) -> None:
+    """Every day, tests/cli/test_train.py trains for as long, and exports."""
     schedule = Schedule(
         120, learning_rate=4e-3, warmup=20, validate_every=60, average=0.95, loss=loss
     )
