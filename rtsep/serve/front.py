@@ -54,8 +54,8 @@ class Member:
         Its last report.
     answered
         Time of that, by `time.monotonic`.
-    sent
-        Streams sent to it in this tick.
+    sent, opened
+        Streams sent to it in this tick, and those begun there before.
     leaving
         Whether it hands its streams over.
     """
@@ -68,7 +68,12 @@ class Member:
     figures: Figures = field(default_factory=Figures)
     answered: float = 0.0
     sent: int = 0
+    opened: int = 0
     leaving: bool = False
+
+    def taken(self, sent: int) -> int:
+        """Return how many places are taken, also by the first ``sent`` streams of this tick."""
+        return self.figures.streams + max(0, sent - (self.figures.opened - self.opened))
 
 
 class Front(Site):
@@ -107,11 +112,14 @@ class Front(Site):
         if refusal is not None:
             return refusal
         staying = [member for member in self._ready() if not member.leaving]
-        for member in sorted(staying, key=lambda each: each.figures.streams + each.sent):
-            if await self._answers(member) and member.figures.streams < member.figures.places:
-                member.sent += 1
+        while staying:
+            member = min(staying, key=lambda each: each.taken(each.sent))
+            staying.remove(member)
+            before, member.sent = member.sent, member.sent + 1
+            if await self._answers(member) and member.taken(before) < member.figures.places:
                 page = text(HTTPStatus.TEMPORARY_REDIRECT, "a replica takes the stream")
                 return page._replace(location=member.address)
+            member.sent -= 1
         return text(HTTPStatus.SERVICE_UNAVAILABLE, "the server takes no more streams now")
 
     async def start(self) -> None:
@@ -133,7 +141,7 @@ class Front(Site):
             ready = self._ready()
             await asyncio.gather(*(self._answers(member) for member in ready))
             for member in ready:
-                member.sent = 0
+                member.sent, member.opened = 0, member.figures.opened
                 if time.monotonic() - member.answered > LOST_S:
                     self._lose(member, "it does not answer")
             self._scale()

@@ -16,7 +16,7 @@ GAUGES = {
     "draining": "Whether the replica takes no more streams.",
 }
 COUNTERS = {
-    "opened": "Streams begun.",
+    "opened": "Streams that got a place.",
     "resumed": "Streams that went on with the state of another connection.",
     "refused": "Streams refused, because there was no place.",
     "closed": "Streams closed, because the client broke a rule.",

@@ -40,7 +40,7 @@ class Figures:
     streams, places
         Streams now, and the largest number.
     opened, resumed, refused
-        Streams begun here, of these with the state of another connection, and those refused.
+        Streams that got a place, of these with the state of another connection, and those refused.
     frames, misses, late
         Frames answered; answered later than their own duration after they arrived; and arrived
         more than `LATE_S` after their time in the stream.
@@ -152,6 +152,7 @@ class Replica:
             figures.refused += 1
             raise PlaceError("the server takes no more streams now")
         figures.streams += 1
+        figures.opened += 1
         try:
             model = greeting.hello.model or next(iter(self.batches))
             if model not in self.batches:
@@ -161,7 +162,6 @@ class Replica:
         except BaseException:
             figures.streams -= 1
             raise
-        figures.opened += 1
         figures.resumed += stream.number >= 0
         self._streams[name] = stream
         return stream

@@ -158,8 +158,8 @@ def test_streams_of_a_dead_node_go_on_from_their_snapshots(
     for client in clients:
         client.check()
         if client in orphans:
-            ((cut, following),) = client.sep.cuts
-            assert cut > 0  # the model remembers what was before the snapshot
-            forgotten_s = (following - cut) / 16000  # shown by `pytest -s`
+            # What was before the last snapshot is remembered; that may be everything.
+            assert all(cut > 0 for cut, _ in client.sep.cuts)
+            forgotten_s = sum(n - m for m, n in client.sep.cuts) / 16000  # shown by `pytest -s`
             print(f"it went on after {client.slowest_s:.2f} s, without {forgotten_s:.2f} s before")
         client.sep.close()
