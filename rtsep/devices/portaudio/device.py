@@ -14,8 +14,11 @@ from rtsep.devices.portaudio.library import JACK
 from rtsep.errors import DeviceError, LostError, RateError
 from rtsep.spec import Float32
 
-STALL_S = 1.0
-"""A device without a callback for this time, in seconds, is lost."""
+START_S, STALL_S = 10.0, 1.0
+"""A device without its first callback, or another one, for this time, in seconds, is lost.
+
+A sound server may take seconds to connect a stream; one that is reopened meanwhile never starts.
+"""
 
 
 def _own_clock(heard: dict[str, Any] | None, played: dict[str, Any]) -> int:
@@ -88,7 +91,7 @@ class Hosted(CallbackStream):
         self._heard, self._played = input, output
         self._channels = in_channels, out_channels
         self._started = False
-        self._calls, self._called = 0, 0.0
+        self._calls, self._called, self._patience_s = 0, 0.0, START_S
         self._open()
 
     def _open(self) -> None:
@@ -115,14 +118,14 @@ class Hosted(CallbackStream):
             return False
         now, calls = time.monotonic(), int(self._control["callbacks"])
         if calls != self._calls:
-            self._calls, self._called = calls, now
-        return now - self._called < STALL_S
+            self._calls, self._called, self._patience_s = calls, now, STALL_S
+        return now - self._called < self._patience_s
 
     def start(self) -> None:
         """Start to exchange blocks."""
         self._control["lost"] = 0
         self._process.ask("start", lost=self.record + self.offset("lost"))
-        self._started, self._called = True, time.monotonic()
+        self._started, self._called, self._patience_s = True, time.monotonic(), START_S
 
     def stop(self) -> None:
         """Close the stream without playing the rest of the output; may be repeated."""
