@@ -15,7 +15,7 @@ from rtsep.errors import DeviceError, LostError, RateError
 from rtsep.spec import Float32
 
 START_S, STALL_S = 10.0, 1.0
-"""A device without its first callback, or another one, for this time, in seconds, is lost.
+"""A device without a callback for this time, in seconds, is lost; in its first second, and later.
 
 A sound server may take seconds to connect a stream; one that is reopened meanwhile never starts.
 """
@@ -91,7 +91,7 @@ class Hosted(CallbackStream):
         self._heard, self._played = input, output
         self._channels = in_channels, out_channels
         self._started = False
-        self._calls, self._called, self._patience_s = 0, 0.0, START_S
+        self._calls, self._first, self._called = 0, 0, 0.0
         self._open()
 
     def _open(self) -> None:
@@ -118,14 +118,16 @@ class Hosted(CallbackStream):
             return False
         now, calls = time.monotonic(), int(self._control["callbacks"])
         if calls != self._calls:
-            self._calls, self._called, self._patience_s = calls, now, STALL_S
-        return now - self._called < self._patience_s
+            self._calls, self._called = calls, now
+        began = (calls - self._first) * self.block > self.sample_rate
+        return now - self._called < (STALL_S if began else START_S)
 
     def start(self) -> None:
         """Start to exchange blocks."""
         self._control["lost"] = 0
         self._process.ask("start", lost=self.record + self.offset("lost"))
-        self._started, self._called, self._patience_s = True, time.monotonic(), START_S
+        self._first = int(self._control["callbacks"])
+        self._started, self._called = True, time.monotonic()
 
     def stop(self) -> None:
         """Close the stream without playing the rest of the output; may be repeated."""
