@@ -49,6 +49,8 @@ class SpeechInNoise(Mixer):
         Probability that the level of the mixture changes abruptly, by up to 20 dB.
     silent, clean
         Probabilities of noise alone and of speech alone.
+    tilted
+        Probability that a random equaliser colours the speech, and that one colours the noise.
     """
 
     snr_db: tuple[float, float] = (-6.0, 16.0)
@@ -65,6 +67,7 @@ class SpeechInNoise(Mixer):
     steps: float = 0.0
     silent: float = 0.03
     clean: float = 0.02
+    tilted: float = 1.0
 
     roles: ClassVar[tuple[str, ...]] = ("speech", "noise", "room")
     judged: ClassVar[int | None] = 1
@@ -94,7 +97,7 @@ class SpeechInNoise(Mixer):
         """Make one pair of sources (samples, 2): speech, noise."""
         speaker = self._speakers[rng.choice(len(self._speakers), p=self._weights)]
         voice = self._voice(speaker, rng, self.semitones)
-        speech = coloured(self._in_a_room(voice, rng), rng, 4.0)
+        speech = self._tilt(self._in_a_room(voice, rng), rng, 4.0)
         noise = self._noise(rng)
         level = max(rms(noise), 0.3 * active_rms(noise)) + 1e-6
         gain = 10 ** (-rng.uniform(*self.snr_db) / 20) * active_rms(speech) / level
@@ -127,7 +130,12 @@ class SpeechInNoise(Mixer):
         if rng.random() < 0.1:  # the noise rises or falls
             ramp = np.linspace(rng.uniform(-20, 6), rng.uniform(-20, 6), self.samples)
             out *= (10 ** (ramp / 20)).astype(np.float32)
-        return coloured(out, rng, 6.0)
+        return self._tilt(out, rng, 6.0)
+
+    def _tilt(self, sound: Float32, rng: Generator, range_db: float) -> Float32:
+        if self.tilted < 1.0 and rng.random() >= self.tilted:
+            return sound
+        return coloured(sound, rng, range_db)
 
     def _one_noise(self, rng: Generator) -> Float32:
         kind = rng.random()
