@@ -310,7 +310,7 @@ def validate(
         x, s = (torch.from_numpy(samples).to(device) for samples in (mixture, target))
         y = separate(_bound(model, control, device), frontend, x)
         if mixer.exchangeable:
-            y = matched(y, s)
+            y = matched(y, s, frontend.spec.sources)
         power = s.square().mean(dim=(1, 3))
         heard = (power > 1e-10) & (power.sum(dim=1, keepdim=True) - power > 1e-10)
         # The limit keeps a source that is not found at all from outweighing all others.

@@ -44,20 +44,33 @@ def _negative_snr(estimate: Tensor, target: Tensor, floor: float = 1e-3) -> Tens
     return noise_db - signal_db
 
 
+def _orders(count: int, sources: Sequence[str]) -> list[list[int]]:
+    """Return all orders of sources whose names differ only in a number; of all, if there are none.
+
+    With "speaker1", "speaker2" and "noise", the speakers are exchangeable and the noise is not.
+    """
+    kinds = [name.rstrip("0123456789") for name in sources]
+    if len(set(kinds)) == len(kinds):
+        kinds = [""] * count
+    every = permutations(range(count))
+    return [list(order) for order in every if [kinds[i] for i in order] == kinds]
+
+
 @torch.no_grad()
-def _best_order(estimate: Tensor, target: Tensor) -> Tensor:
-    orders = torch.tensor([*permutations(range(estimate.shape[2]))], device=estimate.device)
+def _best_order(estimate: Tensor, target: Tensor, sources: Sequence[str]) -> Tensor:
+    orders = torch.tensor(_orders(estimate.shape[2], sources), device=estimate.device)
     costs = [_negative_snr(estimate[:, :, order], target).mean(dim=(1, 2)) for order in orders]
     return orders[torch.stack(costs).argmin(dim=0)]
 
 
-def matched(estimate: Tensor, target: Tensor) -> Tensor:
+def matched(estimate: Tensor, target: Tensor, sources: Sequence[str] = ()) -> Tensor:
     """Put the estimates of each stream into the order that fits the targets best.
 
     The best order has the lowest negative SNR. A loss of the result is utterance-level permutation
-    invariant training: Kolbaek et al., IEEE/ACM TASLP 2017.
+    invariant training: Kolbaek et al., IEEE/ACM TASLP 2017. Only ``sources`` whose names differ in
+    a number change places, unless there are none such.
     """
-    order = _best_order(estimate, target)
+    order = _best_order(estimate, target, sources)
     return estimate.gather(2, order[:, None, :, None].expand_as(estimate))
 
 
@@ -215,7 +228,8 @@ def _snr(
 def _pit(
     model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor, weight: float
 ) -> Tensor:
-    return _heard(matched(separate(model, frontend, mixture), target), target, weight)
+    estimate = matched(separate(model, frontend, mixture), target, frontend.spec.sources)
+    return _heard(estimate, target, weight)
 
 
 def _compressed(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:

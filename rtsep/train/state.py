@@ -67,12 +67,20 @@ class Run:
     def begin(self, path: Path) -> None:
         """Start from the weights of a checkpoint.
 
+        A layer with several times the outputs, for more sources, starts with them repeated.
+
         Raises
         ------
         CheckpointError
             The file is no checkpoint, or its weights do not fit the model.
         """
         _, tensors = read(path)
+        for name, value in self.model.state_dict().items():
+            given = tensors.get(name, value)
+            if given.ndim and given.shape[1:] == value.shape[1:] and len(given):
+                times, rest = divmod(len(value), len(given))
+                if times > 1 and not rest:
+                    tensors[name] = torch.cat([given] * times)
         try:
             self.model.load_state_dict(tensors)
         except RuntimeError as error:

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,7 +13,14 @@ import soundfile
 from rtsep.errors import CorpusError
 from rtsep.train.corpus import LEAD, STEMS, Corpus, Row
 from rtsep.train.layouts import table
-from rtsep.train.mixers import ChosenStem, Mixer, Music, Speakers, SpeechInNoise
+from rtsep.train.mixers import (
+    ChosenStem,
+    Conversation,
+    Mixer,
+    Music,
+    Speakers,
+    SpeechInNoise,
+)
 from rtsep.train.sound import active_rms, faster, room
 
 RATE = 8000
@@ -276,6 +284,7 @@ MIXERS: list[Mixer] = [
     ),
     Speakers(speech("a", "b", "c"), ("one", "two"), 1, 3, RATE),
     Speakers(speech("a", "b", "c"), ("one", "two", "three"), 1, 3, RATE),
+    Conversation(speech("a", "b", "c"), ("s1", "s2", "noise"), 1, 3, RATE, clipped=0.0, silent=0.0),
     Music(song("x", "y"), STEMS, 1, 3, RATE),
 ]
 
@@ -415,6 +424,60 @@ def test_speakers_differ_in_level_by_the_range() -> None:
         apart.append(20 * np.log10(active_rms(one) / active_rms(two)))
     assert max(map(abs, apart)) <= 4.01
     assert max(apart) > 2 and min(apart) < -2
+
+
+def test_sounds_that_are_not_tilted_keep_their_colour() -> None:
+    for tilted, changed in ((0.0, False), (1.0, True)):
+        fields: dict[str, Any] = {"semitones": 0.0, "babble": 0.0, "snr_db": (0.0, 0.0)}
+        mixer = SpeechInNoise(speech("a"), ("speech", "noise"), 1, 1, RATE, **fields, tilted=tilted)
+        mixer._in_a_room = lambda sound, rng: sound  # type: ignore[method-assign]
+        rng = np.random.default_rng(0)
+        levels = [active_rms(mixer.example(rng)[:, 0]) for _ in range(4)]
+        assert bool(np.ptp(levels) > 0.02) is changed
+
+
+PAIRS = ("so1f", "so2f", "so3m", "so4m")
+
+
+def conversation(**options: Any) -> Conversation:
+    fields: dict[str, Any] = {"quiet": 0.0, "alone": 0.0, "silent": 0.0, "semitones": 0.0}
+    names = ("speaker1", "speaker2", "noise")
+    return Conversation(speech(*PAIRS), names, 1, 1, 20 * RATE, **fields | options)
+
+
+def test_conversations_are_of_the_same_sex_as_often_as_asked() -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.0, 1.0):
+        mixer = conversation(same_sex=share)
+        pairs = [mixer._pair(rng) for _ in range(200)]
+        assert all(one != two for one, two in pairs)
+        same = np.mean([one[-1] == two[-1] for one, two in pairs])
+        assert same == 1.0 if share else 0.2 < same < 0.5
+        assert {one for one, _ in pairs} == set(PAIRS)
+
+
+def test_in_turns_each_speaker_is_silent_at_times_and_one_always_speaks() -> None:
+    rng = np.random.default_rng(3)
+    mixer = conversation()
+    shares = []
+    for _ in range(50):
+        gains = mixer._turns(rng)
+        assert gains.shape == (20 * RATE, 2) and np.all((gains >= 0) & (gains < 1.0001))
+        inner = gains[RATE:-RATE]
+        assert inner.sum(axis=1).min() > 0.99
+        shares.append(np.mean(inner.min(axis=1) > 0.5))
+    assert min(shares) < 0.15 and max(shares) > 0.85 and 0.3 < np.mean(shares) < 0.7
+
+
+def test_speakers_of_a_conversation_can_be_alone_silent_or_without_noise() -> None:
+    rng = np.random.default_rng(0)
+    loud = [np.any(conversation().example(rng), axis=0).tolist() for _ in range(20)]
+    assert all(three == [True, True, True] for three in loud)
+    alone = [np.any(conversation(alone=1.0).example(rng), axis=0).tolist() for _ in range(20)]
+    assert {tuple(three) for three in alone} == {(True, False, True), (False, True, True)}
+    assert not np.any(conversation(silent=1.0, quiet=1.0).example(rng))
+    with pytest.raises(CorpusError, match="two speakers and noise, not 2"):
+        Conversation(speech("a", "b"), ("1", "2"), 1, 1, RATE)
 
 
 def peaks(sources: np.ndarray) -> list[int]:

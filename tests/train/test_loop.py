@@ -26,6 +26,7 @@ from rtsep.train.losses import (
 )
 from rtsep.train.mixers import SpeechInNoise
 from rtsep.train.parallel import Group, limit_threads
+from rtsep.train.state import Run
 
 SPEC = Spec(16000, 1, "stft", "hann", 256, 128, 1, 1, ("speech", "noise"))
 DESCRIPTION = Description("small", "chandna", SPEC, {"compression": 0.3, "level_frames": 50.0})
@@ -141,6 +142,18 @@ def test_a_new_run_can_start_from_a_checkpoint(folder: Path, tmp_path: Path) -> 
         train(other, schedule, data, checks, tmp_path / "other", ALONE, 0, start)
 
 
+def test_outputs_for_more_sources_start_as_those_of_fewer(tmp_path: Path) -> None:
+    two = replace(DESCRIPTION, model="banded", options={"size": "small"})
+    three = replace(two, spec=replace(SPEC, sources=("speaker1", "speaker2", "noise")))
+    given = two.build().state_dict()
+    save(tmp_path / "two.safetensors", two, given)
+    model = three.build()
+    Run(three, model, torch.optim.AdamW(model.parameters())).begin(tmp_path / "two.safetensors")
+    for key, value in model.state_dict().items():
+        repeated = torch.cat([given[key]] * (2 if key.startswith("masks.") else 1))
+        assert torch.equal(value, repeated), key
+
+
 def test_divergence_stops_and_names_the_last_good_checkpoint(folder: Path, tmp_path: Path) -> None:
     class Poisoned(SpeechInNoise):
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -163,6 +176,14 @@ def test_losses_are_least_for_the_target() -> None:
         assert float(loss(0.9 * target, target)) < float(loss(worse, target))
         assert torch.isfinite(loss(torch.zeros_like(target), torch.zeros_like(target)))
     assert float(negative_snr(torch.zeros_like(target), target)) == pytest.approx(0.0, abs=0.01)
+
+
+def test_only_sources_that_differ_in_a_number_change_places() -> None:
+    target = torch.randn(3, 400, 3, 1, generator=torch.Generator().manual_seed(0))
+    names = ("speaker1", "speaker2", "noise")
+    assert torch.equal(matched(target[:, :, [1, 0, 2]], target, names), target)
+    moved = target[:, :, [2, 0, 1]]  # the noise is among the speakers, where it must not be sought
+    assert torch.equal(matched(moved, target, names)[:, :, 2], moved[:, :, 2])
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -74,8 +74,7 @@ class SpeechInNoise(Mixer):
 
     def __post_init__(self) -> None:
         """Fix the order of speakers and categories."""
-        if len(self.sources) != 2:
-            raise CorpusError(f"speech in noise is 2 sources, not {len(self.sources)}")
+        self._check_sources()
         speech, noise = self.corpus.pool("speech"), self.corpus.pool("noise")
         if not speech or not noise:
             raise CorpusError("the corpus has no usable speech or no usable noise")
@@ -92,6 +91,10 @@ class SpeechInNoise(Mixer):
             (self.grains, self._mosaic),
             (self.events, self._single_sounds),
         )
+
+    def _check_sources(self) -> None:
+        if len(self.sources) != 2:
+            raise CorpusError(f"speech in noise is 2 sources, not {len(self.sources)}")
 
     def example(self, rng: Generator) -> Float32:
         """Make one pair of sources (samples, 2): speech, noise."""
