@@ -61,8 +61,10 @@ def test_what_another_program_plays_is_heard_separated(server: Env, tmp_path: Pa
     heard = samples(heard_path)
     pieces = [heard[at : at + rate // 4] for at in range(0, len(heard) - rate // 4, rate // 4)]
     alike = [best for piece in pieces if (best := likeness(piece, speech)) is not None]
-    # A null sink's timing is rough: pieces in which it skips can't match.
-    assert len(alike) >= 4 and np.median(alike) > 0.9
+    # A null sink's timing is rough, above all on a busy machine: pieces in which it skips can't
+    # match. By chance none does: a quarter second of other speech reaches about 0.3.
+    matching = np.sum(np.array(alike) > 0.99)
+    assert matching >= max(4, len(alike) / 4), alike
 
 
 @pytest.mark.parametrize(("platform", "how"), [("darwin", "BlackHole"), ("win32", "VB-Cable")])

@@ -11,6 +11,7 @@ from numba import types
 from rtsep.dsp.fft import inner
 from rtsep.dsp.kernel import FAST, array, kernel, named
 from rtsep.dsp.logistic import logistic, tanh
+from rtsep.dsp.product import product
 from rtsep.spec import Float32, Int64
 
 WIDTH = 32
@@ -185,44 +186,6 @@ def _sum(memory, out, left, count, length, after, factor):  # type: ignore[no-un
 
 
 @inner
-def _product(memory, out, left, right, third, rows, inputs, outputs, rise):  # type: ignore[no-untyped-def]
-    """Multiply (rows, inputs) by (inputs, outputs); add the values at ``third`` unless negative.
-
-    ``rise`` is the step of the added values from row to row.
-    """
-    for row in range(rows):
-        z = memory[out + row * outputs : out + (row + 1) * outputs]
-        if third < 0:
-            z[:] = _ZERO
-        else:
-            c = memory[third + row * rise : third + row * rise + outputs]
-            for j in range(outputs):
-                z[j] = c[j]
-    k = 0
-    while k + 8 <= inputs:  # all rows use these weights before the next ones are read
-        at = right + k * outputs
-        w = memory[at : at + 8 * outputs].reshape(8, outputs)
-        for row in range(rows):
-            z = memory[out + row * outputs : out + (row + 1) * outputs]
-            x = memory[left + row * inputs + k : left + row * inputs + k + 8]
-            x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
-            for j in range(outputs):
-                z[j] += (
-                    (x0 * w[0, j] + x1 * w[1, j] + (x2 * w[2, j] + x3 * w[3, j]))
-                    + (x4 * w[4, j] + x5 * w[5, j] + (x6 * w[6, j] + x7 * w[7, j]))
-                )  # fmt: skip
-        k += 8
-    while k < inputs:
-        w1 = memory[right + k * outputs : right + (k + 1) * outputs]
-        for row in range(rows):
-            z = memory[out + row * outputs : out + (row + 1) * outputs]
-            x0 = memory[left + row * inputs + k]
-            for j in range(outputs):
-                z[j] += x0 * w1[j]
-        k += 1
-
-
-@inner
 def _lay(memory, out, left, size, out_step, left_step):  # type: ignore[no-untyped-def]
     """Copy ``size`` values with different steps."""
     if out_step == 1 and left_step == 1:
@@ -267,7 +230,7 @@ def _recur(memory, out, gates, weights, first, scratch, steps, rows, size, rever
     for k in range(steps):
         t = steps - 1 - k if reverse else k
         inputs = size if before >= 0 else 0
-        _product(memory, scratch, before, weights, weights + size * wide, rows, inputs, wide, 0)
+        product(memory, scratch, before, weights, weights + size * wide, rows, inputs, wide, 0)
         for row in range(rows):
             g = memory[gates + (t * rows + row) * wide : gates + (t * rows + row + 1) * wide]
             u = memory[scratch + row * wide : scratch + (row + 1) * wide]
@@ -312,7 +275,7 @@ def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> N
             right = place(operation, RIGHT, turn)
             third = place(operation, THIRD, turn) if operation[THIRD] >= 0 else -1
             for batch in range(n0):
-                _product(
+                product(
                     memory, out + batch * n1 * size, left + batch * operation[LEFT_STEPS],
                     right + batch * operation[RIGHT_STEPS], third, n1, n2, size,
                     operation[LEFT_STEPS + 1],
