@@ -22,7 +22,7 @@ COMMANDS_HZ = 100.0
 _UNREAD = 64
 """Texts that may wait for a slow browser."""
 
-_POLICY, _FAULT = 1008, 1011  # codes of RFC 6455
+_ENDED, _POLICY, _FAULT = 1000, 1008, 1011  # codes of RFC 6455
 
 
 class Socket(Protocol):
@@ -72,6 +72,7 @@ class Talk:
         code, reason = _FAULT, "the server failed"
         try:
             await self.serve()
+            code, reason = _ENDED, "the session ended"
         except ConnectionClosed:
             pass
         except (ProtocolError, BundleError) as error:

@@ -201,6 +201,16 @@ def test_a_stream_is_in_one_connection_only(server: Running) -> None:
             new.send('{"type": "end"}')
 
 
+def test_a_stream_that_its_client_ends_did_not_fail(server: Running) -> None:
+    with socket(server.port) as connection:
+        connection.send(greeting())
+        connection.recv(PATIENCE_S)
+        connection.send('{"type": "end"}')
+        with pytest.raises(ConnectionClosed) as caught:
+            connection.recv(PATIENCE_S)
+    assert caught.value.rcvd and caught.value.rcvd.code == 1000
+
+
 def test_the_mix_follows_the_gains_of_its_stream(server: Running) -> None:
     mixture = noise(1.0)
     stems = rtsep.separate(mixture[:, 0], 16000, MODEL)
