@@ -2,7 +2,7 @@
 
 python examples/livekit_processor.py IN.wav OUT.wav
 
-Here the track is a local one that plays a file, so no server is needed. With a room, make the
+Here the track is a local one that plays a mono file, so no server is needed. With a room, make the
 stream in the handler of "track_subscribed", with the same processor.
 """
 

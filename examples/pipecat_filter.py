@@ -2,7 +2,7 @@
 
 python examples/pipecat_filter.py IN.wav OUT.wav
 
-Here the transport plays a file. With a microphone, give the same parameters to another transport.
+Here the transport plays a mono file. With a microphone, give its parameters to another transport.
 """
 
 import asyncio
