@@ -28,6 +28,7 @@ from rtsep.train.losses import matched, named
 from rtsep.train.mixers import Mixer
 from rtsep.train.parallel import Group
 from rtsep.train.state import Run
+from rtsep.train.teacher import Taught
 
 VALIDATION_BATCHES = 8
 LIMIT_DB = 20.0
@@ -111,6 +112,7 @@ def train(
     group: Group,
     workers: int = 1,
     start: Path | None = None,
+    teacher: Path | None = None,
 ) -> Path:
     """Train until the end of the schedule; resume the run in ``folder`` if there is one.
 
@@ -129,6 +131,8 @@ def train(
         Number of processes that mix.
     start
         Checkpoint from which a new run starts, instead of random weights.
+    teacher
+        Bundle whose output is learned, too; for the loss "taught".
 
     Returns
     -------
@@ -165,7 +169,8 @@ def train(
     if over >= 1.0:
         return best
     checks = [validation[i] for i in range(VALIDATION_BATCHES)] if group.rank == 0 else []
-    mixing = _loader(training, run.step, schedule, workers)
+    batches = training if teacher is None else Taught(training, teacher)
+    mixing = _loader(batches, run.step, schedule, workers)
     before, started = run.seconds, time.monotonic()
     journal = Journal(folder if group.rank == 0 else None, description.name, over, training.measure)
     with journal, _interrupts() as interrupted:
@@ -236,7 +241,9 @@ def _compiler() -> bool:
     return found
 
 
-def _loader(training: Mixer, step: int, schedule: Schedule, workers: int) -> DataLoader[Any]:
+def _loader(
+    training: Mixer | Taught, step: int, schedule: Schedule, workers: int
+) -> DataLoader[Any]:
     last = schedule.steps if schedule.minutes is None else len(training)
     return DataLoader(
         training,  # type: ignore[arg-type]  # has __getitem__ and __len__

@@ -232,6 +232,20 @@ def _pit(
     return _heard(estimate, target, weight)
 
 
+def _taught(
+    model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor, weight: float
+) -> Tensor:
+    true, teacher = target.chunk(2, dim=2)
+    estimate = separate(model, frontend, mixture)
+    with torch.no_grad():
+        errors = [_negative_snr(x, true).mean(dim=(1, 2)) for x in (teacher, estimate)]
+        better = errors[0] < errors[1]
+    loss = _heard(estimate, true, weight)
+    if better.any():
+        loss = loss + better.float().mean() * _heard(estimate[better], teacher[better], weight)
+    return loss
+
+
 def _compressed(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
     window = frontend.spec.sample_rate * COMPRESSED_MS // 2000 * 2  # even
     return compressed_spectrum(separate(model, frontend, mixture), target, window)
@@ -276,6 +290,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "adversarial": Adversarial,
     "snr": _snr,
     "pit": _pit,
+    "taught": _taught,
     "compressed": _compressed,
     "multi-resolution": _multi,
     "chandna": _chandna,
@@ -283,8 +298,9 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "binary": _binary,
     "clustering": _clustering,
 }
-"""Losses by the name in a recipe; "snr" and "pit" also use `Schedule.compressed`, and "adversarial"
-is a class, because each training has a discriminator of its own."""
+"""Losses by the name in a recipe; "snr", "pit" and "taught" also use `Schedule.compressed`.
+"taught" is for targets of `rtsep.train.teacher.Taught`, and "adversarial" is a class, because each
+training has a discriminator of its own."""
 
 
 def named(name: str, compressed: float = 0.0) -> Loss:
@@ -295,7 +311,7 @@ def named(name: str, compressed: float = 0.0) -> Loss:
     name
         One of `LOSSES`.
     compressed
-        Weight of :func:`compressed_spectrum` beside the SNR, for "snr" and "pit".
+        Weight of :func:`compressed_spectrum` beside the SNR, for "snr", "pit" and "taught".
 
     Raises
     ------
@@ -306,7 +322,7 @@ def named(name: str, compressed: float = 0.0) -> Loss:
         raise ValueError(f"unknown loss {name!r}; there are: {', '.join(LOSSES)}")
     if name == "adversarial":
         return Adversarial()
-    if name in ("snr", "pit"):
+    if name in ("snr", "pit", "taught"):
         return partial(LOSSES[name], weight=compressed)
     loss: Loss = LOSSES[name]
     return loss

@@ -5,7 +5,8 @@ A recipe contains the description of the model (``name``, ``model``, ``[spec]``,
 ``[mixtures]``: ``kind`` is one of `rtsep.train.mixers.MIXERS`, ``seconds`` the length of an
 example, ``leave_out`` patterns of speakers, categories or songs that are not used, and the others
 are fields of that mixer. ``start`` names a checkpoint beside the recipe, of a model with the same
-weights; a new run starts from it.
+weights; a new run starts from it. ``teacher`` names a bundle beside the recipe, for the loss
+"taught".
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def read(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} can't be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is no recipe: {error}") from None
-    if "start" in recipe:
-        recipe["start"] = path.parent / str(recipe["start"])
+    for name in ("start", "teacher"):
+        if name in recipe:
+            recipe[name] = path.parent / str(recipe[name])
     return recipe
 
 
@@ -72,6 +74,8 @@ def parse(
             raise ValueError(f"unknown mixtures.kind {mixtures['kind']!r}; there are: {kinds}")
         if description.spec.channels != 1:
             raise ValueError(f"mixtures are mono, but spec.channels is {description.spec.channels}")
+        if ("teacher" in recipe) is not (schedule.loss == "taught"):
+            raise ValueError('a teacher and the loss "taught" need each other')
         description.build()
     except KeyError as error:
         raise RecipeError(f"the recipe has no {error.args[0]}") from None
@@ -159,5 +163,7 @@ def fit(
         checks = {"seed": VALIDATION_SEED, "batch_size": VALIDATION_SIZE, "seconds": VALIDATION_S}
         plain = {key: mixtures[key] for key in ("kind", "leave_out") if key in mixtures} | checks
         validation = mixer(description, plain, data, "val")
-        start = recipe.get("start")
-        return train(description, schedule, training, validation, folder, together, workers, start)
+        given = {name: recipe.get(name) for name in ("start", "teacher")}
+        return train(
+            description, schedule, training, validation, folder, together, workers, **given
+        )
