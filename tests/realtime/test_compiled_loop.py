@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,7 @@ def test_nobody_who_holds_the_interpreter_holds_it_up() -> None:
     live = stream(Hand(16000, 1, 1, block, blocks * block, noise(blocks * block)), (1, 0))
     hold: Any = ctypes.PyDLL(None).usleep  # it keeps the lock
     live.start()
+    time.sleep(0.5)  # the worker needs the lock until its loop runs
     interval = sys.getswitchinterval()
     sys.setswitchinterval(10.0)  # nor does anybody take it from this thread
     try:
