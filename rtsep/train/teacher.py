@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,11 +59,12 @@ class Taught:
         """Return the length of the mixer."""
         return len(self.mixer)
 
-    def __getitem__(self, index: int) -> tuple[Float32, Float32]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Make a batch: mixtures, and targets (batch, samples, twice the sources, 1)."""
-        mixtures, targets = self.mixer[index]
+        batch: tuple[Any, ...] = self.mixer[index]  # with a control, for some kinds
+        mixtures, targets, *control = batch
         stems = [self._separate(mixture) for mixture in mixtures]
-        return mixtures, np.concatenate([targets, np.stack(stems)], axis=2)
+        return mixtures, np.concatenate([targets, np.stack(stems)], axis=2), *control
 
     def _separate(self, mixture: Float32) -> Float32:
         engine = self._model.engine(self.mixer.corpus.sample_rate)

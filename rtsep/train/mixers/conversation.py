@@ -36,7 +36,7 @@ class Conversation(SpeechInNoise):
         Probability that both are women or both are men, if the corpus says so of enough speakers.
     alone, silent
         Probabilities that only one speaks, and that nobody does.
-    quiet
+    clean
         Probability that there is no noise; ``snr_db`` relates the first speaker to the noise.
     """
 
@@ -44,7 +44,7 @@ class Conversation(SpeechInNoise):
     range_db: float = 5.0
     same_sex: float = 0.5
     alone: float = 0.1
-    quiet: float = 0.4
+    clean: float = 0.4
 
     judged: ClassVar[int | None] = 2
     exchangeable: ClassVar[bool] = True
@@ -79,7 +79,7 @@ class Conversation(SpeechInNoise):
             out[:, index] = voice * (0.1 * 10 ** (level_db / 20) / (active_rms(voice) + 1e-4))
         if rng.random() < 0.5:
             out[:, :2] *= self._turns(rng)
-        if rng.random() >= self.quiet:
+        if rng.random() >= self.clean:
             noise = self._noise(rng)
             level = max(rms(noise), 0.3 * active_rms(noise)) + 1e-6
             out[:, 2] = noise * (0.1 * 10 ** (-rng.uniform(*self.snr_db) / 20) / level)
@@ -88,7 +88,7 @@ class Conversation(SpeechInNoise):
             out[:, :2] = 0.0
         elif kind < self.silent + self.alone:
             out[:, rng.integers(2)] = 0.0
-        return out
+        return self._stepped(out, rng)
 
     def _pair(self, rng: Generator) -> list[str]:
         """Draw two different speakers."""

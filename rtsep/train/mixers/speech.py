@@ -110,7 +110,10 @@ class SpeechInNoise(Mixer):
             speech[:] = 0.0
         elif kind < self.silent + self.clean:
             noise *= 0.001
-        sources = np.stack([speech, noise], axis=1)
+        return self._stepped(np.stack([speech, noise], axis=1), rng)
+
+    def _stepped(self, sources: Float32, rng: Generator) -> Float32:
+        """Change the level of some sources abruptly."""
         if rng.random() < self.steps:
             at = int(rng.integers(1, self.samples))
             sources[at:] *= np.float32(10 ** (rng.uniform(-20, 20) / 20))
