@@ -57,3 +57,8 @@ def recording(path: Path, length: int = 16000, channels: int = 1, rate: int = 16
     path.parent.mkdir(exist_ok=True)
     soundfile.write(path, band(length, channels, rate), rate, subtype="FLOAT")
     return path
+
+
+def tone(hz: float, seconds: float = 0.5, rate: int = 8000) -> np.ndarray:
+    """A sine, (samples,)."""
+    return (0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype("f4")
