@@ -23,7 +23,7 @@ from rtsep.nn.frontend import of_spectra
 from rtsep.nn.layers import Delay
 from rtsep.nn.masks import multiply
 from rtsep.nn.recurrent import Recurrent, SharedGRU
-from rtsep.nn.streaming import State, Streaming
+from rtsep.nn.streaming import State, Streaming, recall
 from rtsep.spec import Spec
 
 PAPER = (
@@ -33,8 +33,16 @@ PAPER = (
 SIZES: dict[str, dict[str, Any]] = {
     "base": {"features": 32, "bands": 24, "channels": 48, "blocks": 3},
     "small": {"features": 24, "bands": 24, "channels": 32, "blocks": 3},
+    "large": {
+        "features": 32,
+        "bands": 24,
+        "channels": 64,
+        "blocks": 4,
+        "context": 3,
+        "taps": 3,
+    },
 }
-"""Sizes with 108,000 and 53,000 weights, for windows of 512 samples."""
+"""Sizes with 108,000, 53,000 and 233,000 weights, for windows of 512 samples."""
 
 STRIDE = 4
 """Neighbouring bins per position."""
@@ -62,6 +70,12 @@ class Banded(Streaming):
         Features of the convolutions along frequency, at each position of `STRIDE` bins.
     bands, channels, blocks
         Number of bands, size of each one's vector (even), and number of blocks.
+    context
+        Number of frames, the newest and those before it, that the first convolution reads.
+    taps
+        Number of frames that are multiplied by masks of their own and added up: more than one
+        filters each bin over time (Mack and Habets, "Deep Filtering for Signal Extraction and
+        Reconstruction Using Complex Time-Frequency Filters", IEEE SPL 2020).
 
     Raises
     ------
@@ -79,16 +93,21 @@ class Banded(Streaming):
         bands: int = 24,
         channels: int = 32,
         blocks: int = 3,
+        context: int = 1,
+        taps: int = 1,
     ) -> None:
         if (bins - 1) % STRIDE:
             raise ValueError(f"the number of bins less one must be a multiple of {STRIDE}: {bins}")
         if channels % 2:
             raise ValueError(f"channels must be even, not {channels}")
         super().__init__()
-        self.sources, self.audio_channels = sources, audio_channels
+        self.sources, self.audio_channels, self.taps = sources, audio_channels, taps
         positions = (bins - 1) // STRIDE
         self.delay = Delay(lookahead, (audio_channels, 2, bins))
-        self.enter = _Convolution(3 * audio_channels * STRIDE, features)
+        inputs = 3 * audio_channels * STRIDE
+        self.recent = _Recent(context, (positions, inputs))
+        self.filtered = _Recent(taps, (audio_channels, 2, bins))
+        self.enter = _Convolution(context * inputs, features)
         self.encoder = _Convolution(features, features)
         self.gather = _Regroup(positions, bands, features, channels)
         self.embedding = nn.Parameter(torch.zeros(bands, channels))
@@ -97,19 +116,24 @@ class Banded(Streaming):
         self.merge = nn.Linear(2 * features, features)
         self.decoder = _Convolution(features, features)
         self.join = nn.Linear(2 * features, features)
-        self.masks = _Convolution(features, (sources - 1) * audio_channels * 2 * STRIDE)
+        self.masks = _Convolution(features, taps * (sources - 1) * audio_channels * 2 * STRIDE)
 
     def initial_state(self, streams: int) -> State:
-        """Return zeros for the hidden vectors, and for the mixture delayed by the lookahead."""
+        """Return zeros for the hidden vectors and for the frames that are read again."""
         blocks = {str(i): block.initial_state(streams) for i, block in enumerate(self._each())}
-        return {"blocks": blocks, "delay": self.delay.initial_state(streams)}
+        again = {name: layer.initial_state(streams) for name, layer in self._memories().items()}
+        return {"blocks": blocks, **again}
+
+    def _memories(self) -> dict[str, Streaming]:
+        return {"delay": self.delay, "recent": self.recent, "filtered": self.filtered}
 
     def _each(self) -> list[_Block]:
         return cast("list[_Block]", list(self.blocks))
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Separate; frame ``t`` of the output belongs to frame ``t - lookahead`` of the mixture."""
-        first = F.relu(self.enter(self._features(x)))
+        features, recent = self.recent(self._features(x), state.get("recent", {}))
+        first = F.relu(self.enter(features.transpose(2, 3).flatten(3)))
         second = first + F.relu(self.encoder(first))
         h = self.gather(second) + self.embedding
         after: State = {}
@@ -118,9 +142,10 @@ class Banded(Streaming):
         h = F.relu(self.merge(torch.cat([self.spread(h), second], dim=-1)))
         h = h + F.relu(self.decoder(h))
         h = F.relu(self.join(torch.cat([h, first], dim=-1)))
-        masks = self.masks(h)
         late, delayed = self.delay(x, state.get("delay", {}))
-        return self._separate(masks, late), {"blocks": after, "delay": delayed}
+        frames, filtered = self.filtered(late, state.get("filtered", {}))
+        memories = {"delay": delayed, "recent": recent, "filtered": filtered}
+        return self._separate(self.masks(h), frames), {"blocks": after, **memories}
 
     def _features(self, x: Tensor) -> Tensor:
         """Return compressed spectra and magnitudes, (streams, frames, positions, features).
@@ -134,13 +159,30 @@ class Banded(Streaming):
         positions: Tensor = stacked.unflatten(3, (-1, STRIDE)).transpose(2, 3).flatten(3)
         return positions
 
-    def _separate(self, masks: Tensor, x: Tensor) -> Tensor:
-        masks = masks.unflatten(3, (self.sources - 1, self.audio_channels, 2, STRIDE))
-        masks = masks.permute(0, 1, 3, 4, 5, 2, 6).flatten(5)
+    def _separate(self, masks: Tensor, frames: Tensor) -> Tensor:
+        masks = masks.unflatten(3, (self.taps, self.sources - 1, self.audio_channels, 2, STRIDE))
+        masks = masks.permute(0, 1, 3, 4, 5, 6, 2, 7).flatten(6)
         masks = F.pad(masks, (0, 1))  # the highest bin goes to the last source
-        x = x.unsqueeze(2)
-        y = multiply(masks, x)
-        return torch.cat([y, x - y.sum(dim=2, keepdim=True)], dim=2)
+        y = multiply(masks, frames.unsqueeze(3)).sum(dim=2)
+        return torch.cat([y, frames[:, :, :1] - y.sum(dim=2, keepdim=True)], dim=2)
+
+
+class _Recent(Streaming):
+    """The newest frames: (streams, frames, ...) -> (streams, frames, count, ...), newest first."""
+
+    def __init__(self, count: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.count, self.shape = count, shape
+
+    def initial_state(self, streams: int) -> State:
+        past = self.count - 1
+        return {"past": torch.zeros(streams, past, *self.shape)} if past else {}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if self.count == 1:
+            return x.unsqueeze(2), {}
+        older, past = recall(state["past"], x, range(1, self.count))
+        return torch.stack([x, *older], dim=2), {"past": past}
 
 
 class _Convolution(nn.Module):

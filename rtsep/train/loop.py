@@ -26,6 +26,7 @@ from rtsep.nn.streaming import Bound, Controlled, Streaming
 from rtsep.train.journal import Journal
 from rtsep.train.losses import matched, named
 from rtsep.train.mixers import Mixer
+from rtsep.train.optimizers import optimizers
 from rtsep.train.parallel import Group
 from rtsep.train.state import Run
 from rtsep.train.teacher import Taught
@@ -50,6 +51,9 @@ class Schedule:
         zero over the last fifth of the training, so that a run with more steps goes on from any
         state saved before (Haegele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed
         Training Durations", NeurIPS 2024).
+    matrices
+        Learning rate of Muon, which then trains the matrices; it changes in the same proportion.
+        See :func:`rtsep.train.optimizers.optimizers`.
     average
         Decay of the exponential moving average of the weights; checkpoints contain the average.
     validate_every
@@ -73,6 +77,7 @@ class Schedule:
 
     steps: int
     learning_rate: float = 2e-3
+    matrices: float | None = None
     warmup: int = 200
     average: float = 0.999
     validate_every: int = 500
@@ -95,12 +100,12 @@ class Schedule:
         share = step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
         return min(share, 1.0)
 
-    def rate(self, step: int, seconds: float) -> float:
-        """Return the learning rate at ``step``."""
+    def share(self, step: int, seconds: float) -> float:
+        """Return the learning rate at ``step`` as a share of the highest."""
         if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
+            return (step + 1) / self.warmup
         left = min((1.0 - self.done(step, seconds)) / FALL, 1.0)
-        return self.learning_rate * (1.0 - math.sqrt(1.0 - left))
+        return 1.0 - math.sqrt(1.0 - left)
 
 
 def train(
@@ -157,8 +162,9 @@ def train(
     if compiled:
         model.compile()
     half = group.device.type == "cuda" or ((compiled or schedule.half) and _has_bfloat16())
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4, betas=(0.9, 0.98))
-    run = Run(description, model, optimizer)
+    each = optimizers(model, schedule.learning_rate, schedule.matrices)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in each]
+    run = Run(description, model, each)
     best, resume = folder / "best.safetensors", folder / "resume.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     if resume.exists():
@@ -175,10 +181,10 @@ def train(
     journal = Journal(folder if group.rank == 0 else None, description.name, over, training.measure)
     with journal, _interrupts() as interrupted:
         for mixture, target, *control in mixing:
-            rate = schedule.rate(run.step, run.seconds)
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
-            optimizer.zero_grad()
+            share = schedule.share(run.step, run.seconds)
+            for optimizer, rate in zip(each, rates, strict=True):
+                optimizer.param_groups[0]["lr"] = share * rate
+                optimizer.zero_grad()
             with torch.autocast(group.device.type, torch.bfloat16, half):
                 pair = (x.to(group.device) for x in (mixture, target))
                 loss = compute(_bound(model, control, group.device), frontend, *pair)
@@ -188,13 +194,14 @@ def train(
             if not torch.isfinite(loss + norm):
                 kept = f"last good: {resume}" if resume.exists() else "no checkpoint was saved yet"
                 raise NotFiniteError(f"the loss is not finite at step {run.step}; {kept}")
-            optimizer.step()
+            for optimizer in each:
+                optimizer.step()
             run.follow(schedule.average)
             run.step += 1
             run.seconds = before + time.monotonic() - started
             stop, over = group.agreed(bool(interrupted), schedule.done(run.step, run.seconds))
             heard_s = training.batch_size * training.samples / description.spec.sample_rate
-            journal.step(run.step, over, loss.item(), heard_s, rate)
+            journal.step(run.step, over, loss.item(), heard_s, share * rates[0])
             if group.rank == 0 and (run.step % schedule.validate_every == 0 or over >= 1.0):
                 score = validate(run, frontend, validation, checks)
                 journal.validation(run.step, score)

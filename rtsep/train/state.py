@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim import Muon, Optimizer
 
 from rtsep.errors import CheckpointError
 from rtsep.models.checkpoint import Description, read, save
 from rtsep.nn.streaming import Streaming
+from rtsep.train.growth import grown
 
 
 @dataclass
@@ -21,8 +24,8 @@ class Run:
     ----------
     description
         The model's name, architecture and options.
-    model, optimizer
-        The network and its optimizer.
+    model, optimizers
+        The network and the optimizers of its weights.
     average
         Exponential moving average of the weights.
     step
@@ -35,7 +38,7 @@ class Run:
 
     description: Description
     model: Streaming
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[Optimizer]
     average: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
     best_db: float = float("-inf")
@@ -58,32 +61,30 @@ class Run:
         """Write the state to a file, atomically."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+        for optimizer in self.optimizers:
+            states = optimizer.state_dict()["state"]
+            for index, name in self._trained_by(optimizer):
+                state = states.get(index, {})
+                tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         progress = [self.step, self.best_db, self.seconds]
         tensors["progress"] = torch.tensor(progress, dtype=torch.float64)
         save(path, self.description, tensors)
 
     def begin(self, path: Path) -> None:
-        """Start from the weights of a checkpoint.
+        """Start from the weights of a checkpoint, of a smaller network or of fewer sources, too.
 
-        A layer with several times the outputs, for more sources, starts with them repeated.
+        See :func:`rtsep.train.growth.grown`.
 
         Raises
         ------
         CheckpointError
             The file is no checkpoint, or its weights do not fit the model.
         """
-        _, tensors = read(path)
-        for name, value in self.model.state_dict().items():
-            given = tensors.get(name, value)
-            if given.ndim and given.shape[1:] == value.shape[1:] and len(given):
-                times, rest = divmod(len(value), len(given))
-                if times > 1 and not rest:
-                    tensors[name] = torch.cat([given] * times)
+        found, tensors = read(path)
+        repeated = found.spec.sources != self.description.spec.sources
         try:
-            self.model.load_state_dict(tensors)
-        except RuntimeError as error:
+            self.model.load_state_dict(grown(tensors, self.model.state_dict(), repeated))
+        except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{path} does not fit the model to train: {reason}") from None
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
@@ -112,12 +113,26 @@ class Run:
         except (KeyError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{path} is no training state of this model: {reason}") from None
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._restore_optimizers(tensors)
         self.step, self.best_db = int(progress[0]), progress[1]
         self.seconds = progress[2] if len(progress) > 2 else 0.0
+
+    def _restore_optimizers(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what is known of weights that the same optimizer trained before."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                weights, _, key = name.removeprefix("optimizer.").rpartition(".")
+                found.setdefault(weights, {})[key] = value
+        for optimizer in self.optimizers:
+            needed = "momentum_buffer" if isinstance(optimizer, Muon) else "step"
+            each = {i: found.get(name, {}) for i, name in self._trained_by(optimizer)}
+            state = {i: values for i, values in each.items() if needed in values}
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _trained_by(self, optimizer: Optimizer) -> list[tuple[int, str]]:
+        """Return the names of the weights of an optimizer, with their indices in its state."""
+        names = {id(weights): name for name, weights in self.model.named_parameters()}
+        groups = (weights for group in optimizer.param_groups for weights in group["params"])
+        return [(index, names[id(weights)]) for index, weights in enumerate(groups)]

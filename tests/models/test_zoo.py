@@ -51,6 +51,7 @@ def blocks(rate: int, length: int, sources: tuple[str, ...] = VOICES) -> Spec:
 SPECS = {
     "banded": {
         "base": SPEECH,
+        "large": SPEECH,
         "small": Spec(16000, 1, "stft", "hann", 256, 128, 1, 0, VOICES),
     },
     "cdae": {
@@ -152,6 +153,7 @@ def sounds(rate: int, minutes: int) -> Iterator[tuple[str, np.ndarray]]:
 
 HEAVY = [
     ("banded", "base"),
+    ("banded", "large"),
     *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half")),
     *((n, "full") for n in ("complexunet", "demucs", "openunmix", "unet", "waveunet")),
     ("segan", "full"),

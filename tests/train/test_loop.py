@@ -12,9 +12,12 @@ import torch
 from threadpoolctl import threadpool_info
 
 from rtsep.errors import CheckpointError, NotFiniteError
+from rtsep.models import build
 from rtsep.models.checkpoint import Description, load, read, save
+from rtsep.nn.recurrent import Recurrent
 from rtsep.spec import Spec
 from rtsep.train.corpus import Corpus
+from rtsep.train.growth import grown
 from rtsep.train.layouts import table
 from rtsep.train.loop import Schedule, train
 from rtsep.train.losses import (
@@ -25,6 +28,7 @@ from rtsep.train.losses import (
     negative_snr,
 )
 from rtsep.train.mixers import SpeechInNoise
+from rtsep.train.optimizers import optimizers
 from rtsep.train.parallel import Group, limit_threads
 from rtsep.train.state import Run
 
@@ -102,9 +106,12 @@ def test_a_few_seconds_of_training_separate_unseen_mixtures(
     assert description.training["steps"].endswith("of 120")
 
 
-def test_a_resumed_run_is_the_run_in_one_piece(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("matrices", [None, 5e-3])
+def test_a_resumed_run_is_the_run_in_one_piece(
+    folder: Path, tmp_path: Path, matrices: float | None
+) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    schedule = Schedule(steps=6, warmup=2, validate_every=3)
+    schedule = Schedule(steps=6, warmup=2, validate_every=3, matrices=matrices)
     data, checks = mixer(folder, "train"), mixer(folder, "val")
     train(DESCRIPTION, schedule, data, checks, whole, ALONE, workers=0)
 
@@ -124,6 +131,16 @@ def test_a_resumed_run_is_the_run_in_one_piece(folder: Path, tmp_path: Path) -> 
         for key, value in left.items():
             length = 2 if key == "progress" else len(value.reshape(-1))  # its third is the time
             assert torch.equal(value.reshape(-1)[:length], right[key].reshape(-1)[:length]), key
+
+
+def test_a_resumed_run_can_change_its_optimizers(folder: Path, tmp_path: Path) -> None:
+    data, checks = mixer(folder, "train"), mixer(folder, "val")
+    for steps, matrices in ((3, None), (6, 5e-3), (9, None)):
+        schedule = Schedule(steps=steps, validate_every=3, matrices=matrices)
+        train(DESCRIPTION, schedule, data, checks, tmp_path, ALONE, workers=0)
+    _, kept = read(tmp_path / "resume.safetensors")
+    assert kept["progress"][0] == 9
+    assert all(name.endswith(("step", "exp_avg", "exp_avg_sq")) for name in kept if "optim" in name)
 
 
 def test_a_new_run_can_start_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
@@ -148,10 +165,44 @@ def test_outputs_for_more_sources_start_as_those_of_fewer(tmp_path: Path) -> Non
     given = two.build().state_dict()
     save(tmp_path / "two.safetensors", two, given)
     model = three.build()
-    Run(three, model, torch.optim.AdamW(model.parameters())).begin(tmp_path / "two.safetensors")
+    Run(three, model, optimizers(model, 1e-3)).begin(tmp_path / "two.safetensors")
     for key, value in model.state_dict().items():
         repeated = torch.cat([given[key]] * (2 if key.startswith("masks.") else 1))
         assert torch.equal(value, repeated), key
+
+
+def test_a_larger_network_starts_as_the_smaller_one(tmp_path: Path) -> None:
+    small = replace(DESCRIPTION, model="banded", options={"size": "small"})
+    larger = {"features": 24, "channels": 32, "blocks": 4, "context": 3, "taps": 2}
+    deep = replace(small, options=larger)
+    given = small.build()
+    save(tmp_path / "small.safetensors", small, given.state_dict())
+    model = deep.build()
+    Run(deep, model, optimizers(model, 1e-3)).begin(tmp_path / "small.safetensors")
+    x = torch.randn(1, 20, 1, 2, SPEC.window_length // 2 + 1)
+    with torch.no_grad():
+        before, after = (m(x, m.initial_state(1))[0] for m in (given, model))
+    torch.testing.assert_close(after, before)
+
+
+def test_new_units_of_a_wider_network_are_not_heard_at_first() -> None:
+    old, new = Recurrent(6, 4), Recurrent(8, 10)
+    new.load_state_dict(grown(old.state_dict(), new.state_dict(), repeated=False))
+    x = torch.randn(1, 30, 2, 8)
+    before = old(x[..., :6], torch.zeros(1, 2, 4))
+    after = new(x, torch.zeros(1, 2, 10))
+    torch.testing.assert_close(after[..., :4], before)
+    assert after[..., 4:].abs().max() > 0.01
+
+
+def test_a_smaller_network_cannot_start_from_a_larger_one(tmp_path: Path) -> None:
+    large = replace(DESCRIPTION, model="banded", options={"size": "base"})
+    small = replace(large, options={"size": "small"})
+    save(tmp_path / "large.safetensors", large, large.build().state_dict())
+    model = small.build()
+    run = Run(small, model, optimizers(model, 1e-3))
+    with pytest.raises(CheckpointError, match=r"does not fit the model to train: .* is .*, not"):
+        run.begin(tmp_path / "large.safetensors")
 
 
 def test_divergence_stops_and_names_the_last_good_checkpoint(folder: Path, tmp_path: Path) -> None:
@@ -332,14 +383,24 @@ def test_checkpoints_round_trip_and_refuse_what_is_none(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_stays_then_falls_over_the_last_fifth() -> None:
-    schedule = Schedule(steps=1000, learning_rate=1e-3, warmup=10)
-    rates = [schedule.rate(step, 0.0) for step in range(1001)]
-    assert rates[4] == pytest.approx(0.5e-3)
-    assert rates[10:801] == [pytest.approx(1e-3)] * 791
-    assert all(later < earlier for earlier, later in pairwise(rates[800:]))
-    assert rates[1000] == 0.0
+    schedule = Schedule(steps=1000, warmup=10)
+    shares = [schedule.share(step, 0.0) for step in range(1001)]
+    assert shares[4] == pytest.approx(0.5)
+    assert shares[10:801] == [pytest.approx(1.0)] * 791
+    assert all(later < earlier for earlier, later in pairwise(shares[800:]))
+    assert shares[1000] == 0.0
     timed = replace(schedule, minutes=1.0)
-    assert timed.rate(10, 47.0) == 1e-3 > timed.rate(10, 49.0) > timed.rate(10, 60.0) == 0.0
+    assert timed.share(10, 47.0) == 1.0 > timed.share(10, 49.0) > timed.share(10, 60.0) == 0.0
+
+
+def test_only_matrices_are_trained_by_muon() -> None:
+    model = build("banded", replace(SPEC, lookahead=0), {"size": "small"})
+    adam, muon = optimizers(model, 1e-3, 5e-3)
+    names = {id(weights): name for name, weights in model.named_parameters()}
+    chosen = {names[id(w)] for w in muon.param_groups[0]["params"]}
+    assert {"blocks.0.gru.unit.recurrent", "blocks.0.out.weight", "gather.weight"} <= chosen
+    assert not chosen & {"embedding", "enter.conv.weight", "blocks.0.first.weight"}
+    assert len(chosen) + len(adam.param_groups[0]["params"]) == len(names)
 
 
 def test_threads_are_limited_in_torch_and_in_the_blas() -> None:

@@ -1,0 +1,67 @@
+"""Weights for a larger network from those of a smaller one, which it equals at first.
+
+After Chen, Goodfellow and Shlens, "Net2Net: Accelerating Learning via Knowledge Transfer", ICLR
+2016: new units are heard by nobody at first, and new residual layers add nothing, so training goes
+on from what the smaller network has learned. Only norms over more features than before change a
+little.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+GATES = {"gates.weight": 3, "gates.bias": 3, "recurrent": 3}
+"""Ends of the names of weights whose rows are several equal parts, and their number."""
+SILENT = ("out.weight", "out.bias")
+"""Ends of the names of the last weights of a residual layer."""
+ENDS = ("masks.conv.weight", "masks.conv.bias")
+"""Ends of the names of weights whose outputs leave the network: new ones start as zeros."""
+
+
+def grown(given: dict[str, Tensor], fresh: dict[str, Tensor], repeated: bool) -> dict[str, Tensor]:
+    """Fit the weights of a smaller network into a larger one.
+
+    Parameters
+    ----------
+    given
+        Weights of the smaller network.
+    fresh
+        Weights with which the larger one begins otherwise; they give the shapes, and new units
+        keep theirs.
+    repeated
+        A layer with several times the outputs is one for more sources: it starts with them
+        repeated.
+
+    Raises
+    ------
+    ValueError
+        The larger network is smaller somewhere, or lacks a layer.
+    """
+    lacking = given.keys() - fresh.keys()
+    if lacking:
+        raise ValueError(f"it has no {min(lacking)}")
+    return {name: _grown(name, given.get(name), new, repeated) for name, new in fresh.items()}
+
+
+def _grown(name: str, old: Tensor | None, fresh: Tensor, repeated: bool) -> Tensor:
+    new = fresh.clone()
+    if old is None:
+        return new.zero_() if name.endswith(SILENT) else new
+    if old.shape == new.shape:
+        return old
+    smaller = [n < m for n, m in zip(new.shape, old.shape, strict=False)]
+    if old.ndim != new.ndim or any(smaller):
+        raise ValueError(f"{name} is {tuple(new.shape)}, not {tuple(old.shape)}")
+    times, rest = divmod(len(new), len(old))
+    if repeated and old.shape[1:] == new.shape[1:] and not rest:
+        return old.repeat(times, *[1] * (old.ndim - 1))
+    if name.endswith(ENDS):
+        new.zero_()
+    parts = next((n for end, n in GATES.items() if name.endswith(end)), 1)
+    for mine, theirs in zip(new.chunk(parts), old.chunk(parts), strict=True):
+        rows = mine[: len(theirs)]
+        if old.ndim > 1:
+            rows[:, theirs.shape[1] :] = 0.0  # what was there does not hear new inputs yet
+            rows = rows[:, : theirs.shape[1]]
+        rows.copy_(theirs)
+    return new
