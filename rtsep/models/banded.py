@@ -160,8 +160,8 @@ class Banded(Streaming):
         return positions
 
     def _separate(self, masks: Tensor, frames: Tensor) -> Tensor:
-        masks = masks.unflatten(3, (self.taps, self.sources - 1, self.audio_channels, 2, STRIDE))
-        masks = masks.permute(0, 1, 3, 4, 5, 6, 2, 7).flatten(6)
+        masks = masks.unflatten(3, (self.sources - 1, self.taps, self.audio_channels, 2, STRIDE))
+        masks = masks.permute(0, 1, 4, 3, 5, 6, 2, 7).flatten(6)
         masks = F.pad(masks, (0, 1))  # the highest bin goes to the last source
         y = multiply(masks, frames.unsqueeze(3)).sum(dim=2)
         return torch.cat([y, frames[:, :, :1] - y.sum(dim=2, keepdim=True)], dim=2)

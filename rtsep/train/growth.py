@@ -18,7 +18,9 @@ ENDS = ("masks.conv.weight", "masks.conv.bias")
 """Ends of the names of weights whose outputs leave the network: new ones start as zeros."""
 
 
-def grown(given: dict[str, Tensor], fresh: dict[str, Tensor], repeated: bool) -> dict[str, Tensor]:
+def grown(
+    given: dict[str, Tensor], fresh: dict[str, Tensor], before: int = 2, after: int = 2
+) -> dict[str, Tensor]:
     """Fit the weights of a smaller network into a larger one.
 
     Parameters
@@ -28,9 +30,9 @@ def grown(given: dict[str, Tensor], fresh: dict[str, Tensor], repeated: bool) ->
     fresh
         Weights with which the larger one begins otherwise; they give the shapes, and new units
         keep theirs.
-    repeated
-        A layer with several times the outputs is one for more sources: it starts with them
-        repeated.
+    before, after
+        Numbers of sources. A layer with several times the outputs, for more sources, starts with
+        them repeated.
 
     Raises
     ------
@@ -40,10 +42,10 @@ def grown(given: dict[str, Tensor], fresh: dict[str, Tensor], repeated: bool) ->
     lacking = given.keys() - fresh.keys()
     if lacking:
         raise ValueError(f"it has no {min(lacking)}")
-    return {name: _grown(name, given.get(name), new, repeated) for name, new in fresh.items()}
+    return {name: _grown(name, given.get(name), new, before, after) for name, new in fresh.items()}
 
 
-def _grown(name: str, old: Tensor | None, fresh: Tensor, repeated: bool) -> Tensor:
+def _grown(name: str, old: Tensor | None, fresh: Tensor, before: int, after: int) -> Tensor:
     new = fresh.clone()
     if old is None:
         return new.zero_() if name.endswith(SILENT) else new
@@ -53,11 +55,12 @@ def _grown(name: str, old: Tensor | None, fresh: Tensor, repeated: bool) -> Tens
     if old.ndim != new.ndim or any(smaller):
         raise ValueError(f"{name} is {tuple(new.shape)}, not {tuple(old.shape)}")
     times, rest = divmod(len(new), len(old))
-    if repeated and old.shape[1:] == new.shape[1:] and not rest:
+    if before != after and old.shape[1:] == new.shape[1:] and not rest:
         return old.repeat(times, *[1] * (old.ndim - 1))
+    parts = next((n for end, n in GATES.items() if name.endswith(end)), 1)
     if name.endswith(ENDS):
         new.zero_()
-    parts = next((n for end, n in GATES.items() if name.endswith(end)), 1)
+        parts = before - 1
     for mine, theirs in zip(new.chunk(parts), old.chunk(parts), strict=True):
         rows = mine[: len(theirs)]
         if old.ndim > 1:

@@ -81,9 +81,10 @@ class Run:
             The file is no checkpoint, or its weights do not fit the model.
         """
         found, tensors = read(path)
-        repeated = found.spec.sources != self.description.spec.sources
+        before, after = (len(each.spec.sources) for each in (found, self.description))
         try:
-            self.model.load_state_dict(grown(tensors, self.model.state_dict(), repeated))
+            fresh = self.model.state_dict()
+            self.model.load_state_dict(grown(tensors, fresh, before, after))
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{path} does not fit the model to train: {reason}") from None

@@ -160,7 +160,8 @@ def test_a_new_run_can_start_from_a_checkpoint(folder: Path, tmp_path: Path) -> 
 
 
 def test_outputs_for_more_sources_start_as_those_of_fewer(tmp_path: Path) -> None:
-    two = replace(DESCRIPTION, model="banded", options={"size": "small"})
+    options = {"features": 24, "channels": 32, "taps": 2}
+    two = replace(DESCRIPTION, model="banded", options=options)
     three = replace(two, spec=replace(SPEC, sources=("speaker1", "speaker2", "noise")))
     given = two.build().state_dict()
     save(tmp_path / "two.safetensors", two, given)
@@ -169,10 +170,20 @@ def test_outputs_for_more_sources_start_as_those_of_fewer(tmp_path: Path) -> Non
     for key, value in model.state_dict().items():
         repeated = torch.cat([given[key]] * (2 if key.startswith("masks.") else 1))
         assert torch.equal(value, repeated), key
+    x = torch.randn(1, 20, 1, 2, SPEC.window_length // 2 + 1)
+    with torch.no_grad():
+        fewer = two.build()
+        fewer.load_state_dict(given)
+        few, more = (m(x, m.initial_state(1))[0] for m in (fewer, model))
+    torch.testing.assert_close(more[:, :, :2], few[:, :, :1].expand(-1, -1, 2, -1, -1, -1))
 
 
-def test_a_larger_network_starts_as_the_smaller_one(tmp_path: Path) -> None:
-    small = replace(DESCRIPTION, model="banded", options={"size": "small"})
+@pytest.mark.parametrize("sources", [("speech", "noise"), ("speaker1", "speaker2", "noise")])
+def test_a_larger_network_starts_as_the_smaller_one(
+    tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    spec = replace(SPEC, sources=sources)
+    small = replace(DESCRIPTION, model="banded", spec=spec, options={"size": "small"})
     larger = {"features": 24, "channels": 32, "blocks": 4, "context": 3, "taps": 2}
     deep = replace(small, options=larger)
     given = small.build()
@@ -187,7 +198,7 @@ def test_a_larger_network_starts_as_the_smaller_one(tmp_path: Path) -> None:
 
 def test_new_units_of_a_wider_network_are_not_heard_at_first() -> None:
     old, new = Recurrent(6, 4), Recurrent(8, 10)
-    new.load_state_dict(grown(old.state_dict(), new.state_dict(), repeated=False))
+    new.load_state_dict(grown(old.state_dict(), new.state_dict()))
     x = torch.randn(1, 30, 2, 8)
     before = old(x[..., :6], torch.zeros(1, 2, 4))
     after = new(x, torch.zeros(1, 2, 10))
