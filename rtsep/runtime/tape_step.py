@@ -38,6 +38,8 @@ class TapeStep:
         Values of the controls by name, (streams, values); they may be set between two calls.
     program
         The program, which kernels may run in place of a call.
+    temporary
+        Index in the program's memory of the values that each call writes before it reads them.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class TapeStep:
         inputs = {name: (k, n) for k, state in declared.items() for n, name in state.inputs.items()}
         kept = [PREFIX + name for name in bundle.controls]
         tape = Tape(graph, states.ring_lengths(declared), inputs, kept)
+        self.temporary = tape.temporary
         self.mixture, self.sources = tape.view("mixture"), tape.view("sources")
         self.controls = {name: tape.view(PREFIX + name) for name in bundle.controls}
         for name, control in bundle.controls.items():

@@ -192,7 +192,7 @@ def _padded(places: Places, source: Operand, plan: _Plan) -> Operand:
     wide = (width - 1) * plan.apart[1] + 1 + plan.before[1] + plan.after[1]
     if (high, wide) == (rows, width):
         return source
-    padded = places.new((channels, high, wide))  # zeros, except where values are placed
+    padded = places.lasting((channels, high, wide))  # zeros, except where values are placed
     first = plan.before[0] * wide + plan.before[1]
     part = replace(padded, base=padded.base + first)
     steps = [0, rows * width, width, 1]

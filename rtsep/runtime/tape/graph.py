@@ -46,6 +46,8 @@ class Tape:
     ----------
     memory
         All values.
+    temporary
+        Index of the first of the values that each run writes before it reads them.
     operations
         (n, WIDTH) int64.
 
@@ -75,7 +77,7 @@ class Tape:
         for name, (state, delay) in inputs.items():
             places.values[name] = replace(places.values[f"next_{state}"], delay=delay)
         for name in ("mixture", "sources", *kept):
-            places.values[name] = places.new(places.shape(name))
+            places.values[name] = places.lasting(places.shape(name))
             places.keep(places.values[name])
         wanted = {output.name for output in graph.output}
         nodes = []
@@ -91,9 +93,8 @@ class Tape:
         for number, node in enumerate(nodes):
             places.now = number
             lay(places, node)
+        self.memory, self.temporary, self.operations, self.parameters = places.finish()
         self._values = places.values
-        self.memory: Float32 = places.memory()
-        self.operations, self.parameters = places.operations()
 
     def run(self, turn: int) -> None:
         """Run the tape once."""

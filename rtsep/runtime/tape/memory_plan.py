@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from rtsep.errors import NoTapeError
 from rtsep.runtime.tape.interpreter import AXES, PLACE, WIDTH
-from rtsep.spec import Float32
+from rtsep.runtime.tape.reuse import Block, share
+from rtsep.spec import Float32, Int64
 
 Shape = tuple[int, ...]
 
@@ -72,37 +74,55 @@ class Places:
         self.now = 0
         self._kept: list[tuple[int, int]] = []
         self._end = 0
+        self._blocks: list[Block] = []
         self._filled: list[tuple[int, NDArray[np.float32]]] = []
         self._rows: list[list[int]] = []
         self._parameters: list[tuple[float, float]] = []
 
-    def memory(self) -> Float32:
-        """Return the memory, with the constants and zeros elsewhere."""
-        memory = np.zeros(self._end, np.float32)
-        for base, values in self._filled:
-            memory[base : base + values.size] = values.reshape(-1)
-        return memory
+    def finish(self) -> tuple[Float32, int, Int64, Float32]:
+        """Let temporary values share memory.
 
-    def operations(self) -> tuple[NDArray[np.int64], Float32]:
-        """Return (n, WIDTH) and (n, 2), for `rtsep.runtime.tape.interpreter.run`."""
+        Returns
+        -------
+        (numpy.ndarray, int, numpy.ndarray, numpy.ndarray)
+            The memory, with the constants and zeros elsewhere; the start of its temporary values;
+            operations (n, WIDTH) and their parameters (n, 2), for
+            `rtsep.runtime.tape.interpreter.run`.
+        """
         rows = np.array(self._rows, np.int64).reshape(-1, WIDTH)
-        return rows, np.array(self._parameters, np.float32).reshape(-1, 2)
+        moved, start, end = share(rows, self._blocks)
+        starts = [block.base for block in self._blocks]
 
-    def take(self, values: int) -> int:
+        def now(base: int) -> int:
+            return base + int(moved[bisect_right(starts, base) - 1])
+
+        memory = np.zeros(end, np.float32)
+        for base, values in self._filled:
+            memory[now(base) : now(base) + values.size] = values.reshape(-1)
+        self.values = {name: replace(v, base=now(v.base)) for name, v in self.values.items()}
+        return memory, start, rows, np.array(self._parameters, np.float32).reshape(-1, 2)
+
+    def _take(self, values: int, temporary: bool = False) -> int:
         """Reserve room for values; return its start."""
         if self._end + values > MAX_VALUES:
             raise NoTapeError(f"more than {MAX_VALUES} values")
-        base, self._end = self._end, self._end + aligned(values)
+        size = aligned(values)
+        self._blocks.append(Block(self._end, size, temporary))
+        base, self._end = self._end, self._end + size
         return base
 
     def new(self, shape: Shape) -> Operand:
-        """Place a value."""
-        return Operand(shape, self.take(math.prod(shape)))
+        """Place a value that is written before it is read, in each run."""
+        return Operand(shape, self._take(math.prod(shape), temporary=True))
+
+    def lasting(self, shape: Shape) -> Operand:
+        """Place a value that is zeros until it is written, and then stays."""
+        return Operand(shape, self._take(math.prod(shape)))
 
     def ring(self, shape: Shape, copies: int) -> Operand:
         """Place several copies of a value in sequence."""
         size = aligned(math.prod(shape))
-        return Operand(shape, self.take(copies * size), copies, size)
+        return Operand(shape, self._take(copies * size), copies, size)
 
     def shape(self, name: str) -> Shape:
         """Return the shape of a value; raise if it is unknown."""
@@ -130,7 +150,7 @@ class Places:
         """Place a constant."""
         if values.dtype != np.float32:
             raise NoTapeError(f"a constant has type {values.dtype}")
-        placed = self.new(values.shape)
+        placed = self.lasting(values.shape)
         self._kept.append((placed.base, placed.base + max(values.size, 1)))
         self._filled.append((placed.base, values))
         return placed

@@ -270,7 +270,7 @@ def _pad(places: Places, node: onnx.NodeProto, attributes: dict[str, bytes]) -> 
     axis = padded[0] if padded else rank - 1
     size = pads[axis] + source.shape[axis] + pads[rank + axis]
     rows, width = math.prod(source.shape[:axis]), math.prod(source.shape[axis + 1 :])
-    out = places.new((*source.shape[:axis], size, *source.shape[axis + 1 :]))
+    out = places.lasting((*source.shape[:axis], size, *source.shape[axis + 1 :]))
     length = source.shape[axis] * width
     part = replace(out, base=out.base + pads[axis] * width)  # the padding stays zero
     steps = [0, 0, length, 1], [0, 0, size * width, 1]
