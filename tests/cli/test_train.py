@@ -253,11 +253,11 @@ def test_minutes_end_the_training(data: Path, tmp_path: Path) -> None:
     assert steps >= 1
     assert seconds >= 1.8
     schedule = Schedule(**tomllib.loads(RECIPE)["schedule"], minutes=2.0)
-    assert schedule.rate(500, 0.0) == pytest.approx(4e-3)
-    assert schedule.rate(500, 60.0) == pytest.approx(4e-3)
-    assert 0.0 < schedule.rate(500, 110.0) < 4e-3
-    assert schedule.rate(500, 120.0) == pytest.approx(0.0)
-    assert schedule.rate(4, 60.0) == pytest.approx(1e-3)  # warming up, still
+    assert schedule.share(500, 0.0) == pytest.approx(1.0)
+    assert schedule.share(500, 60.0) == pytest.approx(1.0)
+    assert 0.0 < schedule.share(500, 110.0) < 1.0
+    assert schedule.share(500, 120.0) == pytest.approx(0.0)
+    assert schedule.share(4, 60.0) == pytest.approx(0.25)  # warming up, still
 
 
 def test_what_cannot_be_trained_is_one_sentence(data: Path, tmp_path: Path) -> None:
