@@ -39,7 +39,7 @@ from rtsep.benchmark.trials import percentiles_us
 from rtsep.evaluate.metrics import pesq, si_sdr_db
 from rtsep.latency import counted
 from rtsep.runtime.bundle import Bundle
-from rtsep.runtime.engine import Engine
+from rtsep.runtime.engine import Engine, StemOptions
 from rtsep.runtime.model_step import make_step
 from rtsep.runtime.pipeline import BLOCK, aligned
 
@@ -221,7 +221,8 @@ def quality(bundle: Bundle, folder: Path) -> dict[str, float]:
         mixture, rate = soundfile.read(folder / f"{name}_mixture.flac", dtype="float32")
         speech, _ = soundfile.read(folder / f"{name}_speech.flac", dtype="float32")
         step = make_step(bundle)
-        engine = Engine(step, bundle.spec, rate_hz=rate)
+        options = StemOptions(floor_db=bundle.floor_db)
+        engine = Engine(step, bundle.spec, rate_hz=rate, options=options)
         blocks = (mixture[at : at + BLOCK, None] for at in range(0, len(mixture), BLOCK))
         parts = [part[:, 0, 0].copy() for part in aligned(engine, blocks)]
         made = np.concatenate(parts)[: len(speech)]

@@ -140,7 +140,7 @@ def _write_page(folder: Path, model: str | None, runtime: Path | None) -> None:
     except OSError as error:
         raise ServerError(f"{folder} can't be written: {error.strerror}") from None
     click.echo(f"{folder}: {size / 1e6:.1f} MB; put it on an https host, or try it here with")
-    click.echo(f"python -m http.server -d {folder} 8000")
+    click.echo(f"python -m http.server -d {folder} --bind 127.0.0.1 8000")
 
 
 def _check_for_page(context: click.Context) -> None:
