@@ -31,13 +31,12 @@ def grown(
         Weights with which the larger one begins otherwise; they give the shapes, and new units
         keep theirs.
     before, after
-        Numbers of sources. A layer with several times the outputs, for more sources, starts with
-        them repeated.
+        Numbers of sources. The masks of more sources start as those of fewer, repeated.
 
     Raises
     ------
     ValueError
-        The larger network is smaller somewhere, or lacks a layer.
+        The larger network is smaller somewhere, lacks a layer, or has more sources and other sizes.
     """
     lacking = given.keys() - fresh.keys()
     if lacking:
@@ -54,8 +53,10 @@ def _grown(name: str, old: Tensor | None, fresh: Tensor, before: int, after: int
     smaller = [n < m for n, m in zip(new.shape, old.shape, strict=False)]
     if old.ndim != new.ndim or any(smaller):
         raise ValueError(f"{name} is {tuple(new.shape)}, not {tuple(old.shape)}")
-    times, rest = divmod(len(new), len(old))
-    if before != after and old.shape[1:] == new.shape[1:] and not rest:
+    if before != after and name.endswith(ENDS):
+        times, rest = divmod(after - 1, before - 1)
+        if rest or len(new) != times * len(old) or old.shape[1:] != new.shape[1:]:
+            raise ValueError(f"{name} is {tuple(new.shape)}, {tuple(old.shape)} for fewer sources")
         return old.repeat(times, *[1] * (old.ndim - 1))
     parts = next((n for end, n in GATES.items() if name.endswith(end)), 1)
     if name.endswith(ENDS):

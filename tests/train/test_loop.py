@@ -208,12 +208,22 @@ def test_new_units_of_a_wider_network_are_not_heard_at_first() -> None:
 
 def test_a_smaller_network_cannot_start_from_a_larger_one(tmp_path: Path) -> None:
     large = replace(DESCRIPTION, model="banded", options={"size": "base"})
-    small = replace(large, options={"size": "small"})
     save(tmp_path / "large.safetensors", large, large.build().state_dict())
-    model = small.build()
-    run = Run(small, model, optimizers(model, 1e-3))
-    with pytest.raises(CheckpointError, match=r"does not fit the model to train: .* is .*, not"):
-        run.begin(tmp_path / "large.safetensors")
+    for changes, told in (
+        ({"options": {"size": "small"}}, ", not"),
+        (
+            {
+                "options": {"features": 32, "channels": 48, "taps": 2},
+                "spec": replace(SPEC, sources=("speaker1", "speaker2", "noise")),
+            },
+            "for fewer sources",
+        ),
+    ):
+        other = replace(large, **changes)
+        model = other.build()
+        run = Run(other, model, optimizers(model, 1e-3))
+        with pytest.raises(CheckpointError, match=rf"not fit the model to train: .* is .*{told}"):
+            run.begin(tmp_path / "large.safetensors")
 
 
 def test_divergence_stops_and_names_the_last_good_checkpoint(folder: Path, tmp_path: Path) -> None:
