@@ -70,8 +70,8 @@ def check_summary(path: Path) -> dict[str, Any]:
     assert all(isinstance(summary[name], int | float) for name in NUMBERS)
     assert set(summary["hop_time_us"]) == {"p50", "p99", "p99.9", "max"}
     terms = sum(summary["latency_terms_ms"].values())
-    assert summary["latency_at_start_ms"] == pytest.approx(terms, abs=0.01)
-    if not summary["deadline_misses"]:  # else it may end while it catches up
+    if not summary["deadline_misses"]:  # else headroom grows, or it ends while it catches up
+        assert summary["latency_at_start_ms"] == pytest.approx(terms, abs=0.01)
         assert summary["latency_ms"] == summary["latency_at_start_ms"]
     assert summary["separated_seconds"] <= summary["seconds"] + 0.1
     assert (summary["nonfinite_in"], summary["nonfinite_out"]) == (0, 0)
