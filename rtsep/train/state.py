@@ -71,7 +71,9 @@ class Run:
         save(path, self.description, tensors)
 
     def begin(self, path: Path) -> None:
-        """Start from the weights of a checkpoint, of a smaller network or of fewer sources, too.
+        """Start from the weights of a checkpoint, or the average of a training's state.
+
+        The network may have been smaller, or have had fewer sources.
 
         See :func:`rtsep.train.growth.grown`.
 
@@ -81,6 +83,9 @@ class Run:
             The file is no checkpoint, or its weights do not fit the model.
         """
         found, tensors = read(path)
+        averages = [name for name in tensors if name.startswith("average.")]
+        if averages:
+            tensors = {name.removeprefix("average."): tensors[name] for name in averages}
         before, after = (len(each.spec.sources) for each in (found, self.description))
         try:
             fresh = self.model.state_dict()

@@ -154,6 +154,12 @@ def test_a_new_run_can_start_from_a_checkpoint(folder: Path, tmp_path: Path) -> 
     for key, value in load(best)[1].state_dict().items():
         torch.testing.assert_close(value, given[key], atol=1e-3, rtol=0)
 
+    state = tmp_path / "run/resume.safetensors"  # of a training, of which the average is taken
+    best = train(DESCRIPTION, schedule, data, checks, tmp_path / "next", ALONE, 0, state)
+    average = read(state)[1]
+    for key, value in load(best)[1].state_dict().items():
+        torch.testing.assert_close(value, average[f"average.{key}"], atol=1e-3, rtol=0)
+
     other = replace(DESCRIPTION, options={"compression": 0.3, "level_frames": 50.0, "vertical": 8})
     with pytest.raises(CheckpointError, match="does not fit the model to train"):
         train(other, schedule, data, checks, tmp_path / "other", ALONE, 0, start)

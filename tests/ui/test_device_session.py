@@ -228,7 +228,7 @@ def test_a_browser_shows_the_stream_and_turns_its_knobs(
         assert all(a != b for a, b in zip(first, second, strict=True)), "a spectrogram stands still"
 
         assert page.ask("document.querySelectorAll('#faders input').length") == 2
-        assert page.ask("document.querySelector('#faders output').textContent") == "0.50"
+        page.wait("document.querySelector('#faders output').textContent === '0.50'")
         page.click("#faders label:nth-child(2) input", across=0.9)
         watcher.until(lambda: watcher.said["controls"]["values"]["mix"][1] > 0.8)
         watcher.ask(type="control", name="mix", values=[0.25, 1])
