@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import ssl
 import sys
 import threading
 import time
@@ -38,15 +37,14 @@ def greeting(**change: object) -> str:
     return json.dumps({"type": "hello", **hello, **change})
 
 
-def session(address: str, token: str, tls: ssl.SSLContext | None = None) -> Any:
+def session(address: str, token: str) -> Any:
     """Connect as the page does."""
     from websockets.sync.client import connect
     from websockets.typing import Subprotocol
 
     return connect(
-        f"ws{'s' if tls else ''}://{address}/session",
-        ssl=tls,
-        origin=f"http{'s' if tls else ''}://{address}",  # type: ignore[arg-type]
+        f"ws://{address}/session",
+        origin=f"http://{address}",  # type: ignore[arg-type]
         subprotocols=[Subprotocol(protocol.SUBPROTOCOL), Subprotocol(token)],
         compression=None,
         max_size=None,
