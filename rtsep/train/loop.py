@@ -72,7 +72,7 @@ class Schedule:
     Raises
     ------
     ValueError
-        Unknown loss, or no time to train.
+        Unknown loss, no time to train, or a learning rate of 0.
     """
 
     steps: int
@@ -88,9 +88,9 @@ class Schedule:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        """Check loss and duration."""
+        """Check loss, duration and learning rates."""
         named(self.loss)
-        for name in ("steps", "validate_every", "minutes"):
+        for name in ("steps", "validate_every", "minutes", "learning_rate", "matrices"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be more than 0, not {value}")

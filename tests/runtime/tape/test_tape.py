@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,7 @@ from rtsep.runtime.bundle import parse
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
 from rtsep.runtime.ort_step import OrtStep
-from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.graph import Tape
-from rtsep.runtime.tape.reuse import Block, share
 from rtsep.runtime.tape_step import TapeStep
 from tests.support import models
 from tests.support.learned import BINS, source
@@ -346,43 +343,6 @@ def test_what_is_made_here_runs_on_a_tape_as_in_onnx_runtime(name: str) -> None:
         engine.reset()
     again = [engine.process(samples) for engine in engines]
     np.testing.assert_allclose(again[0], again[1], atol=2e-5)
-
-
-OPERANDS = (interpreter.OUT, interpreter.LEFT, interpreter.RIGHT, interpreter.THIRD)
-
-
-@cases(60)
-@given(st.data())
-def test_values_share_memory_only_if_they_are_never_needed_at_once(data: st.DataObject) -> None:
-    sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=12))
-    ends = np.cumsum([16 * size for size in sizes])
-    temporary = data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes)))
-    blocks = [
-        Block(int(end) - 16 * size, 16 * size, kind)
-        for end, size, kind in zip(ends, sizes, temporary, strict=True)
-    ]
-    some = st.lists(st.integers(0, len(sizes) - 1), min_size=4, max_size=4)
-    chosen = data.draw(st.lists(some, min_size=1, max_size=20))
-    rows = np.zeros((len(chosen), interpreter.WIDTH), np.int64)
-    for row, used in zip(rows, chosen, strict=True):
-        for column, block in zip(OPERANDS, used, strict=True):
-            row[column] = blocks[block].base + blocks[block].size - 1  # a part of it
-    moved, start, end = share(rows, blocks)
-    places = [block.base + int(by) for block, by in zip(blocks, moved, strict=True)]
-    for row, used in zip(rows, chosen, strict=True):
-        assert [row[c] for c in OPERANDS] == [places[b] + blocks[b].size - 1 for b in used]
-    alive = [[number for number, used in enumerate(chosen) if b in used] for b in range(len(sizes))]
-    for a, b in combinations(range(len(sizes)), 2):
-        if blocks[a].temporary and blocks[b].temporary:
-            needed = alive[a] and alive[b]
-            at_once = needed and alive[a][0] <= alive[b][-1] and alive[b][0] <= alive[a][-1]
-        else:
-            at_once = blocks[a].temporary == blocks[b].temporary
-        apart = places[a] + blocks[a].size <= places[b] or places[b] + blocks[b].size <= places[a]
-        assert apart or not at_once
-    for block, place, use in zip(blocks, places, alive, strict=True):
-        assert (place >= start) == block.temporary
-        assert place + block.size <= end or not use
 
 
 def test_what_is_not_known_stays_with_onnx_runtime() -> None:
