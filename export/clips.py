@@ -32,7 +32,7 @@ JOINED = 10.0
 """Length, in seconds, at which a file of joined clips is full."""
 NOISE_SECONDS = 20.0
 COLUMNS = ("path", "split", "seconds", "speaker_or_category", "licence", "source", "original")
-PARTS = {"speech": "speech16k", "noise": "noise16k", "music": "noise16k"}
+PARTS = {"speech": "speech16k", "noise": "noise16k", "music": "noise16k", "songs": "music44k"}
 SEED = 20
 
 
@@ -113,6 +113,21 @@ class Table:
         rows.append(dict(zip(COLUMNS, (*values, original), strict=True)))
         self.credit(part, source.credit)
 
+    def add_song(
+        self, name: str, stems: dict[str, Audio], sources: Iterable[Source], split: str
+    ) -> None:
+        """Write the stems of a song at 44.1 kHz and add their rows."""
+        for stem, audio in stems.items():
+            path = Path(PARTS["songs"], split, "songs", name, f"{stem}.flac")
+            (self.out / path).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(self.out / path, audio, 44100, subtype="PCM_16")
+            licences = " AND ".join(sorted({source.licence for source in sources}))
+            values = (path.as_posix(), split, f"{len(audio) / 44100:.2f}", stem, licences)
+            row = (*values, "rendered", "by export.songs")
+            self.rows.setdefault("songs", []).append(dict(zip(COLUMNS, row, strict=True)))
+        for source in sources:
+            self.credit("songs", source.credit)
+
     def clear(self, part: str) -> None:
         """Remove the files of a part from an earlier call."""
         path = self.out / f"{part}.csv"
@@ -136,7 +151,7 @@ class Table:
         write_table(self.out / "MANIFEST.csv", rows)
         lists = [path.with_suffix(".txt") for path in tables if path.is_file()]
         text = "".join(path.read_text("utf-8") for path in lists)
-        head = "All audio was modified: resampled to 16 kHz mono, trimmed, joined, levelled.\n\n"
+        head = "All audio was modified: resampled to mono, trimmed, joined, levelled.\n\n"
         (self.out / "ATTRIBUTIONS.txt").write_text(head + text, "utf-8")
 
 

@@ -1,18 +1,21 @@
 """Build more training audio, in the layout of the data folder, from unpacked public sources.
 
-python -m export.more_data --sources DIR --out DIR [--only speech noise music] [--join DATA]
+python -m export.more_data --sources DIR --out DIR [--only speech noise music songs] [--join DATA]
 
 `--sources` contains checkouts of repositories, named ``owner+name``, and unpacked packages, named
 as the package. Missing ones are reported and left out. To fill it:
 
 - ``git clone --depth 1 https://github.com/OWNER/NAME OWNER+NAME`` for
-  rhasspy/dataset-voice-kerstin, hugolpz/audio-cmn, mateusfg7/Noisekun, JBFH-Dev/Keystroke-Datasets;
+  rhasspy/dataset-voice-kerstin, hugolpz/audio-cmn, mateusfg7/Noisekun, JBFH-Dev/Keystroke-Datasets
+  and, for songs, freepats/muldjordkit, sfzinstruments/dsmolken.double-bass and
+  sfzinstruments/karoryfer.growlybass;
 - ``apt-get download NAME`` and ``dpkg-deb -x NAME_*.deb NAME`` for
   asterisk-core-sounds-{en,es,fr,it,ru}-g722, openttd-opensfx, fluid-soundfont-gm,
   timgm6mb-soundfont;
 - ``pip download --no-deps music21`` and ``unzip -d music21 music21-*.whl``.
 
-It needs ``ffmpeg`` for G.722 and ``fluidsynth`` for music.
+It needs ``ffmpeg`` for G.722, ``fluidsynth`` for music and songs, and for songs ``pip install
+pedalboard pyworld``.
 
 `--join` writes no audio, but a folder of links with one table for the given data and these.
 """
@@ -288,6 +291,8 @@ def _effects(path: Path) -> Iterator[tuple[Audio, str]]:
             yield levelled(faded(mono)), name
 
 
+VALIDATED = "eif_lithium"
+"""The real song that is for validation."""
 VOCAL = ("applause", "audience", "monkey", "growl", "oooh", "slurp")
 """Names of effects with voices."""
 
@@ -295,7 +300,8 @@ VOCAL = ("applause", "audience", "monkey", "growl", "oooh", "slurp")
 def join(base: Path, out: Path, target: Path) -> None:
     """Make a folder of links to the given data and to these, with one table.
 
-    ``gc_kerstin`` of the given data is left out: it is a part of ``kerstin`` here.
+    ``gc_kerstin`` of the given data is left out: it is a part of ``kerstin`` here. Since songs here
+    have a validation split, `VALIDATED` of the given ones joins it.
     """
     target.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -303,11 +309,15 @@ def join(base: Path, out: Path, target: Path) -> None:
         for row in read_table(folder / "MANIFEST.csv"):
             if name == "base" and row["speaker_or_category"] == "gc_kerstin":
                 continue
+            if VALIDATED in row["path"]:
+                row["split"] = "val"
             path = Path(row["path"])
             if path.parts[0] in PARTS.values():
                 row["path"] = Path(path.parts[0], name, *path.parts[1:]).as_posix()
             rows.append({column: row[column] for column in COLUMNS})
         for part in set(PARTS.values()):
+            if (target / part).is_symlink():
+                (target / part).unlink()
             (target / part).mkdir(exist_ok=True)
             _link(target / part / name, folder / part)
     for folder in base.iterdir():
@@ -340,6 +350,10 @@ def main() -> None:
             noise(arguments.sources, table)
         if "music" in arguments.only:
             music(arguments.sources, table)
+        if "songs" in arguments.only:
+            from export.songs import songs  # it needs more packages
+
+            songs(arguments.sources, table)
         table.save()
     if arguments.join is not None:
         target = arguments.joined or arguments.out.with_name(arguments.out.name + "-joined")

@@ -81,6 +81,8 @@ TOGETHER = 15
 """Clips per call of the renderer, because loading a sound font takes long."""
 TICKS = 960
 """MIDI ticks per second."""
+LEAD = 0.02
+"""Seconds before the first note of a clip."""
 
 
 @dataclass
@@ -274,6 +276,40 @@ class Track:
     volume: int = 100
 
 
+@dataclass
+class Excerpt:
+    """A passage of a score at a tempo and in a key.
+
+    Attributes
+    ----------
+    quarter
+        Length of a quarter in seconds.
+    parts
+        Onset and length in seconds and MIDI pitch of the notes of each part.
+    """
+
+    quarter: float
+    parts: list[list[tuple[float, float, int]]]
+
+
+def excerpt(score: Score, chance: random.Random, seconds: float) -> Excerpt:
+    """Choose a passage, a tempo and a key at random; a short piece is repeated."""
+    usual = median(length for part in score.parts for _, length, _ in part)
+    quarter = min(max(chance.uniform(0.15, 0.45) / usual, 0.25), 1.2)
+    bars = score.length / score.quarters
+    start = chance.randrange(max(int(bars - seconds / quarter / score.quarters), 0) + 1)
+    shift = chance.randint(-5, 5)
+    placed = Excerpt(quarter, [])
+    for part in score.parts:
+        notes = [
+            ((at + (turn * bars - start) * score.quarters) * quarter, length * quarter, key + shift)
+            for turn in range(3)
+            for at, length, key in part
+        ]
+        placed.parts.append([note for note in notes if 0 <= note[0] < seconds])
+    return placed
+
+
 def arrange(score: Score, chance: random.Random, seconds: float) -> list[Track | None]:
     """Make an excerpt of a score with random instruments, tempo, key and drums.
 
@@ -282,11 +318,7 @@ def arrange(score: Score, chance: random.Random, seconds: float) -> list[Track |
     list
         At most 16 tracks; the tenth is drums or None.
     """
-    usual = median(length for part in score.parts for _, length, _ in part)
-    quarter = min(max(chance.uniform(0.15, 0.45) / usual, 0.25), 1.2)
-    bars = score.length / score.quarters
-    start = chance.randrange(max(int(bars - seconds / quarter / score.quarters), 0) + 1)
-    shift = chance.randint(-5, 5)
+    chosen = excerpt(score, chance, seconds)
     room = chance.choice((0, 20, 40, 70, 110))
     tracks: list[Track] = []
     for index, part in enumerate(score.parts[:7]):
@@ -294,27 +326,35 @@ def arrange(score: Score, chance: random.Random, seconds: float) -> list[Track |
         pool = BASSES if low and chance.random() < 0.7 else PROGRAMS
         pool = CHORDS if score.tune and index == 1 else pool
         octave = 0 if low or chance.random() < 0.6 else chance.choice((-12, 12))
-        short, loud = chance.choice((1.0, 1.0, 0.9, 0.6)), chance.randint(65, 110)
-        notes = []
-        for turn in range(3):  # repeat a short piece
-            for at, length, midi in part:
-                second = (at + (turn * bars - start) * score.quarters) * quarter
-                if 0 <= second < seconds:
-                    pitch = midi + shift + octave
-                    pitch -= 12 * (pitch > 100) - 12 * (pitch < 28)
-                    second = max(second + chance.gauss(0, 0.006), 0)
-                    velocity = min(max(loud + chance.randint(-12, 12), 30), 127)
-                    notes.append((second, max(length * quarter * short, 0.06), pitch, velocity))
+        notes = performed(chosen.parts[index], octave, chance)
         programs = chance.sample(pool, 2 if chance.random() < 0.2 else 1)
         volume = chance.randint(70, 120)
         tracks += [Track(program, notes, room, volume) for program in programs]
     placed: list[Track | None] = [*tracks[:9]]
     placed += [None] * (9 - len(placed))
-    drums = _drums(score.quarters, quarter, seconds, chance) if chance.random() < 0.55 else None
+    drums = None
+    if chance.random() < 0.55:
+        drums = drummed(score.quarters, chosen.quarter, seconds, chance)
     return [*placed, drums, *tracks[9:15]]
 
 
-def _drums(quarters: int, quarter: float, seconds: float, chance: random.Random) -> Track:
+def performed(
+    part: list[tuple[float, float, int]], shift: int, chance: random.Random
+) -> list[tuple[float, float, int, int]]:
+    """Play notes as a person does: onset s, length s, pitch and velocity vary."""
+    short, loud = chance.choice((1.0, 1.0, 0.9, 0.6)), chance.randint(65, 110)
+    notes = []
+    for at, length, midi in part:
+        pitch = midi + shift
+        pitch -= 12 * (pitch > 100) - 12 * (pitch < 28)
+        at = max(at + chance.gauss(0, 0.006), 0)
+        velocity = min(max(loud + chance.randint(-12, 12), 30), 127)
+        notes.append((at, max(length * short, 0.06), pitch, velocity))
+    return notes
+
+
+def drummed(quarters: int, quarter: float, seconds: float, chance: random.Random) -> Track:
+    """Play a random pattern of drums on a random kit."""
     step = quarter / 4 if quarter > 0.45 else quarter / 2
     pattern = chance.choice(BEATS[quarters])
     keys = (
@@ -347,8 +387,8 @@ def midi(clips: list[list[Track | None]], seconds: float) -> bytes:
             events.append((start, 1, bytes((0xC0 | channel, track.program))))
             for at, length, pitch, loud in track.notes:
                 off = min(at + length, seconds)
-                events.append((start + 0.02 + at, 3, bytes((0x90 | channel, pitch, loud))))
-                events.append((start + 0.02 + off, 2, bytes((0x80 | channel, pitch, 0))))
+                events.append((start + LEAD + at, 3, bytes((0x90 | channel, pitch, loud))))
+                events.append((start + LEAD + off, 2, bytes((0x80 | channel, pitch, 0))))
         events.append((start + seconds + PAUSE - 0.1, 4, bytes((0xB0, 7, 100))))
     events.sort(key=lambda event: event[:2])
     ticks = [0, *(round(at * TICKS) for at, *_ in events)]
@@ -366,19 +406,21 @@ def _number(value: int) -> bytes:
     return bytes(reversed(out))
 
 
-def render(clips: list[list[Track | None]], font: Path, seconds: float) -> Iterator[Audio]:
-    """Render clips with a sound font."""
+def render(
+    clips: list[list[Track | None]], font: Path, seconds: float, rate: int = 32000
+) -> Iterator[Audio]:
+    """Render clips with a sound font, in mono."""
     with tempfile.TemporaryDirectory() as folder:
         score, wave = Path(folder, "score.mid"), Path(folder, "score.wav")
         score.write_bytes(midi(clips, seconds))
-        command = ["fluidsynth", "-niq", "-r", "32000", "-g", "0.3", "-O", "float", "-T", "wav"]
+        command = ["fluidsynth", "-niq", "-r", str(rate), "-g", "0.3", "-O", "float", "-T", "wav"]
         command += ["-F", str(wave), str(font), str(score)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        audio, rate = soundfile.read(wave, dtype="float32", always_2d=True)
+        audio, _ = soundfile.read(wave, dtype="float32", always_2d=True)
     mono = audio.mean(axis=1)
     for clip in range(len(clips)):
         start = round(clip * (seconds + PAUSE) * rate)
-        yield prepare(mono[start : start + round(seconds * rate)], rate)
+        yield mono[start : start + round(seconds * rate)]
 
 
 def corpus(sources: Path) -> Path:
@@ -405,13 +447,18 @@ def read(sources: Path) -> list[Score]:
     return scores
 
 
+def held_out(scores: list[Score], chance: random.Random) -> dict[str, str]:
+    """Return the split, val or test, of the works that are not for training."""
+    works = sorted({score.work for score in scores})
+    chance.shuffle(works)
+    return {work: ("val", "test")[n % 2] for n, work in enumerate(works[: len(works) // 5])}
+
+
 def music(sources: Path, table: Table) -> None:
     """Add rendered music, `LENGTHS` of each split."""
     scores = read(sources)
     chance = random.Random(SEED)
-    works = sorted({score.work for score in scores})
-    chance.shuffle(works)
-    held = {work: ("val", "test")[n % 2] for n, work in enumerate(works[: len(works) // 5])}
+    held = held_out(scores, chance)
     for split, minutes in LENGTHS.items():
         font = FONTS[split]
         paths = font.files(sources)
@@ -425,7 +472,9 @@ def music(sources: Path, table: Table) -> None:
         for begin in range(0, count, TOGETHER):
             batch = chosen[begin : begin + TOGETHER]
             clips = [arrange(score, chance, NOISE_SECONDS) for score in batch]
-            for score, audio in zip(batch, render(clips, paths[0], NOISE_SECONDS), strict=True):
+            rendered = render(clips, paths[0], NOISE_SECONDS)
+            for score, wave in zip(batch, rendered, strict=True):
+                audio = prepare(wave, 32000)
                 if np.max(np.abs(audio)) > 0.001 and np.mean(levels(audio) > -80) > 0.8:
                     original = score.path.relative_to(corpus(sources)).as_posix()
                     table.add("music", levelled(audio), font, f"music21 {original}", split)

@@ -23,6 +23,7 @@ from rtsep.benchmark.roofline import core_bandwidth, core_peak
 from rtsep.cli.report import write_json
 from rtsep.errors import AudioFileError, BenchError
 from rtsep.files.atomic import replacing
+from rtsep.realtime.scheduling import undisturbed
 
 _CACHE_BYTES = 1 << 18
 
@@ -85,18 +86,20 @@ def bench(
         "results": [],
     }
     # Without the progress thread, which would disturb the measurement.
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
+    bar = Progress(console=Console(stderr=True), transient=True, auto_refresh=False)
+    with undisturbed(ask=False), bar as progress:
         task = progress.add_task("", total=len(settings))
         for name, samples, count in settings:
             label = bundles[name].metadata["name"] + (f", block {samples}" if block else "")
             label += f", {count} threads" if threads else ""
             progress.update(task, description=label, refresh=True)
+            # First, since a device that is not there need not be waited for.
+            live = {} if device is None else {"live": _live(name, device, seconds)}
             result = {"label": label, **measure(bundles[name], samples, count, seconds, roof)}
+            result |= live
             result["start"] = trials.start(name)
             if limit is not None and count == 1 and samples in (0, *block[:1]):
                 result["streams"] = measure_streams(bundles[name], limit)
-            if device is not None:
-                result["live"] = _live(name, device, seconds)
             document["results"].append(result)
             progress.advance(task)
     _print(console, document)

@@ -41,8 +41,10 @@ SIZES: dict[str, dict[str, Any]] = {
         "context": 3,
         "taps": 3,
     },
+    "music": {"features": 32, "bands": 48, "channels": 48, "blocks": 3, "warp": 1.5},
 }
-"""Sizes with 108,000, 53,000 and 233,000 weights, for windows of 512 samples."""
+"""Sizes with 108,000, 53,000 and 233,000 weights for windows of 512 samples; the one for music has
+132,000 for four stems and windows of 2,048."""
 
 STRIDE = 4
 """Neighbouring bins per position."""
@@ -72,6 +74,9 @@ class Banded(Streaming):
         Number of bands, size of each one's vector (even), and number of blocks.
     context
         Number of frames, the newest and those before it, that the first convolution reads.
+    warp
+        Exponent of the positions of the bands: 1 starts with bands of the same width, more with
+        narrower ones at low frequencies. Training can change it.
     taps
         Number of frames that are multiplied by masks of their own and added up: more than one
         filters each bin over time (Mack and Habets, "Deep Filtering for Signal Extraction and
@@ -95,11 +100,14 @@ class Banded(Streaming):
         blocks: int = 3,
         context: int = 1,
         taps: int = 1,
+        warp: float = 1.0,
     ) -> None:
         if (bins - 1) % STRIDE:
             raise ValueError(f"the number of bins less one must be a multiple of {STRIDE}: {bins}")
         if channels % 2:
             raise ValueError(f"channels must be even, not {channels}")
+        if not warp > 0:
+            raise ValueError(f"warp must be more than 0, not {warp}")
         super().__init__()
         self.sources, self.audio_channels, self.taps = sources, audio_channels, taps
         positions = (bins - 1) // STRIDE
@@ -109,10 +117,11 @@ class Banded(Streaming):
         self.filtered = _Recent(taps, (audio_channels, 2, bins))
         self.enter = _Convolution(context * inputs, features)
         self.encoder = _Convolution(features, features)
-        self.gather = _Regroup(positions, bands, features, channels)
+        heights = _heights(positions, warp), _heights(bands)
+        self.gather = _Regroup(*heights, features, channels)
         self.embedding = nn.Parameter(torch.zeros(bands, channels))
         self.blocks = nn.ModuleList(_Block(bands, channels) for _ in range(blocks))
-        self.spread = _Regroup(bands, positions, channels, features)
+        self.spread = _Regroup(*reversed(heights), channels, features)
         self.merge = nn.Linear(2 * features, features)
         self.decoder = _Convolution(features, features)
         self.join = nn.Linear(2 * features, features)
@@ -202,16 +211,23 @@ class _Convolution(nn.Module):
         return y
 
 
-class _Regroup(nn.Module):
-    """Linear map from positions to bands, or back, then one of the features of each."""
+def _heights(count: int, warp: float = 1.0) -> Tensor:
+    """Return the places of positions or bands between the lowest, 0, and the highest, 1."""
+    return ((torch.arange(count) + 0.5) / count) ** (1 / warp)
 
-    def __init__(self, inputs: int, outputs: int, features: int, channels: int) -> None:
+
+class _Regroup(nn.Module):
+    """Linear map from positions to bands, or back, then one of the features of each.
+
+    Each output starts as a weighted mean of the inputs of about its height.
+    """
+
+    def __init__(self, given: Tensor, made: Tensor, features: int, channels: int) -> None:
         super().__init__()
-        # Each output starts as a weighted mean of its share of the inputs.
-        centres = (torch.arange(outputs) + 0.5)[:, None] * inputs / outputs
-        distance = (torch.arange(inputs) + 0.5 - centres).abs()
-        near = (1 - distance / max(inputs / outputs, 1.0)).clamp_min(0)
-        near = near / near.sum(dim=1, keepdim=True)
+        inputs, outputs = len(given), len(made)
+        distance = (given - made[:, None]).abs() * min(inputs, outputs)
+        near = (1 - distance).clamp_min(0)
+        near = near / near.sum(dim=1, keepdim=True).clamp_min(EPSILON)
         noise = torch.empty(outputs, inputs).uniform_(-1, 1)
         self.weight = nn.Parameter(near + 0.3 * inputs**-0.5 * noise)
         self.linear = nn.Linear(features, channels)

@@ -118,12 +118,14 @@ def _be_nice(wanted: dict[int, int]) -> None:
 def undisturbed(ask: bool) -> Iterator[None]:
     """Protect the audio path from garbage collections and other Python threads.
 
+    Within another use of it, it is entered and left quickly.
+
     Parameters
     ----------
     ask
         Whether to also lock memory and lower the niceness of this process's threads.
     """
-    interval = sys.getswitchinterval()
+    interval, outermost = sys.getswitchinterval(), not gc.get_freeze_count()
     gc.collect()
     gc.freeze()  # collecting all imported objects would take 100 ms
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -138,4 +140,5 @@ def undisturbed(ask: bool) -> Iterator[None]:
         if locked:
             unlock_memory()
         sys.setswitchinterval(interval)
-        gc.unfreeze()
+        if outermost:
+            gc.unfreeze()

@@ -44,6 +44,9 @@ def test_what_was_changed_is_given_back(ask: bool) -> None:
     with scheduling.undisturbed(ask):
         assert sys.getswitchinterval() == pytest.approx(scheduling.SWITCH_INTERVAL_S)
         assert gc.get_freeze_count() > frozen
+        with scheduling.undisturbed(ask):
+            pass
+        assert gc.get_freeze_count() > frozen
     assert sys.getswitchinterval() == interval
     assert gc.get_freeze_count() == 0
 
