@@ -84,6 +84,7 @@ def group(device: str | None = None) -> Iterator[Group]:
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Group(rank, size, where)
+        distributed.barrier()  # a process that leaves before the others can make them abort
     finally:
         distributed.destroy_process_group()
 

@@ -66,6 +66,8 @@ semitones = 0.0
 noise_semitones = 0.0
 """
 
+CHECKS = {"VALIDATION_SIZE": 4, "VALIDATION_S": 1.0}
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -84,6 +86,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validate on seconds of mixtures in place of minutes."""
+    for name, value in CHECKS.items():
+        monkeypatch.setattr(f"rtsep.train.recipe.{name}", value)
+
+
 def recipe(folder: Path, *changes: tuple[str, str], name: str = "recipe.toml") -> Path:
     text = RECIPE
     for old, new in changes:
@@ -94,8 +103,17 @@ def recipe(folder: Path, *changes: tuple[str, str], name: str = "recipe.toml") -
     return path
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "rtsep", "train", *map(str, arguments)]
+def command(*arguments: object, before: str = "") -> list[str]:
+    """Train in another process, which runs some code first."""
+    code = f"""
+import sys
+from rtsep.cli import main
+from rtsep.train import recipe
+vars(recipe).update({CHECKS})
+{before}
+main(sys.argv[1:])
+"""
+    return [sys.executable, "-c", code, "train", *map(str, arguments)]
 
 
 def run(*arguments: object) -> str:
@@ -170,8 +188,7 @@ def test_without_a_compiler_training_goes_on(
 
 
 _STOPPED = """
-import os, signal, sys
-from rtsep.cli import main
+import os, signal
 from rtsep.train.journal import Journal
 validation = Journal.validation
 def stop(*arguments):
@@ -179,7 +196,6 @@ def stop(*arguments):
     os.kill(os.getpid(), signal.SIGINT)
 Journal.validation = stop
 signal.signal(signal.SIGINT, signal.default_int_handler)
-main(sys.argv[1:])
 """
 """A training that gets Ctrl-C after its first validation."""
 
@@ -190,7 +206,7 @@ def test_ctrl_c_keeps_the_run_and_the_same_command_ends_it(data: Path, tmp_path:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     run(path, "--data", data, "--runs", whole)
     arguments = [path, "--data", data, "--runs", halves]
-    stopped = [sys.executable, "-c", _STOPPED, *command(*arguments)[3:]]
+    stopped = command(*arguments, before=_STOPPED)
     done = subprocess.run(stopped, cwd=ROOT, text=True, capture_output=True, check=False)
     assert done.returncode == 130
     assert "the same command, without --fresh, resumes it" in done.stderr
