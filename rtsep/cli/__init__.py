@@ -17,6 +17,7 @@ _COMMANDS = {
     "serve": "serve",
     "separate": "separate",
     "learn": "learn",
+    "enroll": "enroll",
     "eval": "evaluate",
     "devices": "show",
     "loopback": "loopback",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
 from rich.progress import Progress
 
-from rtsep.devices.open import open_device
-from rtsep.errors import DeviceError, LearnedError
+from rtsep.cli.recording import recorded
+from rtsep.errors import LearnedError
 from rtsep.files.readers import blocks, info
 from rtsep.learned.frames import magnitudes
 from rtsep.learned.learn import Plan, check
@@ -22,7 +20,6 @@ from rtsep.spec import Float32, Spec
 
 MAX_S = 600.0
 """Longest training sound in seconds; more improves little and takes long."""
-_PATIENCE_S = 5.0  # longest time without a block from the device
 
 
 @click.command()
@@ -145,27 +142,7 @@ def _read(files: list[Path], spec: Spec) -> tuple[Float32, int]:
 
 def _record(query: str, seconds: float, spec: Spec, progress: Progress) -> tuple[Float32, int]:
     """Record from a device; return the magnitudes and the number of samples."""
-    device = open_device(query)
-    rate, block = device.sample_rate, device.block
-    task = progress.add_task(f"recording {device.name}", total=seconds)
-
-    def heard() -> Iterator[Float32]:
-        left, last = round(seconds * rate), time.monotonic()
-        while left > 0 and not (device.finished and device.input.readable < block):
-            count = min(device.input.readable // block * block, BLOCK)
-            if count:
-                piece = np.zeros((count, device.input.width), np.float32)
-                device.input.read(piece)
-                yield piece[:left]
-                left, last = left - count, time.monotonic()
-                progress.update(task, completed=seconds - max(left, 0) / rate)
-            elif not device.active or time.monotonic() - last > _PATIENCE_S:
-                raise DeviceError(f"{device.name} stopped by itself")
-            else:
-                time.sleep(0.5 * block / rate)
-
-    with device:
-        pieces = list(heard())
+    pieces, rate = recorded(query, seconds, progress)
     samples = sum(map(len, pieces)) * spec.sample_rate // rate
-    x = magnitudes(pieces, spec, device.input.width, rate)
+    x = magnitudes(pieces, spec, pieces[0].shape[1], rate)
     return np.concatenate(list(x)), samples

@@ -17,7 +17,7 @@ from rtsep.devices.control_block import MAX_BLOCK
 from rtsep.devices.virtual_mic import DEFAULT as VIRTUAL_MIC
 from rtsep.errors import LearnedError, OptionError
 from rtsep.files.readers import MAX_CHANNELS
-from rtsep.learned import live
+from rtsep.learned import enrolment, live
 from rtsep.learned.source import Source, check_name, read
 from rtsep.realtime.builder import StreamOptions
 from rtsep.runtime.bundle import Bundle
@@ -82,6 +82,7 @@ class Choice(TypedDict):
     learn_noise: float | None
     steps: int | None
     controls: dict[str, str]
+    keep: Path | None
 
 
 def _settings(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
@@ -104,6 +105,12 @@ _MODEL_OPTIONS = (
         metavar="NAME=VALUE",
         help="Set a control of the model, see `rtsep info`: labels joined by +, or numbers "
         "separated by commas; may be repeated.",
+    ),
+    click.option(
+        "--keep",
+        type=click.Path(path_type=Path),
+        metavar="ME.voice",
+        help="Keep the voice made with `rtsep enroll`; other voices and noise are the rest.",
     ),
     click.option(
         "--sources",
@@ -288,9 +295,15 @@ def choose(choice: Choice) -> Bundle:
     if learned is None and noise is None:
         if choice["rest"] is not None:
             raise LearnedError("--rest is the remainder of --sources: name a learned source, too")
-        return weights.find(choice["model"]).controlled(choice["controls"])
-    if choice["controls"]:
-        raise LearnedError("--control is for trained bundles: leave it out with learned sources")
+        if choice["keep"] is None:
+            return weights.find(choice["model"]).controlled(choice["controls"])
+        voice = enrolment.read(choice["keep"])
+        bundle = voice.applied(weights.find(choice["model"] or voice.model))
+        return bundle.controlled(choice["controls"])
+    if choice["controls"] or choice["keep"]:
+        raise LearnedError(
+            "--control and --keep are for trained bundles: leave them out with learned sources"
+        )
     if choice["model"] is not None:
         raise LearnedError("--model is for trained bundles: leave it out with learned sources")
     sources = [weights.voice()] if learned is None else read_all(learned)

@@ -16,7 +16,7 @@ MAX_VALUES = 1 << 25
 
 
 class _Collect:
-    """A step that keeps the magnitudes of all frames."""
+    """A step that keeps all frames."""
 
     def __init__(self, spec: Spec, streams: int) -> None:
         shape = (streams, 1, 1)
@@ -29,7 +29,7 @@ class _Collect:
     def __call__(self) -> None:
         if (len(self.kept) + 1) * self.mixture.size > MAX_VALUES:
             raise LearnedError("it is too long to be fitted as a whole: separate it live")
-        self.kept.append(np.hypot(*self.mixture[:, 0, 0].swapaxes(0, 1)))
+        self.kept.append(self.mixture[:, 0].copy())
 
     def reset(self, stream: int | None = None) -> None:
         """There is nothing to forget."""
@@ -49,7 +49,13 @@ class _Mask(_Collect):
 
 
 def magnitudes(blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: int) -> Float32:
-    """Magnitudes of a whole recording, frame by frame as the live engine makes them.
+    """Magnitudes of the `spectra` of a whole recording, (channels, frames, bins)."""
+    real, imaginary = np.moveaxis(spectra(blocks, spec, channels, rate_hz)[:, :, 0], 2, 0)
+    return np.asarray(np.hypot(real, imaginary))
+
+
+def spectra(blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: int) -> Float32:
+    """Spectra of a whole recording, frame by frame as the live engine makes them.
 
     Parameters
     ----------
@@ -62,7 +68,7 @@ def magnitudes(blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: in
 
     Returns
     -------
-    (channels, frames, bins)
+    (channels, frames, 1, 2, bins)
     """
     step = _Collect(spec, channels)
     for _ in aligned(Engine(step, spec, channels, rate_hz=rate_hz), blocks):

@@ -21,6 +21,7 @@ NAMES = (
     "dilated",
     "feedforward",
     "iva",
+    "keptvoice",
     "openunmix",
     "recurrent",
     "repet",

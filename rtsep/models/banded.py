@@ -13,6 +13,7 @@ reduces 20 dB to 6 dB, and training varies levels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.frontend import of_spectra
-from rtsep.nn.layers import Delay
+from rtsep.nn.layers import Delay, Film
 from rtsep.nn.masks import multiply
 from rtsep.nn.recurrent import Recurrent, SharedGRU
 from rtsep.nn.streaming import State, Streaming, recall
@@ -117,11 +118,11 @@ class Banded(Streaming):
         self.filtered = _Recent(taps, (audio_channels, 2, bins))
         self.enter = _Convolution(context * inputs, features)
         self.encoder = _Convolution(features, features)
-        heights = _heights(positions, warp), _heights(bands)
-        self.gather = _Regroup(*heights, features, channels)
+        at, band_at = _heights(positions, warp), _heights(bands)
+        self.gather = _Regroup(at, band_at, features, channels)
         self.embedding = nn.Parameter(torch.zeros(bands, channels))
         self.blocks = nn.ModuleList(_Block(bands, channels) for _ in range(blocks))
-        self.spread = _Regroup(*reversed(heights), channels, features)
+        self.spread = _Regroup(band_at, at, channels, features)
         self.merge = nn.Linear(2 * features, features)
         self.decoder = _Convolution(features, features)
         self.join = nn.Linear(2 * features, features)
@@ -141,12 +142,21 @@ class Banded(Streaming):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Separate; frame ``t`` of the output belongs to frame ``t - lookahead`` of the mixture."""
+        return self.separated(x, state)
+
+    def separated(
+        self, x: Tensor, state: State, films: Sequence[Film] = ()
+    ) -> tuple[Tensor, State]:
+        """Separate, with a factor and an offset (streams, channels) before each block, if given."""
         features, recent = self.recent(self._features(x), state.get("recent", {}))
         first = F.relu(self.enter(features.transpose(2, 3).flatten(3)))
         second = first + F.relu(self.encoder(first))
         h = self.gather(second) + self.embedding
         after: State = {}
         for i, block in enumerate(self._each()):
+            if films:
+                factor, offset = films[i]
+                h = h * factor[:, None, None] + offset[:, None, None]
             h, after[str(i)] = block(h, state["blocks"][str(i)])
         h = F.relu(self.merge(torch.cat([self.spread(h), second], dim=-1)))
         h = h + F.relu(self.decoder(h))

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from rtsep.controls import ModelControl
-from rtsep.models.unet import Film, UNet
+from rtsep.models.unet import UNet
 from rtsep.nn.frontend import of_spectra
-from rtsep.nn.layers import Delay
+from rtsep.nn.layers import Delay, Film
 from rtsep.nn.masks import magnitude
 from rtsep.nn.streaming import Controlled, State
 from rtsep.spec import Spec

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.frequency import Frequency, FrequencyTransposed
-from rtsep.nn.layers import initial_states
+from rtsep.nn.layers import Film, initial_states
 from rtsep.nn.masks import Masked, masked
 from rtsep.nn.streaming import State, Streaming
 from rtsep.spec import Spec
@@ -127,9 +127,6 @@ class UNet(Streaming):
                 h = F.dropout(h, 0.5, self.training and i < DROPPED)
         masks = torch.sigmoid(h)
         return torch.cat([masks, masks[..., -1:]], dim=-1), after
-
-
-Film = tuple[Tensor, Tensor]
 
 
 def _normed(norm: nn.Module, x: Tensor) -> Tensor:

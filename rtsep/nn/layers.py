@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from rtsep.nn.streaming import State, Streaming, extend, recall
 
+Film = tuple[Tensor, Tensor]
+"""Factors and offsets of the features of a layer, both (streams, features): feature-wise linear
+modulation, Perez et al., AAAI 2018."""
+
 
 class CausalConv(Streaming):
     """Convolution over time that reads the newest frame and ``kernel - 1`` past ones.

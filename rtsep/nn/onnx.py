@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import logging
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,6 +26,7 @@ from rtsep.nn.checks import check_contract
 from rtsep.nn.streaming import (
     Bound,
     Controlled,
+    Enrolling,
     Line,
     Streaming,
     flatten,
@@ -160,6 +163,8 @@ def export(model: Streaming, spec: Spec, texts: Mapping[str, str]) -> Bundle:
     check_contract(model, shape, spec.lookahead)
     if controls := _controls(model):
         texts = {**texts, "controls": describe_controls(controls)}
+    if isinstance(model, Enrolling):
+        texts = {**texts, "enroller": _enroller(model, spec)}
     proto = _graph(model, spec)
     for key, value in describe(spec, {**texts, "version": __version__}).items():
         proto.metadata_props.add(key=key, value=value)
@@ -217,6 +222,20 @@ def check_parity(model: Streaming, bundle: Bundle, tolerance: float = 1e-5) -> f
     return worst
 
 
+def _enroller(model: Enrolling, spec: Spec) -> str:
+    """Return the network that makes a control from a recording, for the metadata of a bundle."""
+    proto = _exported(
+        model.enroller,
+        (torch.randn(1, 100, spec.channels, *spec.frame_shape),),
+        input_names=["frames"],
+        output_names=[PREFIX + model.enrolled],
+        dynamic_shapes=({1: torch.export.Dim("frames", min=2)},),
+    )
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+    return base64.b64encode(proto.SerializeToString()).decode()
+
+
 def _controls(model: nn.Module) -> Mapping[str, ModelControl]:
     return model.controls if isinstance(model, Controlled) else {}
 
@@ -229,24 +248,34 @@ def _graph(model: Streaming, spec: Spec) -> onnx.ModelProto:
     inputs = [torch.zeros(2, len(control.default)) for control in controls.values()]
     inputs += [torch.zeros(2, *shape) for shape in layout.inputs.values()]
     streams = {0: torch.export.Dim.DYNAMIC}
+    proto = _exported(
+        _Graph(model, layout),
+        (mixture, *inputs),
+        input_names=["mixture", *(PREFIX + name for name in controls), *layout.inputs],
+        output_names=["sources", *(f"next_{name}" for name in layout.outputs)],
+        dynamic_shapes=(streams, tuple(streams for _ in inputs)),
+    )
+    _clean(proto)
+    return proto
+
+
+def _exported(module: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> onnx.ModelProto:
+    """Trace a module, without the exporter's own messages."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for name in ("torch.onnx", "onnxscript"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Graph(model, layout),
-            (mixture, *inputs),
-            input_names=["mixture", *(PREFIX + name for name in controls), *layout.inputs],
-            output_names=["sources", *(f"next_{name}" for name in layout.outputs)],
-            dynamic_shapes=(streams, tuple(streams for _ in inputs)),
+            module,
+            inputs,
             opset_version=OPSET,
             dynamo=True,
             optimize=True,
             verbose=False,
+            **options,
         )
     assert program is not None
-    proto = program.model_proto
-    _clean(proto)
-    return proto
+    return program.model_proto
 
 
 def _clean(proto: onnx.ModelProto) -> None:

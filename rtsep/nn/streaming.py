@@ -71,6 +71,17 @@ class Controlled(Streaming):
         }
 
 
+class Enrolling(Controlled):
+    """A controlled module that makes one of its controls from a recording.
+
+    ``enrolled`` is the name of the control; ``enroller`` maps all frames of a recording, (streams,
+    frames, channels, *frame_shape), to its values, (streams, values).
+    """
+
+    enrolled: str
+    enroller: nn.Module
+
+
 class Bound(Streaming):
     """A controlled module with given controls, as a module without.
 

@@ -66,6 +66,7 @@ KEYS = {
 OPTIONAL_KEYS = {
     "floor": "level at which other sources are left in each stem, dB; none without it",
     "controls": "inputs that the user sets, as JSON, see rtsep.controls; none without it",
+    "enroller": "graph that makes a control from a recording, see rtsep.runtime.enrolment",
 }
 """Further metadata."""
 
@@ -200,7 +201,7 @@ def parse(data: bytes, path: Path | None = None) -> Bundle:
     if missing:
         raise BundleError(f"its metadata lacks rtsep.{missing[0]}")
     spec = _spec(metadata)
-    _check_weights(model)
+    check_weights(model)
     inputs = _shapes(model.graph.input)
     declared = _controls(metadata.get("controls", "{}"), inputs)
     states = _states(inputs, _shapes(model.graph.output), spec)
@@ -280,7 +281,7 @@ def _check_floor(text: str) -> None:
         raise BundleError(f"rtsep.floor must be at most 0 dB, not {text!r}")
 
 
-def _check_weights(model: onnx.ModelProto) -> None:
+def check_weights(model: onnx.ModelProto) -> None:
     """Reject tensors in other files and tensors with NaN or Inf."""
 
     def walk(graph: onnx.GraphProto) -> None:

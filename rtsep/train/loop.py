@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from rtsep.errors import NotFiniteError, RecipeError, StoppedError
 from rtsep.models.checkpoint import Description, save
 from rtsep.nn.frontend import Frontend, separate
-from rtsep.nn.streaming import Bound, Controlled, Streaming
+from rtsep.nn.streaming import Bound, Controlled, Enrolling, Streaming
 from rtsep.train.journal import Journal
 from rtsep.train.losses import matched, named
 from rtsep.train.mixers import Mixer
@@ -187,7 +187,7 @@ def train(
                 optimizer.zero_grad()
             with torch.autocast(group.device.type, torch.bfloat16, half):
                 pair = (x.to(group.device) for x in (mixture, target))
-                loss = compute(_bound(model, control, group.device), frontend, *pair)
+                loss = compute(_bound(model, control, frontend), frontend, *pair)
             loss.backward()
             loss = group.average(loss, model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -224,13 +224,16 @@ def train(
     return best
 
 
-def _bound(model: Streaming, control: Sequence[Any], device: torch.device) -> Streaming:
+def _bound(model: Streaming, control: Sequence[Any], frontend: Frontend) -> Streaming:
     """Give a model the control of a batch, if there is one."""
     if not control:
         return model
     if not isinstance(model, Controlled):
         raise RecipeError("mixtures with a control train only models with controls")
+    device = frontend.analysis.device
     values = {name: torch.as_tensor(x).to(device) for name, x in control[0].items()}
+    if isinstance(model, Enrolling):
+        values = {model.enrolled: model.enroller(frontend.analyse(values["spoken"]))}
     return Bound(model, values)
 
 
@@ -322,7 +325,7 @@ def validate(
     scores = []
     for mixture, target, *control in checks:
         x, s = (torch.from_numpy(samples).to(device) for samples in (mixture, target))
-        y = separate(_bound(model, control, device), frontend, x)
+        y = separate(_bound(model, control, frontend), frontend, x)
         if mixer.exchangeable:
             y = matched(y, s, frontend.spec.sources)
         power = s.square().mean(dim=(1, 3))

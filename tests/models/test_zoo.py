@@ -52,6 +52,7 @@ SPECS = {
     "banded": {
         "base": SPEECH,
         "large": SPEECH,
+        "music": Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, STEMS, synthesis_length=1024),
         "small": Spec(16000, 1, "stft", "hann", 256, 128, 1, 0, VOICES),
     },
     "cdae": {
@@ -91,6 +92,7 @@ SPECS = {
         "small": SPEECH,
     },
     "iva": {"small": Spec(16000, 2, "stft", "hann", 2048, 256, 1, 0, VOICES, synthesis_length=512)},
+    "keptvoice": {"large": SPEECH, "small": SPEECH},
     "openunmix": {"full": MUSIC, "small": SPEECH},
     "recurrent": {
         "full": Spec(16000, 1, "stft", "hann", 1024, 512, 1, 0, ("vocals", "rest")),
@@ -154,6 +156,8 @@ def sounds(rate: int, minutes: int) -> Iterator[tuple[str, np.ndarray]]:
 HEAVY = [
     ("banded", "base"),
     ("banded", "large"),
+    ("banded", "music"),
+    ("keptvoice", "large"),
     *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half")),
     *((n, "full") for n in ("complexunet", "demucs", "openunmix", "unet", "waveunet")),
     ("segan", "full"),

@@ -71,9 +71,15 @@ class Conversation(SpeechInNoise):
 
     def example(self, rng: Generator) -> Float32:
         """Make two speakers and noise, (samples, 3)."""
-        out = np.zeros((self.samples, 3), np.float32)
+        return self._talk(rng)[0]
+
+    def _talk(self, rng: Generator) -> tuple[Float32, list[tuple[str, float]]]:
+        """Make two speakers and noise; return also who they are and how much faster they talk."""
+        out, cast = np.zeros((self.samples, 3), np.float32), []
         for index, speaker in enumerate(self._pair(rng)):
-            voice = self._in_a_room(self._voice(speaker, rng, self.semitones), rng)
+            ratio = self._ratio(rng, self.semitones)
+            cast.append((speaker, ratio))
+            voice = self._in_a_room(self._at(speaker, ratio, rng), rng)
             voice = self._tilt(voice, rng, 3.0)
             level_db = rng.uniform(-self.range_db, self.range_db) if index else 0.0
             out[:, index] = voice * (0.1 * 10 ** (level_db / 20) / (active_rms(voice) + 1e-4))
@@ -88,7 +94,7 @@ class Conversation(SpeechInNoise):
             out[:, :2] = 0.0
         elif kind < self.silent + self.alone:
             out[:, rng.integers(2)] = 0.0
-        return self._stepped(out, rng)
+        return self._stepped(out, rng), cast
 
     def _pair(self, rng: Generator) -> list[str]:
         """Draw two different speakers."""

@@ -101,7 +101,13 @@ class Mixer:
 
     def _voice(self, speaker: str, rng: Generator, semitones: float) -> Float32:
         """Sentences of one speaker, (samples,), resampled by up to ``semitones`` up or down."""
-        ratio = 2 ** (rng.uniform(-1, 1) * semitones / 12)
+        return self._at(speaker, self._ratio(rng, semitones), rng)
+
+    def _ratio(self, rng: Generator, semitones: float) -> float:
+        return float(2 ** (rng.uniform(-1, 1) * semitones / 12))
+
+    def _at(self, speaker: str, ratio: float, rng: Generator) -> Float32:
+        """Sentences of one speaker, ``ratio`` times as fast and high as they were."""
         return faster(self._said(speaker, rng, self._needed(ratio)), ratio)[: self.samples]
 
     def _needed(self, ratio: float) -> int:
