@@ -21,7 +21,7 @@ from tests.support import models
 from tests.support.command import rtsep
 from tests.support.miniatures import MINIATURES, RATE, SOURCES, batches
 
-STEPS = 80
+STEPS = 100
 SPEC, OPTIONS = MINIATURES["keptvoice"]
 FRONTEND = Frontend(SPEC)
 
