@@ -58,9 +58,7 @@ def people(corpus: Corpus, bundle: Bundle) -> list[Person]:
         count = int(np.searchsorted(lengths, ENROLLED_S)) + 1
         if count < len(clips) and lengths[-1] - lengths[count - 1] > 3.0:
             samples = round(ENROLLED_S * RATE_HZ)
-            spoken = joined(
-                clips[:count], samples, round(GAP_S * RATE_HZ), np.random.default_rng(0)
-            )
+            spoken = joined(clips[:count], samples, gap, np.random.default_rng(0))
             blocks = (spoken[at : at + BLOCK, None] for at in range(0, samples, BLOCK))
             voice = enroll(bundle, blocks, 1, RATE_HZ, samples)
             found.append(Person(name, clips[count:], voice))
