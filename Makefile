@@ -33,6 +33,7 @@ soak: .venv/tests
 	$(BIN)/python -m pytest --soak -m "soak and device" $(DEVICE_TESTS)
 
 docs: .venv/tests
+	$(BIN)/python -m export.listening build/listening
 	$(BIN)/mkdocs build --strict
 
 check: .venv/tests

@@ -13,10 +13,15 @@ from rtsep import weights
 from rtsep.cli import main
 
 HELP = "<!-- help of all commands -->"
+LISTENING = Path(__file__).parents[1] / "build" / "listening"
+"""Page with its sounds, made by `export.listening`; the site can do without it."""
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Make a page of every card."""
+    """Make a page of every card, and take in the listening page if it was made."""
+    for path in sorted(LISTENING.rglob("*.*")):
+        uri = path.relative_to(LISTENING).as_posix()
+        files.append(File.generated(config, uri, abs_src_path=str(path)))
     for card in sorted(Path(weights.__file__).parent.glob("*.md")):
         files.append(File.generated(config, f"cards/{card.name}", content=card.read_text("utf-8")))
     return files
