@@ -389,7 +389,9 @@ def midi(clips: list[list[Track | None]], seconds: float) -> bytes:
                 off = min(at + length, seconds)
                 events.append((start + LEAD + at, 3, bytes((0x90 | channel, pitch, loud))))
                 events.append((start + LEAD + off, 2, bytes((0x80 | channel, pitch, 0))))
-        events.append((start + seconds + PAUSE - 0.1, 4, bytes((0xB0, 7, 100))))
+        # Sounds that never end by themselves would keep the renderer busy for ever.
+        end = start + seconds + PAUSE - 0.1
+        events += [(end, 4, bytes((0xB0 | channel, 120, 0))) for channel in range(16)]
     events.sort(key=lambda event: event[:2])
     ticks = [0, *(round(at * TICKS) for at, *_ in events)]
     steps = (after - before for before, after in pairwise(ticks))
@@ -415,7 +417,8 @@ def render(
         score.write_bytes(midi(clips, seconds))
         command = ["fluidsynth", "-niq", "-r", str(rate), "-g", "0.3", "-O", "float", "-T", "wav"]
         command += ["-F", str(wave), str(font), str(score)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        subprocess.run(command, check=True, stdout=quiet, stderr=quiet, timeout=900)
         audio, _ = soundfile.read(wave, dtype="float32", always_2d=True)
     mono = audio.mean(axis=1)
     for clip in range(len(clips)):
