@@ -23,7 +23,7 @@ SECONDS = 2.0
 EVERY = 997
 """Distance of the samples that are kept, a prime, so that they fall on all phases of a hop."""
 
-ADAPTING = ("iva", "repet")
+ADAPTING = ("isa", "iva", "repet")
 """Models without samples: what they hear changes them, and rounding with it."""
 
 

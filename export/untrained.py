@@ -1,10 +1,10 @@
 """Make the bundles that need no training: export, measure, write the card.
 
-python -m export.untrained iva|repet --data DATA
+python -m export.untrained isa|iva|repet --data DATA
 
 `iva` is measured on simulated rooms: two test speakers, a metre from two microphones that are 5 cm
-apart, reverberation times of 0.15 to 0.3 s. `repet` is measured on the songs of DATA/bench/music:
-their vocals, and the sum of their other stems.
+apart, reverberation times of 0.15 to 0.3 s. `repet` and `isa` are measured on the songs of
+DATA/bench/music: their vocals or drums, and the sum of their other stems.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,12 @@ REVERBERATION_S = 0.15, 0.2, 0.25, 0.3
 SPACING_M = 0.05
 
 MADE = {
+    "isa": Description(
+        "isa",
+        "isa",
+        Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, ("beats", "rest"), synthesis_length=1024),
+        training={"data": "Not trained: it learns from the sound itself, while it runs."},
+    ),
     "iva": Description(
         "iva",
         "iva",
@@ -54,6 +61,8 @@ MADE = {
     ),
 }
 LIMITS = {
+    "isa": """What is mostly quiet and briefly loud is taken for beats, so are plucked strings and \
+hard consonants; cymbals that ring and soft drums are not. In the first seconds all is the rest.""",
     "iva": """Two voices, two microphones on one clock. It needs about five seconds of both, and \
 again when somebody moves. Chance decides which voice is first. A third voice, noise from \
 everywhere and long reverberation stay in both.""",
@@ -146,21 +155,25 @@ def _talk(clips: list[np.ndarray], samples: int, rng: Generator) -> Float32:
     return np.asarray(0.05 * voice / np.sqrt(np.mean(np.square(voice))), np.float32)
 
 
-def songs(model: Path, data: Path) -> str:
-    """Score `repet`."""
+def songs(model: Path, data: Path, source: str = "voice", stem: str = "vocals") -> str:
+    """Score a source of songs against a stem."""
     before, after = [], []
     for item in items(data / "bench" / "music"):
         mixture, rate = read_all(item.mixture)
-        voice = read_all(item.stems["vocals"])[0]
-        before.append(snr_db(mixture, voice))
-        after.append(snr_db(separate(mixture, rate, model)["voice"], voice))
+        wanted = read_all(item.stems[stem])[0]
+        before.append(snr_db(mixture, wanted))
+        after.append(snr_db(separate(mixture, rate, model)[source], wanted))
     return (
-        f"SDR of the voice {np.mean(after):.1f} dB (mixture {np.mean(before):.1f} dB), mean over "
-        f"{len(after)} excerpts of songs"
+        f"SDR of the {source} {np.mean(after):.1f} dB (mixture {np.mean(before):.1f} dB), mean "
+        f"over {len(after)} excerpts of songs"
     )
 
 
-MEASURES: dict[str, Callable[[Path, Path], str]] = {"iva": rooms, "repet": songs}
+MEASURES: dict[str, Callable[[Path, Path], str]] = {
+    "isa": partial(songs, source="beats", stem="drums"),
+    "iva": rooms,
+    "repet": songs,
+}
 
 
 def make(name: str, data: Path) -> None:

@@ -20,6 +20,7 @@ NAMES = (
     "demucs",
     "dilated",
     "feedforward",
+    "isa",
     "iva",
     "keptvoice",
     "openunmix",

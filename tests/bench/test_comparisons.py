@@ -16,8 +16,8 @@ from bench.zoo import recipes
 from rtsep.models import NAMES
 from rtsep.train.recipe import parse
 
-NOT_TRAINED = {"iva", "repet"}
-CONTROLLED = {"conditionedunet"}
+NOT_TRAINED = {"isa", "iva", "repet"}
+CONTROLLED = {"conditionedunet", "keptvoice"}
 
 
 def test_every_architecture_that_learns_has_a_recipe() -> None:

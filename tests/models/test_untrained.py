@@ -75,6 +75,30 @@ def test_repet_takes_a_voice_out_of_what_repeats() -> None:
     np.testing.assert_allclose(found.sum(axis=0), mixture, atol=1e-5)
 
 
+def test_isa_takes_beats_out_of_what_is_sustained() -> None:
+    rng, seconds = np.random.default_rng(0), 12
+    t = np.arange(seconds * RATE) / RATE
+    swell = 1 + 0.3 * np.sin(2 * np.pi * 0.5 * t)
+    chord = sum(swell * np.sin(2 * np.pi * hz * t) for hz in (220, 277, 330, 440, 660, 880))
+    phase = 2 * np.pi * np.cumsum(300 + 60 * np.sin(2 * np.pi * 0.7 * t)) / RATE
+    chord = chord + sum(np.sin(k * phase) / k for k in range(1, 9))
+    decay = np.exp(-np.arange(RATE // 8) / RATE / 0.03)
+    stroke = [4 * np.sin(2 * np.pi * 70 * t[: len(decay)]), rng.standard_normal(len(decay))]
+    beats = np.zeros(len(t))
+    for beat in range(4 * seconds):
+        at = beat * RATE // 4
+        beats[at : at + len(decay)] += decay * stroke[beat % 2]
+    sources = np.stack([0.1 * x / np.std(x) for x in (beats, chord)]).astype(np.float32)
+    spec = Spec(RATE, 1, "stft", "hann", 1024, 256, 1, 0, ("beats", "rest"))
+    mixture = sources.sum(axis=0)[:, None]
+    found = offline("isa", spec, mixture)
+    late = slice(6 * RATE, None)
+    for stem, source in zip(found, sources, strict=True):
+        before, after = (snr_db(x[late, 0], source[late]) for x in (mixture, stem))
+        assert after - before >= 3.0
+    np.testing.assert_allclose(found.sum(axis=0), mixture, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_contract(name: str) -> None:
     spec = MADE[name].spec

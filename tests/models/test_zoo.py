@@ -34,9 +34,9 @@ from tests.support.models import TEXTS
 MINUTES, FEW = 10, 3
 EVERY_DAY = ("banded", "small")
 """The size that is exported here and hears minutes every day. Small ones of chandna, convtasnet and
-dilated are exported in test_parity.py, test_convtasnet.py and test_dilated.py, those of iva and
-repet in test_untrained.py, the rest in miniature. What they remember without end has tests of its
-own, over hours."""
+dilated are exported in test_parity.py, test_convtasnet.py and test_dilated.py, those of models that
+are not trained in test_untrained.py, the rest in miniature. What they remember without end has
+tests of its own, over hours."""
 VOICES = ("first", "second")
 STEMS = ("vocals", "drums", "bass", "other")
 MUSIC = Spec(44100, 1, "stft", "hann", 4096, 1024, 1, 0, STEMS)
@@ -91,6 +91,7 @@ SPECS = {
         "full": Spec(44100, 1, "stft", "hann", 2048, 512, 1, 0, ("vocals", "rest")),
         "small": SPEECH,
     },
+    "isa": {"small": Spec(16000, 1, "stft", "hann", 1024, 256, 1, 0, ("beats", "rest"))},
     "iva": {"small": Spec(16000, 2, "stft", "hann", 2048, 256, 1, 0, VOICES, synthesis_length=512)},
     "keptvoice": {"large": SPEECH, "small": SPEECH},
     "openunmix": {"full": MUSIC, "small": SPEECH},
@@ -165,7 +166,7 @@ HEAVY = [
 """These take up to half as long as what they hear, and hear few minutes."""
 LIGHT = [(name, size) for name in SPECS for size in SPECS[name] if (name, size) not in HEAVY]
 LOOKAHEAD = dict.fromkeys(NAMES, 2) | {"chandna": 3, "dilated": 9}
-NO_LOOKAHEAD = ("convtasnet", "demucs", "iva", "repet", "segan", "tasnet", "waveunet")
+NO_LOOKAHEAD = ("convtasnet", "demucs", "isa", "iva", "repet", "segan", "tasnet", "waveunet")
 LOOKAHEAD |= dict.fromkeys(NO_LOOKAHEAD, 0)
 
 CASES = [
