@@ -185,6 +185,7 @@ def load(
     full_band: bool = True,
     floor_db: float | None = None,
     controls: Controls | None = None,
+    keep: str | Path | None = None,
 ) -> Separation:
     """Load a model for one stream.
 
@@ -210,11 +211,15 @@ def load(
     controls
         Values of the model's controls by name, which ``rtsep info`` lists: numbers, or labels
         joined by ``+`` (``{"stem": "vocals+bass"}``); others have their default.
+    keep
+        File of ``rtsep enroll`` with the voice that is kept; its model is the default then.
 
     Raises
     ------
     BundleError
         There is no such model, or it can't be run.
+    LearnedError
+        The voice can't be read, or was made for another model.
     SpecError
         The model processes another number of channels jointly.
     ControlError
@@ -235,7 +240,7 @@ def load(
     if block < 1:
         raise SoundError(f"block must be 1 sample or more, not {block}")
     options = StemOptions(full_band, floor_db)
-    bundle = weights.find(model).controlled(controls or {})
+    bundle = weights.chosen(model, controls, keep)
     return Separation(bundle, channels, sample_rate, block, options)
 
 
@@ -247,6 +252,7 @@ def separate(
     full_band: bool = True,
     floor_db: float | None = None,
     controls: Controls | None = None,
+    keep: str | Path | None = None,
 ) -> Stems:
     """Separate a whole recording.
 
@@ -256,7 +262,7 @@ def separate(
         (n,) or (n, channels) of floats, full scale 1.
     sample_rate
         Sample rate of samples and stems, in Hz.
-    model, full_band, floor_db, controls
+    model, full_band, floor_db, controls, keep
         As in `load`.
 
     Returns
@@ -267,8 +273,8 @@ def separate(
 
     Raises
     ------
-    BundleError
-        There is no such model, or it can't be run.
+    BundleError, LearnedError
+        There is no such model or voice, or it can't be run.
     SpecError
         The model processes another number of channels jointly.
     ControlError
@@ -284,7 +290,7 @@ def separate(
     >>> list(stems), stems["vocals"].shape
     (['vocals', 'drums', 'bass', 'other'], (44100, 2))
     """
-    spec = (bundle := weights.find(model).controlled(controls or {})).spec
+    spec = (bundle := weights.chosen(model, controls, keep)).spec
     mixture = sound(samples)
     channels = mixture.shape[1]
     finite = np.isfinite(mixture)

@@ -309,6 +309,7 @@ def live(
     full_band: bool = True,
     floor_db: float | None = None,
     controls: Controls | None = None,
+    keep: str | Path | None = None,
 ) -> LiveStream:
     """Open a device and separate its sound for the duration of a ``with`` block.
 
@@ -347,15 +348,15 @@ def live(
         End the stream after this time without the device, in seconds; never by default.
     realtime
         Request real-time scheduling and locked memory.
-    full_band, floor_db, controls
+    full_band, floor_db, controls, keep
         As in `rtsep.load`.
 
     Raises
     ------
     DeviceError, AudioFileError
         There is no such device or file, or it can't be used, or the folder can't be written to.
-    BundleError, SpecError
-        There is no such model, or it can't process this number of channels.
+    BundleError, LearnedError, SpecError
+        There is no such model or voice, or it can't process this number of channels.
     GainError, ControlError
         There is no such source or control, or its value is invalid.
 
@@ -385,6 +386,6 @@ def live(
     )
 
     def choose() -> Bundle:
-        return weights.find(model).controlled(controls or {})
+        return weights.chosen(model, controls, keep)
 
     return LiveStream(open_stream(str(device), choose, where, options, tapped=True))

@@ -17,7 +17,7 @@ from rtsep.devices.control_block import MAX_BLOCK
 from rtsep.devices.virtual_mic import DEFAULT as VIRTUAL_MIC
 from rtsep.errors import LearnedError, OptionError
 from rtsep.files.readers import MAX_CHANNELS
-from rtsep.learned import enrolment, live
+from rtsep.learned import live
 from rtsep.learned.source import Source, check_name, read
 from rtsep.realtime.builder import StreamOptions
 from rtsep.runtime.bundle import Bundle
@@ -295,11 +295,7 @@ def choose(choice: Choice) -> Bundle:
     if learned is None and noise is None:
         if choice["rest"] is not None:
             raise LearnedError("--rest is the remainder of --sources: name a learned source, too")
-        if choice["keep"] is None:
-            return weights.find(choice["model"]).controlled(choice["controls"])
-        voice = enrolment.read(choice["keep"])
-        bundle = voice.applied(weights.find(choice["model"] or voice.model))
-        return bundle.controlled(choice["controls"])
+        return weights.chosen(choice["model"], choice["controls"], choice["keep"])
     if choice["controls"] or choice["keep"]:
         raise LearnedError(
             "--control and --keep are for trained bundles: leave them out with learned sources"

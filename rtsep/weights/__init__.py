@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from rtsep.errors import BundleError
+from rtsep.learned import enrolment
 from rtsep.learned.source import Source, read
 from rtsep.runtime.bundle import Bundle, load
 
@@ -72,6 +75,33 @@ def find(name_or_path: str | Path | None = None) -> Bundle:
             "see rtsep models"
         )
     return load(path)
+
+
+def chosen(
+    model: str | Path | None = None,
+    controls: Mapping[str, Any] | None = None,
+    keep: str | Path | None = None,
+) -> Bundle:
+    """Load a model, see `find`, with other initial values of its controls.
+
+    Parameters
+    ----------
+    model
+        By default the one that ``keep`` was made for, or the default model.
+    controls
+        See `rtsep.controls.check`.
+    keep
+        File of ``rtsep enroll`` with the voice that is kept.
+
+    Raises
+    ------
+    BundleError, ControlError, LearnedError
+        There is no such model, control or voice, or they do not fit.
+    """
+    if keep is None:
+        return find(model).controlled(controls or {})
+    enrolled = enrolment.read(Path(keep))
+    return enrolled.applied(find(model or enrolled.model)).controlled(controls or {})
 
 
 def voice() -> Source:

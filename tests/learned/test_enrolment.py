@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from rtsep import api
 from rtsep.models import build
 from rtsep.models.keptvoice import KeptVoice
 from rtsep.nn.frontend import Frontend, separate
@@ -75,6 +76,8 @@ def test_the_recorded_source_is_kept_and_another_one_with_its_recording(
         assert done.exit_code == 0, done.stderr
         live, _ = soundfile.read(tmp_path / name / f"mixture_{SOURCES[0]}.wav")
         expected = estimate[0, :, 0, 0].numpy()
+        called = api.separate(mixture[0, :, 0].numpy(), RATE, path, keep=voice)[SOURCES[0]]
+        np.testing.assert_allclose(called, expected, atol=0.01 * np.abs(expected).max())
         assert np.abs(live - expected).max() < 0.01 * np.abs(expected).max()
 
 
