@@ -287,7 +287,7 @@ def test_what_cannot_be_trained_is_one_sentence(data: Path, tmp_path: Path) -> N
     assert "unexpected keyword argument 'pace'" in sentence(("warmup = 20", "pace = 20"))
     assert "unexpected keyword argument 'snr'" in sentence(("snr_db", "snr"))
     assert "the recipe has no mixtures" in sentence(("[mixtures]", "[mixture]"))
-    kinds = "there are: speech, speakers, conversation, music"
+    kinds = "there are: speech, speakers, conversation, enrolled, music"
     assert kinds in sentence(("seed = 1", 'seed = 1\nkind = "x"'))
     assert "mixtures are mono" in sentence(("channels = 1", "channels = 2"))
     assert "batch_size must be more than 0" in sentence(("batch_size = 4", "batch_size = 0"))
