@@ -21,7 +21,8 @@ from rtsep.controls import PREFIX
 from rtsep.errors import BundleError, ControlError, LearnedError
 from rtsep.files.atomic import replacing
 from rtsep.learned.frames import spectra
-from rtsep.runtime.bundle import Bundle, check_weights
+from rtsep.runtime.bundle import Bundle, check_cost, check_weights
+from rtsep.runtime.ort_step import CPU
 from rtsep.spec import Float32
 
 FORMAT = "rtsep.voice.1"
@@ -120,8 +121,15 @@ def _digest(bundle: Bundle) -> str:
 def _run(bundle: Bundle, frames: Float32) -> tuple[str, tuple[float, ...]]:
     try:
         graph = base64.b64decode(bundle.metadata["enroller"], validate=True)
-        check_weights(onnx.load_model_from_string(graph))
-        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        model = onnx.load_model_from_string(graph)
+        check_weights(model)
+        sizes = model.graph.input[0].type.tensor_type.shape.dim
+        sizes[1].dim_value = frames.shape[1]
+        check_cost(model)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.use_env_allocators", "1")  # they have a limit
+        session = onnxruntime.InferenceSession(graph, options, providers=[CPU])
         (control,) = (output.name for output in session.get_outputs())
         (values,) = session.run(None, {"frames": frames})
         made = tuple(float(x) for x in values[0])

@@ -205,7 +205,7 @@ def parse(data: bytes, path: Path | None = None) -> Bundle:
     inputs = _shapes(model.graph.input)
     declared = _controls(metadata.get("controls", "{}"), inputs)
     states = _states(inputs, _shapes(model.graph.output), spec)
-    _check_cost(model)
+    check_cost(model)
     return Bundle(spec, states, metadata, data, path, declared)
 
 
@@ -323,7 +323,7 @@ def check_weights(model: onnx.ModelProto) -> None:
     walk(model.graph)
 
 
-def _check_cost(model: onnx.ModelProto) -> None:
+def check_cost(model: onnx.ModelProto) -> None:
     """Reject a graph whose nodes could run for very long; changes ``model``."""
     try:
         work = max(graph_cost.multiply_accumulates(model))

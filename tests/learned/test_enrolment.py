@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,20 @@ FRONTEND = Frontend(SPEC)
 
 def bound(model: KeptVoice, spoken: torch.Tensor) -> Bound:
     return Bound(model, {"voice": model.enroller(FRONTEND.analyse(spoken))})
+
+
+def endless(path: Path) -> str:
+    """An enroller that multiplies frames with far too large a matrix, a thousand times over."""
+    text = next(p.value for p in onnx.load(path).metadata_props if p.key == "rtsep.enroller")
+    model = onnx.load_model_from_string(base64.b64decode(text))
+    made = model.graph.output[0].name
+    size = [onnx.numpy_helper.from_array(np.array([1 << 14, 1 << 14]), "size")]
+    model.graph.initializer.extend(size)
+    nodes = [onnx.helper.make_node("ConstantOfShape", ["size"], ["large"])]
+    nodes += [onnx.helper.make_node("MatMul", ["large", "large"], [f"p{k}"]) for k in range(64)]
+    model.graph.node.extend(nodes)
+    assert made == "control.voice"
+    return base64.b64encode(model.SerializeToString()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +125,7 @@ def test_what_can_not_be_enrolled_is_one_sentence(
     assert "the voice was made for the model 'tiny'" in refused(*keep, "--model", "repet")
     assert "leave them out with learned sources" in refused(*keep, "--learn-noise", 1)
     hostile = tmp_path / "hostile.onnx"
-    for graph in ("not base64!", "AAAA"):
+    for graph in ("not base64!", "AAAA", endless(path)):
         proto = onnx.load(path)
         for text in proto.metadata_props:
             text.value = graph if text.key == "rtsep.enroller" else text.value
