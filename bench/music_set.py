@@ -3,8 +3,9 @@
 python -m bench.music_set --sources DIR --out DIR
 
 Scores, sound font and singer are those of the test split of `export.songs`, which training never
-uses; the folder of the sources is filled as for `export.more_data`. Every song has four stems, 30 s
-and 44.1 kHz mono, within 3 dB of each other. ``rtsep eval --data OUT`` reads it.
+uses; the folder of the sources is filled as for `export.more_data`, whose packages it needs, too.
+Every song has four stems, 30 s and 44.1 kHz mono, within 3 dB of each other. ``rtsep eval --data
+OUT`` reads it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from export.songs import RATE, STEMS, Band, Score, Song, band, compose, scores
+from export.notation import Score
+from export.singing import RATE
+from export.songs import Band, Song, band, compose, scores
 from rtsep.errors import EvaluationError, RtsepError
+from rtsep.train.corpus import STEMS
 
 EXAMPLES = """\
 examples:

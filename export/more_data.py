@@ -351,8 +351,10 @@ def main() -> None:
         if "music" in arguments.only:
             music(arguments.sources, table)
         if "songs" in arguments.only:
-            from export.songs import songs  # it needs more packages
-
+            try:
+                from export.songs import songs
+            except ModuleNotFoundError as error:
+                parser.exit(1, f"songs need {error.name}: pip install pedalboard pyworld\n")
             songs(arguments.sources, table)
         table.save()
     if arguments.join is not None:
