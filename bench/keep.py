@@ -24,7 +24,8 @@ from bench.speech_sets import GAP_S, RATE_HZ, SECONDS, SPEECH_DB, joined
 from rtsep import weights
 from rtsep.errors import EvaluationError, RtsepError
 from rtsep.evaluate.metrics import si_sdr_db
-from rtsep.learned.enrolment import Voice, enroll
+from rtsep.learned.enrolment import enroll
+from rtsep.learned.kept_voice import Voice
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.pipeline import BLOCK
 from rtsep.spec import Float32

@@ -115,6 +115,13 @@ def test_what_separates_needs_neither_torch_nor_a_sound_card() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_models_are_listed_without_compiling_a_kernel() -> None:
+    """It is the first command of many after ``pip install``; kernels take half a minute."""
+    code = "import sys, rtsep.cli.models; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_every_error_is_one_of_rtsep_errors_and_public() -> None:
     own = {name for name, value in vars(errors).items() if isinstance(value, type)}
     assert own <= set(rtsep.__all__)

@@ -13,7 +13,7 @@ from rtsep.cli.recording import recorded
 from rtsep.errors import LearnedError
 from rtsep.files.readers import blocks, info
 from rtsep.learned.enrolment import enroll as describe
-from rtsep.learned.enrolment import write
+from rtsep.learned.kept_voice import write
 from rtsep.runtime.pipeline import BLOCK
 
 DEFAULT = "keep"

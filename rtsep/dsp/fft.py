@@ -15,10 +15,8 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp.kernel import FAST, array, kernel
+from rtsep.dsp.radices import factorise
 from rtsep.spec import Float32, Int64
-
-MAX_FACTOR = 31
-"""Largest prime factor of a transform's length: a stage costs its radix per sample."""
 
 _HALF = np.float32(0.5)
 _ROOT_HALF = np.float32(sqrt(0.5))
@@ -28,37 +26,13 @@ PLAN = array(1, types.int64), array(1), array(3)
 """Types of the arrays that `plan` returns."""
 
 
-def factorise(length: int) -> list[int]:
-    """Return the radices of the complex transform of a real one of ``length`` samples.
-
-    Raises
-    ------
-    ValueError
-        If the length is odd or half of it has a prime factor above `MAX_FACTOR`.
-    """
-    if length < 2 or length % 2:
-        raise ValueError(f"the length of a transform must be even, not {length}")
-    rest = length // 2
-    factors: list[int] = []
-    for radix in (8, 4, 2, *range(3, MAX_FACTOR + 1, 2)):
-        while rest % radix == 0:
-            factors.append(radix)
-            rest //= radix
-    if rest > 1:
-        raise ValueError(
-            f"no transform of {length} samples: half of it must have no prime factor above "
-            f"{MAX_FACTOR}, but {rest} is left over"
-        )
-    return factors
-
-
 def plan(length: int) -> tuple[Int64, Float32, Float32]:
     """Compute tables and allocate work space for real transforms of ``length`` samples.
 
     Returns
     -------
     factors
-        (stages,) int64, see `factorise`.
+        (stages,) int64, see `rtsep.dsp.radices`.
     twiddles
         (size,) float32, planes of real and imaginary parts: for every stage of radix ``r``
         ``exp(-2j pi j k / (r span))`` as (2, r, span) and ``exp(-2j pi j / r)`` as (2, r), then

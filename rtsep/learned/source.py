@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from rtsep.dsp.fft import factorise
+from rtsep.dsp.radices import factorise
 from rtsep.dsp.windows import pair
 from rtsep.errors import LearnedError
 from rtsep.files.atomic import replacing

@@ -22,7 +22,7 @@ from onnx import TensorProto, numpy_helper
 
 from rtsep import controls
 from rtsep.controls import ModelControl
-from rtsep.dsp.fft import factorise
+from rtsep.dsp.radices import factorise
 from rtsep.dsp.windows import pair
 from rtsep.errors import BundleError, ControlError
 from rtsep.latency import Latency
@@ -66,7 +66,7 @@ KEYS = {
 OPTIONAL_KEYS = {
     "floor": "level at which other sources are left in each stem, dB; none without it",
     "controls": "inputs that the user sets, as JSON, see rtsep.controls; none without it",
-    "enroller": "graph that makes a control from a recording, see rtsep.runtime.enrolment",
+    "enroller": "graph that makes a control from a recording, see rtsep.learned.enrolment",
 }
 """Further metadata."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import platformdirs
 
 from rtsep.errors import BundleError
-from rtsep.learned import enrolment
+from rtsep.learned import kept_voice
 from rtsep.learned.source import Source, read
 from rtsep.runtime.bundle import Bundle, load
 
@@ -100,7 +100,7 @@ def chosen(
     """
     if keep is None:
         return find(model).controlled(controls or {})
-    enrolled = enrolment.read(Path(keep))
+    enrolled = kept_voice.read(Path(keep))
     return enrolled.applied(find(model or enrolled.model)).controlled(controls or {})
 
 
