@@ -130,7 +130,8 @@ def perform(
 
 def _save(stream: Stream, where: DeviceOptions) -> str:
     """Save the current settings as a preset; return a message about the result."""
-    mixer, bundle = stream.worker.mixer, stream.control.loaded.bundle
+    mixer, loaded = stream.worker.mixer, stream.control.loaded
+    bundle = loaded.bundle
     levels = [round(level_db(float(g)), 2) for g in np.where(mixer.heard, mixer.gains, 0.0)]
     if bundle.path is None:
         return f"{bundle.metadata['name']} has no file: a scene needs a shipped model or a path"
@@ -142,6 +143,10 @@ def _save(stream: Stream, where: DeviceOptions) -> str:
         on_late=stream.options.on_late,
         block=where.block,
         buffer=where.buffer_ms,
+        controls={
+            name: ",".join(f"{value:.7g}" for value in values)
+            for name, values in loaded.controls.items()
+        },
     )
     try:
         return f"wrote {preset.save(SAVED)}: rtsep run --scene {SAVED}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,10 @@ from rtsep.cli import run as command
 from rtsep.cli.presets import Preset
 from rtsep.errors import OptionError, PresetError
 from rtsep.realtime.builder import linear_gains
+from rtsep.runtime.bundle import load
+from rtsep.runtime.pipeline import LoadedModel
 from tests.support.command import refused, rtsep
+from tests.support.models import controlled, write
 from tests.support.random_cases import cases
 
 SHIPPED = ["call", "karaoke", "practice-without-drums"]
@@ -55,6 +60,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_si
         on_late=st.none() | st.sampled_from(["dry", "mute"]),
         buffer=st.none() | st.floats(0, 500),
         block=st.none() | st.integers(16, 8192),
+        controls=st.dictionaries(texts, texts, max_size=2),
     )
 )
 def test_what_is_saved_is_read_again(preset: Preset) -> None:
@@ -83,6 +89,8 @@ def test_ones_own_scene_goes_before_the_shipped(folder: Path) -> None:
         ("block = true", "block must be a whole number of samples, not True"),
         ("gains = 3", "gains must be a table of sources and dB, not 3"),
         ('[gains]\nspeech = "loud"', "the gain of speech must be in dB, not 'loud'"),
+        ("controls = 3", "controls must be a table of the model's controls, not 3"),
+        ("[controls]\nmix = 1", "control mix must be a text, not 1"),
         ("[gains]\nspeech = nan", "the gain of speech must be in dB, not nan"),
     ],
 )
@@ -140,6 +148,30 @@ def test_listen_goes_before_the_gains_of_a_scene(
     refused("run", "-d", "demo", "--scene", "mine", "--listen", "noise")
     refused("ui", "--port", 0, "--device", "demo", "--scene", "mine")
     assert heard == [{"speech": -3.0}, {"noise": 0.0}, {"speech": -3.0}]
+
+
+def test_a_scene_keeps_what_the_controls_of_its_model_are(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = LoadedModel(load(write(controlled(), tmp_path / "mix.onnx")), 1)
+    loaded.set_controls({"mix": (1.0, 0.3)})
+    mixer = SimpleNamespace(heard=np.array([True, False]), gains=np.ones(2))
+    options = SimpleNamespace(limit_db=None, on_late="dry")
+    stream: Any = SimpleNamespace(
+        worker=SimpleNamespace(mixer=mixer), control=SimpleNamespace(loaded=loaded), options=options
+    )
+    where: Any = SimpleNamespace(block=None, buffer_ms=None)
+    assert "rtsep run --scene saved" in command._save(stream, where)
+    heard: list[Any] = []
+
+    def open_stream(device: str, choose: Any, *_: object, **__: object) -> None:
+        heard.append(choose().controls["mix"].default)
+        raise OptionError("enough")
+
+    monkeypatch.setattr(command, "open_stream", open_stream)
+    refused("run", "-d", "demo", "--scene", "saved")
+    refused("run", "-d", "demo", "--scene", "saved", "--control", "mix=noise")
+    assert heard == [(1.0, pytest.approx(0.3)), (0.0, 1.0)]
 
 
 def test_shipped_files_hold_nothing_else() -> None:

@@ -18,6 +18,7 @@ _SHIPPED = Path(__file__).parent
 _NAME = re.compile(r"[\w-]+")
 _PARAMETERS = {"limit": "limit_db", "buffer": "buffer_ms"}
 """Parameters whose names differ from their options."""
+_TABLES = "gains", "controls"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Preset:
         Headroom in ms.
     block
         Samples per device block.
+    controls
+        Values of the model's controls, as in `rtsep run --control`.
     """
 
     model: str | None = None
@@ -46,17 +49,20 @@ class Preset:
     on_late: str | None = None
     buffer: float | None = None
     block: int | None = None
+    controls: dict[str, str] = field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
         """Return the options of `rtsep run`, by the names of their parameters."""
         options = {_PARAMETERS.get(key, key): value for key, value in self._given().items()}
         if self.gains:
             options["gain"] = [f"{source}={level_db}" for source, level_db in self.gains.items()]
+        if self.controls:
+            options["controls"] = [f"{name}={value}" for name, value in self.controls.items()]
         return options
 
     def _given(self) -> dict[str, Any]:
-        """Return the fields that are set, without the gains."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "gains"}
+        """Return the fields that are set, without the tables."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
         return {key: value for key, value in values.items() if value is not None}
 
     def save(self, name: str) -> Path:
@@ -69,8 +75,9 @@ class Preset:
         """
         path = folder() / f"{_checked(name)}.toml"
         lines = [f"{key} = {_toml(value)}" for key, value in self._given().items()]
-        lines += ["", "[gains]"]
-        lines += [f"{_toml(source)} = {_toml(level)}" for source, level in self.gains.items()]
+        for table in _TABLES:
+            rows = getattr(self, table).items()
+            lines += ["", f"[{table}]", *(f"{_toml(key)} = {_toml(value)}" for key, value in rows)]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as part:
@@ -120,6 +127,7 @@ def read(path: Path) -> Preset:
         "on_late": ('"dry" or "mute"', str),
         "buffer": ("a number of ms", (int, float)),
         "block": ("a whole number of samples", int),
+        "controls": ("a table of the model's controls", dict),
     }
     for key, value in content.items():
         if key not in kinds:
@@ -130,6 +138,9 @@ def read(path: Path) -> Preset:
     for source, level in content.get("gains", {}).items():
         if isinstance(level, bool) or not isinstance(level, int | float) or math.isnan(level):
             raise PresetError(f"scene {path}: the gain of {source} must be in dB, not {level!r}")
+    for control, value in content.get("controls", {}).items():
+        if not isinstance(value, str):
+            raise PresetError(f"scene {path}: control {control} must be a text, not {value!r}")
     return Preset(**content)
 
 
