@@ -1,6 +1,7 @@
 """Compare `rtsep run` on a real device with a native pass-through, in alternating runs.
 
 python -m bench.device --device "system, JACK Audio Connection Kit" [--seconds 60] [--rounds 2]
+    [--run "" --run "--low-latency --model speech-fast"]
 
 The pass-through shows the faults of the machine itself: late or missing callbacks. Each run is a
 separate process, because a process that has used PortAudio remains a client of JACK until its end,
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rtsep.cli import main
+from rtsep import cli
 from rtsep.devices.blocks import USUAL
 from rtsep.devices.portaudio.client import Process
 from rtsep.devices.portaudio.device import Hosted
@@ -72,38 +74,55 @@ def separation(device: str, seconds: float, block: int | None, options: list[str
         path = Path(folder) / "run.json"
         command = ["run", "--device", device, "--seconds", str(seconds), "--json", str(path)]
         command += [*options, *(["--block", str(block)] if block else [])]
-        main(command, standalone_mode=False)
+        cli.main(command, standalone_mode=False)
         result: Figures = json.loads(path.read_text())
     return result
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    """Run the rounds and print their figures."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", required=True)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of a run; 60")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--block", type=int)
-    parser.add_argument("--model")
-    parser.add_argument("--realtime", choices=["on", "off"], default="on")
+    parser.add_argument(
+        "--run",
+        action="append",
+        metavar="OPTIONS",
+        help="run with these options of rtsep run, such as --run=--low-latency; may be repeated",
+    )
     parser.add_argument("--burn", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
-    options = ["--realtime", arguments.realtime]
-    options += ["--model", arguments.model] if arguments.model else []
-    burn, rows = arguments.burn, []
-    burner = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if burn else None
-    for _ in range(arguments.rounds):
-        asked = arguments.device, arguments.seconds, arguments.block
-        floor = alone(passthrough, burn, *asked)
-        rows.append((floor, alone(separation, burn, *asked, options)))
-    if burner is not None:
-        burner.kill()
-    for floor, run in rows:
-        print("pass-through", floor)
-        print("rtsep run   ", {name: run[name] for name in FIELDS})
-        print("  latency at start and end, ms:", run["latency_at_start_ms"], run["latency_ms"])
-        print("  terms at the end, ms:", run["latency_terms_ms"])
-        print("  hop time, us:", run["hop_time_us"], "real-time factor", run["real_time_factor"])
-    for name in ("missed_callbacks", "xruns"):
-        bare, ours = (sum(row[k][name] for row in rows) for k in range(2))
-        print(f"{name} in all: pass-through {bare}, rtsep run {ours}")
-    print("deadline misses in all:", sum(run["deadline_misses"] for _, run in rows))
+    runs = arguments.run or [""]
+    asked = arguments.device, arguments.seconds, arguments.block
+    rows: dict[str, list[Figures]] = {name: [] for name in ("pass-through", *runs)}
+    busy = [sys.executable, "-c", "while True: pass"]
+    burner = subprocess.Popen(busy) if arguments.burn else None
+    try:
+        for _ in range(arguments.rounds):
+            rows["pass-through"].append(alone(passthrough, arguments.burn, *asked))
+            for options in runs:
+                found = alone(separation, arguments.burn, *asked, shlex.split(options))
+                rows[options].append(found)
+    finally:
+        if burner is not None:
+            burner.kill()
+    for number in range(arguments.rounds):
+        print("pass-through", rows["pass-through"][number])
+        for options in runs:
+            _show(options, rows[options][number])
+    for name, figures in rows.items():
+        sums = {field: sum(row.get(field, 0) for row in figures) for field in FIELDS}
+        print("in all:", name if name == "pass-through" else f"rtsep run {name}", sums)
+
+
+def _show(options: str, run: Figures) -> None:
+    print("rtsep run", options, {name: run[name] for name in FIELDS})
+    print("  latency at start and end, ms:", run["latency_at_start_ms"], run["latency_ms"])
+    print("  terms at the end, ms:", run["latency_terms_ms"])
+    print("  hop time, us:", run["hop_time_us"], "real-time factor", run["real_time_factor"])
+
+
+if __name__ == "__main__":
+    main()
