@@ -7,8 +7,8 @@ the same for every band, followed by one up and one down the bands. The way back
 connections, ends in a complex mask for every source but the last, which gets the rest of the
 mixture.
 
-The state is one vector per band and block. Levels are not normalised over time: the exponent 0.3
-reduces 20 dB to 6 dB, and training varies levels.
+The state is one vector per band and block. The exponent 0.3 reduces 20 dB to 6 dB; what is left can
+be divided by a running level.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.frontend import of_spectra
-from rtsep.nn.layers import Delay, Film
+from rtsep.nn.layers import Delay, Film, ForgettingMean
 from rtsep.nn.masks import multiply
 from rtsep.nn.recurrent import Recurrent, SharedGRU
 from rtsep.nn.streaming import State, Streaming, recall
@@ -52,6 +52,8 @@ STRIDE = 4
 EPSILON = 1e-6
 COMPRESSION = 0.3
 """Exponent of the magnitudes of the spectra that the network reads."""
+USUAL, QUIETEST = 0.5, 0.15
+"""Running level of compressed magnitudes to which the input is amplified, and the least one."""
 
 
 def build(spec: Spec, **options: Any) -> Banded:
@@ -82,6 +84,9 @@ class Banded(Streaming):
         Number of frames that are multiplied by masks of their own and added up: more than one
         filters each bin over time (Mack and Habets, "Deep Filtering for Signal Extraction and
         Reconstruction Using Complex Time-Frequency Filters", IEEE SPL 2020).
+    level_frames
+        Time constant in frames of the running level that the network's input is divided by; 0
+        leaves its level as it is.
 
     Raises
     ------
@@ -102,6 +107,7 @@ class Banded(Streaming):
         context: int = 1,
         taps: int = 1,
         warp: float = 1.0,
+        level_frames: float = 0.0,
     ) -> None:
         if (bins - 1) % STRIDE:
             raise ValueError(f"the number of bins less one must be a multiple of {STRIDE}: {bins}")
@@ -113,6 +119,7 @@ class Banded(Streaming):
         self.sources, self.audio_channels, self.taps = sources, audio_channels, taps
         positions = (bins - 1) // STRIDE
         self.delay = Delay(lookahead, (audio_channels, 2, bins))
+        self.level = ForgettingMean(level_frames) if level_frames else None
         inputs = 3 * audio_channels * STRIDE
         self.recent = _Recent(context, (positions, inputs))
         self.filtered = _Recent(taps, (audio_channels, 2, bins))
@@ -132,7 +139,8 @@ class Banded(Streaming):
         """Return zeros for the hidden vectors and for the frames that are read again."""
         blocks = {str(i): block.initial_state(streams) for i, block in enumerate(self._each())}
         again = {name: layer.initial_state(streams) for name, layer in self._memories().items()}
-        return {"blocks": blocks, **again}
+        level = {} if self.level is None else {"level": self.level.initial_state(streams)}
+        return {"blocks": blocks, **again, **level}
 
     def _memories(self) -> dict[str, Streaming]:
         return {"delay": self.delay, "recent": self.recent, "filtered": self.filtered}
@@ -148,7 +156,8 @@ class Banded(Streaming):
         self, x: Tensor, state: State, films: Sequence[Film] = ()
     ) -> tuple[Tensor, State]:
         """Separate, with a factor and an offset (streams, channels) before each block, if given."""
-        features, recent = self.recent(self._features(x), state.get("recent", {}))
+        given, level = self._features(x, state)
+        features, recent = self.recent(given, state.get("recent", {}))
         first = F.relu(self.enter(features.transpose(2, 3).flatten(3)))
         second = first + F.relu(self.encoder(first))
         h = self.gather(second) + self.embedding
@@ -163,20 +172,25 @@ class Banded(Streaming):
         h = F.relu(self.join(torch.cat([h, first], dim=-1)))
         late, delayed = self.delay(x, state.get("delay", {}))
         frames, filtered = self.filtered(late, state.get("filtered", {}))
-        memories = {"delay": delayed, "recent": recent, "filtered": filtered}
+        memories = {"delay": delayed, "recent": recent, "filtered": filtered, **level}
         return self._separate(self.masks(h), frames), {"blocks": after, **memories}
 
-    def _features(self, x: Tensor) -> Tensor:
+    def _features(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Return compressed spectra and magnitudes, (streams, frames, positions, features).
 
-        The highest bin is left out.
+        The highest bin is left out. The state is that of the level, if it is divided by one.
         """
-        x = x[..., :-1]
+        x, after = x[..., :-1], dict[str, Any]()
         power = x.square().sum(dim=3, keepdim=True) + EPSILON
+        if self.level is not None:
+            loud = (power ** (COMPRESSION / 2)).mean(dim=(2, 3, 4))
+            level, after["level"] = self.level(loud, state["level"])
+            gain = (USUAL / level.clamp_min(QUIETEST)) ** (1 / COMPRESSION)
+            gain = gain[:, :, None, None, None]
+            x, power = x * gain, power * gain.square()
         scale = power ** ((COMPRESSION - 1) / 2)
         stacked = torch.cat([x * scale, power * scale], dim=3).flatten(2, 3)
-        positions: Tensor = stacked.unflatten(3, (-1, STRIDE)).transpose(2, 3).flatten(3)
-        return positions
+        return stacked.unflatten(3, (-1, STRIDE)).transpose(2, 3).flatten(3), after
 
     def _separate(self, masks: Tensor, frames: Tensor) -> Tensor:
         masks = masks.unflatten(3, (self.sources - 1, self.taps, self.audio_channels, 2, STRIDE))
