@@ -22,7 +22,10 @@ MINIATURES: dict[str, tuple[Spec, dict[str, Any]]] = {
         SPECTRA,
         {"filters": 6, "levels": 2, "taps": 3, "hidden": (8,), "stems": SOURCES},
     ),
-    "keptvoice": (SPECTRA, {"features": 8, "bands": 8, "channels": 16, "blocks": 1}),
+    "keptvoice": (
+        SPECTRA,
+        {"features": 8, "bands": 8, "channels": 16, "blocks": 1, "level_frames": 20.0},
+    ),
     "demucs": (BLOCKS, {"hidden": 12, "levels": 2}),
     "feedforward": (SPECTRA, {"patch": 5, "hidden": 64}),
     "openunmix": (SPECTRA, {"hidden": 48, "layers": 1}),
