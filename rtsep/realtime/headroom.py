@@ -31,6 +31,9 @@ SETTLE_S = 1.0
 """After a change, and after the start, misses are not counted for this time, in seconds."""
 MOST_S = 0.05
 """Largest headroom, in seconds. Longer gaps, as of a machine that stands still, change nothing."""
+SPARED = 2
+"""Misses within `PATIENCE_S` that do not grow the smallest headroom: who asks for it prefers a rare
+miss to a later sound."""
 PERCENT = 99.99
 """Percentile of the times of answers that must fit into the headroom."""
 RESERVE, RESERVE_S = 0.25, 0.0005
@@ -60,6 +63,8 @@ class Regulator:
         What to begin with.
     most
         Largest headroom; `MOST_S` limits it, too.
+    spared
+        Misses within `PATIENCE_S` that do not make it grow.
 
     Attributes
     ----------
@@ -71,11 +76,12 @@ class Regulator:
         `PERCENT` of the answers took no longer, when that was last determined.
     """
 
-    def __init__(self, block_s: float, need: Need, most: int) -> None:
+    def __init__(self, block_s: float, need: Need, most: int, spared: int = 0) -> None:
         self.most = max(1, min(most, int(MOST_S / block_s)))
         self.blocks, self.patience_s = min(need.blocks, self.most), need.patience_s
         self.slowest_s = 0.0
-        self._block_s = block_s
+        self._block_s, self._spared = block_s, spared
+        self._late_s: list[float] = []
         self._since = self._changed = 0.0
         self._cells: Int64 | None = None
         self._misses = self._missing = 0
@@ -100,7 +106,7 @@ class Regulator:
         before = self.blocks
         if misses > self._misses:
             avoidable = missing - self._missing <= self.most * (misses - self._misses)
-            if avoidable:
+            if avoidable and self._too_many(now_s, misses - self._misses):
                 self.blocks = min(self.blocks + 1, self.most)
                 self.patience_s = min(2 * self.patience_s, MOST_PATIENCE_S)
                 self._changed = now_s
@@ -114,6 +120,12 @@ class Regulator:
             if self.blocks != before:
                 self._changed = now_s
         return self.blocks != before
+
+    def _too_many(self, now_s: float, new: int) -> bool:
+        recent = [late_s for late_s in self._late_s if now_s - late_s < PATIENCE_S]
+        recent += [now_s] * min(new, self._spared + 1)
+        self._late_s = [] if len(recent) > self._spared else recent
+        return len(recent) > self._spared
 
     def _begin(self, now_s: float, misses: int, missing: int, cells: Int64) -> None:
         self._since, self._cells = now_s, cells.copy()
@@ -178,7 +190,7 @@ class Headroom:
     say
         Function that receives a message about each change.
     smallest
-        Whether to start with one block and not to remember anything.
+        Whether to start with one block, spare rare misses and not remember anything.
     """
 
     def __init__(
@@ -205,7 +217,8 @@ class Headroom:
         if need is None:
             need = Need(max(1, round(device.headroom / device.block)))
         self._misses = device.stats().starvations
-        self.regulator = Regulator(self._block_s, need, most)
+        spared = SPARED if self._smallest else 0
+        self.regulator = Regulator(self._block_s, need, most, spared)
         device.headroom = self.regulator.blocks * device.block
 
     def _current(self) -> str:

@@ -95,6 +95,31 @@ def test_a_miss_lets_it_grow_and_wait_longer() -> None:
         assert machine.regulator.blocks == 1
 
 
+def test_rare_misses_are_spared_where_that_is_asked_for() -> None:
+    machine = Machine(0.0005, 0.05, 0)
+    machine.regulator = Regulator(BLOCK_S, Need(1), 99, spared=2)
+
+    def miss(times: int) -> None:
+        machine.misses += times
+        machine.missing += times
+        machine.run(LOOK_S)
+
+    machine.run(2.0)
+    for _ in range(5):
+        miss(2)
+        machine.run(headroom.PATIENCE_S)
+    assert not machine.changes
+    miss(1)
+    machine.run(1.0)
+    miss(2)
+    assert machine.changes == [1]
+    machine.run(headroom.SETTLE_S)
+    miss(2)  # those before are forgotten
+    assert machine.changes == [1]
+    miss(5)
+    assert machine.changes == [1, 1]
+
+
 def test_what_no_headroom_helps_against_changes_nothing() -> None:
     machine = Machine(0.0005, 0.05, 0, 1)
     machine.run(5.0)
