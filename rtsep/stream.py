@@ -335,7 +335,7 @@ def live(
         Time the worker has for a block, a term of the latency. By default it is what the last
         stream on this device needed, or 10 ms, and follows the machine.
     low_latency
-        Begin with short blocks and the least time for each; more after a deadline miss.
+        Begin with short blocks and the least time for each; more after repeated misses.
     on_late
         Output while the worker is late: ``"dry"``, the mixture, or ``"mute"``, silence.
     limit_db

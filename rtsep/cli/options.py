@@ -60,7 +60,7 @@ _DEVICE_OPTIONS = (
     click.option(
         "--low-latency",
         is_flag=True,
-        help="Begin with short blocks and the least time for each; more after a deadline miss.",
+        help="Begin with short blocks and the least time for each; more after repeated misses.",
     ),
 )
 
