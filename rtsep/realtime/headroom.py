@@ -31,6 +31,9 @@ SETTLE_S = 1.0
 """After a change, and after the start, misses are not counted for this time, in seconds."""
 MOST_S = 0.05
 """Largest headroom, in seconds. Longer gaps, as of a machine that stands still, change nothing."""
+BESIDE_S = 0.3
+"""Nor do misses for this time after an xrun or a missed callback of the device, which interrupts the
+sound by itself."""
 SPARED = 2
 """Misses within `PATIENCE_S` that do not grow the smallest headroom: who asks for it prefers a rare
 miss to a later sound."""
@@ -82,11 +85,14 @@ class Regulator:
         self.slowest_s = 0.0
         self._block_s, self._spared = block_s, spared
         self._late_s: list[float] = []
+        self._interruptions, self._interrupted_s = 0, -math.inf
         self._since = self._changed = 0.0
         self._cells: Int64 | None = None
         self._misses = self._missing = 0
 
-    def look(self, now_s: float, misses: int, missing: int, cells: Int64) -> bool:
+    def look(
+        self, now_s: float, misses: int, missing: int, cells: Int64, interruptions: int = 0
+    ) -> bool:
         """Update the wanted headroom; return whether it changed.
 
         Parameters
@@ -97,7 +103,11 @@ class Regulator:
             Deadline misses so far, and their duration in blocks.
         cells
             Counts of the times of all answers so far, see `rtsep.runtime.timing.Histogram`.
+        interruptions
+            Xruns and missed callbacks of the device so far.
         """
+        if interruptions != self._interruptions:
+            self._interruptions, self._interrupted_s = interruptions, now_s
         if self._cells is None:
             self._changed = now_s
         if self._cells is None or now_s - self._changed < SETTLE_S:
@@ -106,6 +116,7 @@ class Regulator:
         before = self.blocks
         if misses > self._misses:
             avoidable = missing - self._missing <= self.most * (misses - self._misses)
+            avoidable &= now_s - self._interrupted_s >= BESIDE_S
             if avoidable and self._too_many(now_s, misses - self._misses):
                 self.blocks = min(self.blocks + 1, self.most)
                 self.patience_s = min(2 * self.patience_s, MOST_PATIENCE_S)
@@ -233,7 +244,9 @@ class Headroom:
         device, regulator, answers = self._device, self.regulator, self._worker.answers.histogram
         stats, before = device.stats(), regulator.blocks
         missing = stats.starved_samples // device.block
-        if not regulator.look(time.monotonic(), stats.starvations, missing, answers.cells):
+        interruptions = stats.missed + stats.xruns
+        cells = answers.cells
+        if not regulator.look(time.monotonic(), stats.starvations, missing, cells, interruptions):
             return
         device.headroom = regulator.blocks * device.block
         headroom = f"headroom {1000 * self._block_s * regulator.blocks:.1f} ms now, "

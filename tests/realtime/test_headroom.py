@@ -33,7 +33,7 @@ class Machine:
         self.random = np.random.default_rng(seed)
         self.regulator = Regulator(BLOCK_S, Need(blocks), 1 << 10)
         self.durations = Durations()
-        self.now_s, self.misses, self.missing = 0.0, 0, 0
+        self.now_s, self.misses, self.missing, self.xruns = 0.0, 0, 0, 0
         self.changes: list[int] = []
 
     def run(self, seconds: float) -> None:
@@ -46,7 +46,7 @@ class Machine:
             np.add.at(cells, np.clip(200 * np.log10(times / 1e-7), 0, 1600).astype(int), 1)
             self.now_s += LOOK_S
             before = self.regulator.blocks
-            if self.regulator.look(self.now_s, self.misses, self.missing, cells):
+            if self.regulator.look(self.now_s, self.misses, self.missing, cells, self.xruns):
                 self.changes.append(self.regulator.blocks - before)
 
 
@@ -118,6 +118,18 @@ def test_rare_misses_are_spared_where_that_is_asked_for() -> None:
     assert machine.changes == [1]
     miss(5)
     assert machine.changes == [1, 1]
+
+
+def test_misses_beside_xruns_are_the_devices() -> None:
+    machine = Machine(0.0005, 0.05, 0, 1)
+    machine.run(5.0)
+    for wait_s in (0.0, 0.4):
+        machine.xruns += 1
+        machine.run(LOOK_S + wait_s)
+        machine.misses += 1
+        machine.missing += 1
+        machine.run(2.0)
+        assert machine.changes == ([] if wait_s == 0.0 else [1])
 
 
 def test_what_no_headroom_helps_against_changes_nothing() -> None:
