@@ -32,8 +32,8 @@ SETTLE_S = 1.0
 MOST_S = 0.05
 """Largest headroom, in seconds. Longer gaps, as of a machine that stands still, change nothing."""
 BESIDE_S = 0.3
-"""Nor do misses for this time after an xrun or a missed callback of the device, which interrupts the
-sound by itself."""
+"""Nor do misses for this time after an xrun or a missed callback of the device, which interrupts
+the sound by itself."""
 SPARED = 2
 """Misses within `PATIENCE_S` that do not grow the smallest headroom: who asks for it prefers a rare
 miss to a later sound."""
