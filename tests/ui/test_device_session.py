@@ -208,8 +208,9 @@ def test_a_browser_shows_the_stream_and_turns_its_knobs(
     soundfile.write(silence, np.zeros(16000), 16000)
     model = models.write(models.controlled(), tmp_path / "mix.onnx")
     options = ("--device", talk, "--model", model, "--control", "mix=0.5,0.5", "--token", TOKEN)
+    fixed = ("--buffer", 20)  # no notice of another headroom hides what is waited for
     with (
-        running(tmp_path, *options) as address,
+        running(tmp_path, *options, *fixed) as address,
         ExitStack() as stack,
         chromium(tmp_path, silence) as page,
     ):
