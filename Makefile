@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Python compiles what it imports; compiling all that is installed takes longer.
 REST := $(PIP) --no-compile
-# Where it keeps nothing, each of the many processes of the tests would compile all of it again.
+# Told not to keep that, each of the many processes of the tests would compile all of it again.
 export PYTHONDONTWRITEBYTECODE :=
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
 TEST_EXTRAS := train,musdb,wer,ui,serve,livekit,webrtc,wyoming,docs,test$(shell command -v cc >/dev/null && echo ,pesq)

@@ -94,7 +94,7 @@ def main() -> None:
     )
     parser.add_argument("--burn", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
-    runs = arguments.run or [""]
+    runs = list(dict.fromkeys(arguments.run or [""]))
     asked = arguments.device, arguments.seconds, arguments.block
     rows: dict[str, list[Figures]] = {name: [] for name in ("pass-through", *runs)}
     busy = [sys.executable, "-c", "while True: pass"]
@@ -113,7 +113,7 @@ def main() -> None:
         for options in runs:
             _show(options, rows[options][number])
     for name, figures in rows.items():
-        sums = {field: sum(row.get(field, 0) for row in figures) for field in FIELDS}
+        sums = {f: sum(row[f] for row in figures) for f in FIELDS if all(f in r for r in figures)}
         print("in all:", name if name == "pass-through" else f"rtsep run {name}", sums)
 
 

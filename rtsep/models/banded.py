@@ -7,8 +7,8 @@ the same for every band, followed by one up and one down the bands. The way back
 connections, ends in a complex mask for every source but the last, which gets the rest of the
 mixture.
 
-The state is one vector per band and block. The exponent 0.3 reduces 20 dB to 6 dB; what is left can
-be divided by a running level.
+The state is one vector per band and block. What the network reads depends on the level unless its
+input is divided by a running one.
 """
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ class Banded(Streaming):
     def _features(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Return compressed spectra and magnitudes, (streams, frames, positions, features).
 
-        The highest bin is left out. The state is that of the level, if it is divided by one.
+        The exponent of the spectra is `COMPRESSION`, that of the magnitudes one more; the weights
+        were trained with it. The highest bin is left out. The state is that of the level, if the
+        input is divided by one.
         """
         x, after = x[..., :-1], dict[str, Any]()
         power = x.square().sum(dim=3, keepdim=True) + EPSILON
