@@ -47,7 +47,8 @@ def test_a_stream_holds_it_open(realtime: bool, file: Path) -> None:
     live.start()
     try:
         assert held(file) == realtime
-        assert (file.read_bytes() == bytes(4)) == realtime
+        limit_us = int.from_bytes(file.read_bytes(), "little")
+        assert (0 < limit_us < 50) == realtime  # 0: cores spin and do not sleep at all
     finally:
         live.stop()
     assert not held(file)
