@@ -31,12 +31,12 @@ SETTLE_S = 1.0
 """After a change, and after the start, misses are not counted for this time, in seconds."""
 MOST_S = 0.05
 """Largest headroom, in seconds. Longer gaps, as of a machine that stands still, change nothing."""
-SPARED = 2
-"""Misses within `PATIENCE_S` that do not grow the smallest headroom: who asks for it prefers a rare
-miss to a later sound."""
 BESIDE_S = 0.3
 """Nor do misses for this time after an xrun or a missed callback of the device, which interrupts
 the sound by itself."""
+SPARED = 2
+"""Misses within `PATIENCE_S` that do not grow the smallest headroom: who asks for it prefers a rare
+miss to a later sound."""
 PERCENT = 99.99
 """Percentile of the times of answers that must fit into the headroom."""
 RESERVE, RESERVE_S = 0.25, 0.0005
@@ -67,8 +67,7 @@ class Regulator:
     most
         Largest headroom; `MOST_S` limits it, too.
     spared
-        Misses within `PATIENCE_S` that do not make it grow; if any are, those beside xruns do
-        not count.
+        Misses within `PATIENCE_S` that do not make it grow.
 
     Attributes
     ----------
@@ -117,6 +116,7 @@ class Regulator:
         before = self.blocks
         if misses > self._misses:
             avoidable = missing - self._missing <= self.most * (misses - self._misses)
+            avoidable &= now_s - self._interrupted_s >= BESIDE_S
             if avoidable and self._too_many(now_s, misses - self._misses):
                 self.blocks = min(self.blocks + 1, self.most)
                 self.patience_s = min(2 * self.patience_s, MOST_PATIENCE_S)
@@ -134,8 +134,7 @@ class Regulator:
 
     def _too_many(self, now_s: float, new: int) -> bool:
         recent = [late_s for late_s in self._late_s if now_s - late_s < PATIENCE_S]
-        if not self._spared or now_s - self._interrupted_s >= BESIDE_S:
-            recent += [now_s] * min(new, self._spared + 1)
+        recent += [now_s] * min(new, self._spared + 1)
         self._late_s = [] if len(recent) > self._spared else recent
         return len(recent) > self._spared
 
