@@ -109,6 +109,7 @@ class CallbackStream:
         self.output = Timeline(parts["output_data"], parts["output_cursors"])
         self._last = parts["last"]
         self.output.leave_out(headroom)
+        self._control["valid_from"] = -self.output.capacity  # silence was before the beginning
         self._source = parts["source"][:length]
         if source is not None:
             self._source[:] = source

@@ -59,6 +59,17 @@ def test_the_exchange_adds_exactly_the_headroom(block: int, headroom: int) -> No
     assert stats.callbacks == 20
 
 
+@given(st.integers(1, 16), st.integers(0, 40), st.integers(0, 40))
+def test_a_headroom_of_another_run_is_no_miss(block: int, first: int, recalled: int) -> None:
+    bench = Bench(block, first)
+    bench.stream.headroom = block + recalled
+    for _ in range(20):
+        bench.tick()
+        bench.work()
+    np.testing.assert_array_equal(bench.played, bench.expected())
+    assert (bench.stream.stats().starvations, bench.stream.stats().late) == (0, 0)
+
+
 @example([0, 0, 4, 0], 3)
 @given(st.lists(st.integers(0, 60), max_size=60), st.integers(1, 9))
 def test_nothing_is_heard_at_another_time_than_its_own(moved: list[int], block: int) -> None:
