@@ -17,7 +17,9 @@ MAX_CHANNELS = 64
 RATES_HZ = 1000, 768_000
 """Lowest and highest sample rate that is accepted."""
 _PIPED = 0x7FFFF000  # larger sizes mean "unknown": the file was written to a pipe
-_PROMISE = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_PROMISE = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _flaw(file: soundfile.SoundFile) -> str:
     # If the file is shorter than its header says, libsndfile corrects the size; its log has both.
     for promised, present in _PROMISE.findall(log):
         if int(present) < int(promised) < _PIPED:
-            return f"is truncated: its header promises {promised} bytes of sound, not {present}"
+            return f"is truncated: its header promises {promised} bytes, not {present}"
     if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:
         return "is truncated: it ends in the middle of an Ogg page"
     if not file.frames:

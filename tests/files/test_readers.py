@@ -95,10 +95,10 @@ def test_a_sample_that_is_not_finite(tmp_path, bad):
     assert "sample 3210 of channel 1 is not a finite number" in refused(path)
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "aiff"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "aiff", "mp3", "w64", "au", "rf64"])
 def test_a_truncated_file(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    soundfile.write(path, noise(40000), RATE)
+    soundfile.write(path, noise(40000), RATE, format=suffix)
     whole = path.read_bytes()
     for part in blocks(path, 1000):
         assert len(part)

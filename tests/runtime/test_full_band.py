@@ -12,6 +12,7 @@ import soxr
 import rtsep
 from rtsep import weights
 from rtsep.devices.open import DEMO
+from rtsep.dsp.full_band import PERIOD_S
 from rtsep.errors import SpecError
 from rtsep.runtime.engine import StemOptions
 from rtsep.runtime.pipeline import LoadedModel, aligned
@@ -90,6 +91,17 @@ def test_sibilants_keep_what_they_have_above_the_models_band(speech: Float32) ->
     stems = separated(loaded, (0.1 * burst[:, None]).astype(np.float32))[:, :, 0]
     power = np.square(stems[RATE // 4 :]).sum(axis=0)
     assert power[0] > 20 * power[1]
+
+
+def test_a_sibilant_is_speech_whenever_it_begins() -> None:
+    """Also where the search for the steady power begins anew within it."""
+    loaded = LoadedModel(models.bundle(gains=FIRST), 1)
+    long = RATE // 5
+    for begin in range(RATE // 2, RATE // 2 + round(PERIOD_S * RATE), long // 2):
+        burst = np.zeros((begin + long + RATE // 10, 1), np.float32)
+        burst[begin : begin + long] = 0.1 * noise(long)
+        power = np.square(separated(loaded, burst)[:, :, 0]).sum(axis=0)
+        assert power[0] > 20 * power[1], begin
 
 
 @pytest.mark.parametrize("block", [1, 37, 480, 4800, 10_000])
