@@ -17,6 +17,7 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
+from rtsep.nn.masks import shares_of
 from rtsep.nn.streaming import State
 
 HEARD_DB = 40.0
@@ -141,4 +142,5 @@ def _counted(embeddings: Tensor) -> Tensor:
 
 def _masks(embeddings: Tensor, attractors: Tensor) -> Tensor:
     """Return masks (streams, sources, n) of embeddings (streams, n, size)."""
-    return torch.softmax(attractors @ embeddings.mT, dim=-2)
+    shares, total = shares_of(attractors @ embeddings.mT)
+    return (shares / total)[0]

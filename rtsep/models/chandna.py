@@ -22,11 +22,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtsep.nn.frontend import of_spectra
 from rtsep.nn.layers import CausalConv, Delay, ForgettingMean
+from rtsep.nn.masks import shares_of
 from rtsep.nn.streaming import State, Streaming
 from rtsep.spec import Spec
 
@@ -137,7 +137,7 @@ class Chandna(Streaming):
         h, following["bottleneck"] = self.bottleneck(h, state["bottleneck"])
         h = torch.relu(self.back(torch.relu(h.flatten(0, -2))))
         estimates = self.log_magnitudes(h.unflatten(-1, (self.sources, -1)).transpose(0, 1))
-        shares, total = split(estimates.flatten(1))
+        shares, total = shares_of(estimates.flatten(1)[None])
         mixture, following["delay"] = self.delay(x, state.get("delay", {}))
         portion = mixture / total.view(streams, frames, 1, 1, bins)
         y = shares.view(self.sources, streams, frames, 1, 1, bins) * portion
@@ -159,19 +159,6 @@ class Chandna(Streaming):
         else:
             y = second(first(h))
         return y
-
-
-def split(estimates: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute a softmax over sources, (sources, n), as numerators (1, 1, sources, n) and their sum.
-
-    In ONNX Runtime a softmax over an axis that is not the last takes five times as long, and
-    pooling is the fastest maximum. The subtracted maximum has no influence on the result, hence no
-    gradient; the largest numerator is 1, so the sum is at least 1.
-    """
-    estimates = estimates[None, None]
-    sources = estimates.shape[2]
-    numerators = torch.exp(estimates - F.max_pool2d(estimates.detach(), (sources, 1)))
-    return numerators, numerators.new_ones(1, sources) @ numerators
 
 
 class _PerSource(nn.Module):

@@ -255,8 +255,8 @@ class _Layer(Streaming):
         low, middle, high = (weight[..., k].permute(2, 1, 0).flatten(0, 1) for k in range(3))
         ends = (low + high) / 2
         first, second = x.unflatten(2, (-1, 2, self.dilation)).split(1, dim=3)
-        before = F.pad(second, (0, 0, 0, 0, 0, 0, 1, -1))
-        after = F.pad(first, (0, 0, 0, 0, 0, 0, -1, 1))
+        before = F.pad(second[:, :, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        after = F.pad(first[:, :, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
         plus = (first + second) @ (ends + middle / 2) + bias
         minus = (second - first) @ (ends - middle / 2)
         one = (before - second) @ low + (plus + minus)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from rtsep.errors import ContractError
 from rtsep.models import build
-from rtsep.models.chandna import Chandna, split
+from rtsep.models.chandna import Chandna
 from rtsep.nn import checks
 from rtsep.nn.layers import CausalConv, Delay, ForgettingMean
+from rtsep.nn.masks import shares_of
 from rtsep.nn.streaming import State, Streaming, flatten, unflatten
 from rtsep.spec import Spec
 from tests.support.random_cases import cases
@@ -139,7 +140,7 @@ def test_masks_are_the_softmax_of_the_way_back(lookahead: int, merged: bool) -> 
     estimates = network.log_magnitudes(h)
     assert torch.allclose(estimates, expected + network.vertical_back.bias, atol=1e-4)
     for scale in (1.0, 1e4):  # e^10000 is no number
-        numerators, total = split(scale * estimates.flatten(1))
+        numerators, total = shares_of(scale * estimates.flatten(1)[None])
         expected = torch.softmax(scale * estimates.flatten(1), dim=0)
         assert torch.allclose((numerators / total)[0, 0], expected, atol=1e-6)
 
