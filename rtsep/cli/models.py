@@ -37,7 +37,7 @@ def models(context: click.Context) -> None:
 def _list() -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("model", "sources", "rate", "channels", "latency", "quality"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "model")
     for name in weights.available():
         try:
             bundle = weights.find(name)

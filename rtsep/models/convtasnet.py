@@ -5,7 +5,9 @@ Separation", IEEE/ACM TASLP 2019, arXiv 1809.07454.
 
 A learned filterbank maps short windows of samples to N features; a temporal convolutional network
 of R times X blocks, whose depthwise convolutions are dilated by 1, 2, ... 2^(X-1) frames, computes
-a sigmoid mask per source; the masked features are mapped back to samples. The engine does the
+a sigmoid mask per source; the masked features are mapped back to samples. What the sources lack of
+the mixture is shared equally among them (S. Wisdom et al., "Differentiable Consistency Constraints
+for Improved Deep Speech Enhancement", ICASSP 2019), so they add up to it. The engine does the
 overlap-add. For spectra, the filterbank is the Fourier transform: the network reads logarithmic
 magnitudes and compressed spectra, and its masks are complex, with a sum of one.
 
@@ -196,10 +198,10 @@ class _Filterbank(nn.Module):
         y: Tensor = self.encoder(x.flatten(2))
         return y
 
-    def separate(self, masks: Tensor, _: Tensor, features: Tensor) -> Tensor:
+    def separate(self, masks: Tensor, x: Tensor, features: Tensor) -> Tensor:
         masks = torch.sigmoid(masks).unflatten(2, (self.sources, -1))
         y: Tensor = self.decoder(masks * features.unsqueeze(2)).unflatten(3, (self.channels, -1))
-        return y
+        return y + (x.unsqueeze(2) - y.sum(dim=2, keepdim=True)) / self.sources
 
 
 class _Spectra(nn.Module):

@@ -14,6 +14,7 @@ KNOWN = {
     # latency in samples; nodes of the graph; steps of its tape, 0 without one; weights;
     # multiply-accumulates per second of audio; bytes of state
     "chandna-speech": (896, 54, 38, 184036, 22992500, 12592),
+    "convtasnet-speakers": (16, 265, 186, 330524, 161793000, 129036),
     "dilated-speakers": (448, 369, 338, 38080, 303936250, 2079952),
     "isa": (512, 111, 90, 12444, 13772637, 102604),
     "iva": (256, 427, 332, 8, 0, 82012),
