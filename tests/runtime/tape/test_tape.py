@@ -106,6 +106,10 @@ CONVOLUTIONS = {
     "to rows of each channel": convolved("Conv", (4, 1, 2, 3), (1, 4, 3, 7), (1, 4, 4, 9), group=4),
     "of one axis": convolved("Conv", (6, 4, 3), (1, 6, 9), (1, 4, 9), pads=[1, 1]),
     "transposed": convolved("ConvTranspose", (4, 6, 1, 5), (1, 6, 1, 33), (1, 4, 1, 17), **APART),
+    "transposed and cut unequally": convolved(
+        *("ConvTranspose", (4, 6, 1, 5), (1, 6, 1, 33), (1, 4, 1, 17)),
+        **{"pads": [0, 3, 0, 1], "strides": [1, 2]},
+    ),
     "transposed in groups": convolved(
         *("ConvTranspose", (4, 3, 1, 5), (1, 6, 1, 34), (1, 4, 1, 17)),
         **{"group": 2, "output_padding": [0, 1], **APART},
@@ -247,12 +251,15 @@ def test_a_box_of_a_value_is_replaced_in_place_only_if_nothing_reads_it_later(ag
 def test_constants_inputs_and_zeros_around_values_are_not_replaced_in_place() -> None:
     nodes = [
         helper.make_node("ScatterND", ["mixture", "box", "new"], ["a"]),
+        helper.make_node("Add", ["a", "fixed"], ["before"]),  # what a turn before has left of it
         helper.make_node("ScatterND", ["fixed", "box", "new"], ["b"]),
         helper.make_node("Pad", ["mixture", "pads"], ["wide"]),
+        helper.make_node("ReduceSum", ["wide"], ["whole"]),
         helper.make_node("ScatterND", ["wide", "box", "wider"], ["c"]),
         helper.make_node("ReduceSum", ["c"], ["d"]),
-        helper.make_node("Add", ["a", "b"], ["e"]),
-        helper.make_node("Add", ["e", "d"], ["sources"]),
+        helper.make_node("Add", ["before", "b"], ["e"]),
+        helper.make_node("Add", ["e", "whole"], ["f"]),
+        helper.make_node("Add", ["f", "d"], ["sources"]),
     ]
     constants = {
         **{"box": SQUARE, "new": noise(2, 3, 5), "fixed": noise(4, 3, 5)},
@@ -343,6 +350,17 @@ def test_what_is_made_here_runs_on_a_tape_as_in_onnx_runtime(name: str) -> None:
         engine.reset()
     again = [engine.process(samples) for engine in engines]
     np.testing.assert_allclose(again[0], again[1], atol=2e-5)
+
+
+def test_a_tape_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TapeStep.__call__
+
+    def deviating(step: TapeStep) -> None:
+        run(step)
+        step.sources *= 1.01
+
+    monkeypatch.setattr(TapeStep, "__call__", deviating)
+    assert isinstance(make_step(models.bundle()), OrtStep)
 
 
 def test_what_is_not_known_stays_with_onnx_runtime() -> None:
