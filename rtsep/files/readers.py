@@ -16,9 +16,10 @@ from rtsep.spec import Float32
 MAX_CHANNELS = 64
 RATES_HZ = 1000, 768_000
 """Lowest and highest sample rate that is accepted."""
-_PIPED = 0x7FFFF000  # larger sizes mean "unknown": the file was written to a pipe
+_PIPED = 0x7FFFF000  # larger sizes of 32 bits mean "unknown": the file was written to a pipe
+_LONG = "riff", "Riff size"  # of W64 and RF64, with 64 bits
 _PROMISE = re.compile(
-    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+    rf"^\s*(data|SSND|Data Size|{'|'.join(_LONG)})\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
 )
 
 
@@ -122,8 +123,9 @@ def _flaw(file: soundfile.SoundFile) -> str:
     """Return the fault that the header shows, or an empty string."""
     log = file.extra_info
     # If the file is shorter than its header says, libsndfile corrects the size; its log has both.
-    for promised, present in _PROMISE.findall(log):
-        if int(present) < int(promised) < _PIPED:
+    for field, promised, present in _PROMISE.findall(log):
+        known = field in _LONG or int(promised) < _PIPED
+        if known and int(present) < int(promised):
             return f"is truncated: its header promises {promised} bytes, not {present}"
     if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:
         return "is truncated: it ends in the middle of an Ogg page"

@@ -115,8 +115,8 @@ class Regulator:
             return False
         before = self.blocks
         if misses > self._misses:
-            avoidable = missing - self._missing <= self.most * (misses - self._misses)
-            avoidable &= now_s - self._interrupted_s >= BESIDE_S
+            short = missing - self._missing <= self.most * (misses - self._misses)
+            avoidable = short and now_s - self._interrupted_s >= BESIDE_S
             if avoidable and self._too_many(now_s, misses - self._misses):
                 self.blocks = min(self.blocks + 1, self.most)
                 self.patience_s = min(2 * self.patience_s, MOST_PATIENCE_S)

@@ -4,8 +4,8 @@ A core that sleeps deeply between two blocks takes up to a millisecond to wake, 
 empty then. Linux lets programs limit that time as long as they hold a file open (Linux kernel
 documentation, "PM Quality Of Service Interface").
 
-The limit is not 0, which means no sleep at all: cores would spin in place of sleeping, and the
-host of a virtual machine stops one that spins on all cores, 100 ms at a time.
+The limit is not 0, which means no sleep at all: cores would spin in place of sleeping, and a host
+may stop cores of a virtual machine that spin, for 100 ms at a time.
 """
 
 from __future__ import annotations

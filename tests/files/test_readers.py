@@ -107,6 +107,16 @@ def test_a_truncated_file(tmp_path, suffix):
     assert "truncated" in sentence or "damaged after sample" in sentence
 
 
+@pytest.mark.parametrize(("suffix", "at"), [("w64", 16), ("rf64", 20)])
+def test_a_truncated_file_of_gigabytes(tmp_path, suffix, at):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, noise(1000), RATE, format=suffix)
+    content = bytearray(path.read_bytes())
+    content[at : at + 8] = struct.pack("<q", 5 << 30)  # the size in the header
+    path.write_bytes(content)
+    assert f"header promises {5 << 30} bytes" in refused(path)
+
+
 def test_a_wav_out_of_a_pipe_is_not_called_truncated(tmp_path):
     path = tmp_path / "a.wav"
     x = noise(100, 1)
