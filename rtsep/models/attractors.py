@@ -12,6 +12,7 @@ where each source is the loudest. Live, these bins are unknown: each attractor s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
 
 import torch
@@ -89,7 +90,12 @@ class Attractors(nn.Module):
         return sums * (self.memory / sums[..., -1:].clamp(min=self.memory))
 
     def loss(
-        self, embeddings: Tensor, loudness: Tensor, mixture: Tensor, targets: Tensor
+        self,
+        embeddings: Tensor,
+        loudness: Tensor,
+        mixture: Tensor,
+        targets: Tensor,
+        orders: Sequence[Sequence[int]] = (),
     ) -> Tensor:
         """Return the squared error of the masked mixture, relative to the mixture's energy.
 
@@ -104,6 +110,8 @@ class Attractors(nn.Module):
         mixture, targets
             Spectra of the same bins, (streams, frames, channels, 2, bins) and
             (streams, frames, sources, channels, 2, bins).
+        orders
+            Orders that the sources can be in; all of them if none are given.
 
         Returns
         -------
@@ -130,8 +138,8 @@ class Attractors(nn.Module):
         second = _masks(embeddings, self.attractors(step))
         blind = errors(first) + errors(second)
         every = range(blind.shape[1])
-        orders = [blind[:, every, order].sum(dim=1) for order in permutations(every)]
-        total = errors(known).diagonal(dim1=1, dim2=2).sum(dim=1) + torch.stack(orders).amin(dim=0)
+        found = [blind[:, every, order].sum(dim=1) for order in orders or permutations(every)]
+        total = errors(known).diagonal(dim1=1, dim2=2).sum(dim=1) + torch.stack(found).amin(dim=0)
         return (total / (power.sum(dim=1) + 1e-6)).mean()
 
 

@@ -14,6 +14,7 @@ frame waits for another; with lookahead, the embeddings of a frame know the fram
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -123,7 +124,9 @@ class Clustering(Streaming):
         loudness, after["loudness"] = self.loudness(loudness, state.get("loudness", {}))
         return units, loudness, after
 
-    def loss(self, mixture: Tensor, targets: Tensor) -> Tensor:
+    def loss(
+        self, mixture: Tensor, targets: Tensor, orders: Sequence[Sequence[int]] = ()
+    ) -> Tensor:
         """Return the loss of the embeddings, plus that of where the clusters start.
 
         Parameters
@@ -132,6 +135,8 @@ class Clustering(Streaming):
             (streams, frames, channels, 2, bins).
         targets
             (streams, frames, sources, channels, 2, bins), aligned with ``mixture``.
+        orders
+            Orders that the sources can be in; all of them if none are given.
         """
         x = F.pad(mixture, (0, 0, 0, 0, 0, 0, 0, self.lookahead))
         with x.device:
@@ -141,7 +146,8 @@ class Clustering(Streaming):
         powers = targets.square().sum(dim=(3, 4))
         owners = (powers == powers.amax(dim=2, keepdim=True)).float().transpose(2, 3)
         own = affinity_error(*(part.flatten(1, 2) for part in (units, owners, loudness)))
-        start = self.attractors.loss(SHARPNESS * units.detach(), loudness, mixture, targets)
+        vectors = SHARPNESS * units.detach()
+        start = self.attractors.loss(vectors, loudness, mixture, targets, orders)
         return own + start
 
 

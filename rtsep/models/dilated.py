@@ -19,6 +19,7 @@ the other 2^n bins form pairs for every dilation, which saves a quarter of the t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ PAPER = (
 SIZES: dict[str, dict[str, int]] = {
     "full": {"features": 128},
     "half": {"features": 64},
+    "medium": {"features": 32},
     "small": {"features": 16},
 }
 """The network of the paper, and smaller ones."""
@@ -167,7 +169,9 @@ class Dilated(Streaming):
         loudness, following["loudness"] = self.loudness(loudness, state.get("loudness", {}))
         return h, loudness, following
 
-    def loss(self, mixture: Tensor, targets: Tensor) -> Tensor:
+    def loss(
+        self, mixture: Tensor, targets: Tensor, orders: Sequence[Sequence[int]] = ()
+    ) -> Tensor:
         """Return the training loss, see :meth:`rtsep.models.attractors.Attractors.loss`.
 
         Parameters
@@ -176,11 +180,14 @@ class Dilated(Streaming):
             (streams, frames, channels, 2, bins).
         targets
             (streams, frames, sources, channels, 2, bins), aligned with ``mixture``.
+        orders
+            Orders that the sources can be in; all of them if none are given.
         """
         x = F.pad(mixture, (0, 0, 0, 0, 0, 0, 0, self.lookahead))
         embeddings, loudness, _ = self.embed(x, self.initial_state(x.shape[0]))
         embeddings, loudness = embeddings[:, self.lookahead :], loudness[:, self.lookahead :]
-        return self.attractors.loss(embeddings, loudness, mixture[..., :-1], targets[..., :-1])
+        spectra = mixture[..., :-1], targets[..., :-1]
+        return self.attractors.loss(embeddings, loudness, *spectra, orders)
 
 
 class _Layer(Streaming):

@@ -209,6 +209,9 @@ def _magnitudes(x: Tensor, window: int) -> Tensor:
 COMPRESSED_MS = 32
 """Window of the loss "compressed"."""
 
+EMBEDDINGS = 10.0
+"""Weight of the error of masks by ideal attractors, and by one step towards them, in dB."""
+
 Loss = Callable[[Streaming, Frontend, Tensor, Tensor], Tensor]
 """Runs a model with its front end on mixtures (streams, samples, channels); returns the loss, ().
 """
@@ -277,7 +280,39 @@ def _of_bins(
     model: Dilated | Clustering, frontend: Frontend, mixture: Tensor, target: Tensor
 ) -> Tensor:
     targets = frontend.analyse(target.flatten(2)).unflatten(2, target.shape[2:])
-    return model.loss(frontend.analyse(mixture), targets)
+    orders = _orders(target.shape[2], frontend.spec.sources)
+    return model.loss(frontend.analyse(mixture), targets, orders)
+
+
+def _tracked(
+    model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor, weight: float
+) -> Tensor:
+    """Return the loss of what comes out as if live, and of the embeddings that it comes from.
+
+    The attractors of a stream follow what they select, frame by frame, and are trained to.
+    """
+    if not isinstance(model, Dilated | Clustering):
+        raise ValueError("loss 'tracked' is for models 'dilated' and 'clustering'")
+    given: list[Tensor] = []
+    hook = model.attractors.register_forward_pre_hook(lambda _, args: given.extend(args[:2]))
+    with hook:
+        estimate = separate(model, frontend, mixture)
+    spec, (embeddings, loudness) = frontend.spec, given
+    frames = embeddings.shape[1] - spec.lookahead
+    padding = (0, 0, 0, frames * spec.hop_length - target.shape[1])
+    spectra = frontend.analyse(F.pad(torch.cat([mixture, target.flatten(2)], dim=2), padding))
+    count, bins = mixture.shape[2], embeddings.shape[2]
+    mixtures, targets = spectra[..., :bins].tensor_split([count], dim=2)
+    late = slice(spec.lookahead, None)
+    clustering = model.attractors.loss(
+        embeddings[:, late],
+        loudness[:, late],
+        mixtures,
+        targets.unflatten(2, target.shape[2:]),
+        _orders(target.shape[2], spec.sources),
+    )
+    estimate = matched(estimate, target, spec.sources)
+    return _heard(estimate, target, weight) + EMBEDDINGS * clustering
 
 
 def _binary(model: Streaming, frontend: Frontend, mixture: Tensor, target: Tensor) -> Tensor:
@@ -295,6 +330,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "multi-resolution": _multi,
     "chandna": _chandna,
     "attractors": _attractors,
+    "tracked": _tracked,
     "binary": _binary,
     "clustering": _clustering,
 }
@@ -322,7 +358,7 @@ def named(name: str, compressed: float = 0.0) -> Loss:
         raise ValueError(f"unknown loss {name!r}; there are: {', '.join(LOSSES)}")
     if name == "adversarial":
         return Adversarial()
-    if name in ("snr", "pit", "taught"):
+    if name in ("snr", "pit", "taught", "tracked"):
         return partial(LOSSES[name], weight=compressed)
     loss: Loss = LOSSES[name]
     return loss

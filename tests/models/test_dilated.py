@@ -18,7 +18,7 @@ from rtsep.nn import checks
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.onnx import export
 from rtsep.spec import Spec
-from rtsep.train.losses import named
+from rtsep.train.losses import EMBEDDINGS, named
 from tests.support.random_cases import cases
 from tests.support.voices import mixtures
 
@@ -253,11 +253,46 @@ def test_loss_is_zero_for_disjoint_clusters_in_any_order_and_large_for_one_clust
     assert float(made.loss(0 * x, loudness, mixture, targets)) > 1.0
 
 
-def test_loss_is_for_this_model_only() -> None:
+@torch.no_grad()
+def test_a_source_of_another_kind_changes_no_place() -> None:
+    made = Attractors(3, 4)
+    made.anchors.data = torch.eye(3, 4)
+    mixture = spectra(1, 30)[..., :-1]
+    owner = (torch.arange(128) % 3 == torch.arange(3)[:, None]).float()
+    targets = owner[None, None, :, None, None] * mixture.unsqueeze(2)
+    x, loudness = 9 * torch.eye(3, 4)[torch.arange(128) % 3].expand(1, 30, -1, -1), owner.sum(0)
+
+    def loss(order: list[int]) -> float:
+        orders = [[0, 1, 2], [1, 0, 2]]
+        found = targets[:, :, order]
+        return float(made.loss(x, loudness.expand(1, 30, -1), mixture, found, orders))
+
+    assert loss([1, 0, 2]) == pytest.approx(loss([0, 1, 2]), abs=1e-3)
+    assert loss([0, 1, 2]) < 0.1 < 1.0 < loss([2, 1, 0])
+
+
+@pytest.mark.parametrize("name", ["attractors", "tracked"])
+def test_loss_is_for_this_model_only(name: str) -> None:
     stream = spec()
     other, x = build("chandna", stream, {}), torch.zeros(1, 640, 1)
-    with pytest.raises(ValueError, match="loss 'attractors' is for model 'dilated'"):
-        named("attractors")(other, Frontend(stream), x, torch.zeros(1, 640, 2, 1))
+    with pytest.raises(ValueError, match=f"loss '{name}' is for model.* 'dilated'"):
+        named(name)(other, Frontend(stream), x, torch.zeros(1, 640, 2, 1))
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_tracked_is_the_loss_of_what_comes_out_and_of_the_embeddings(lookahead: int) -> None:
+    stream = spec(lookahead)
+    model, frontend = network(stream, features=4), Frontend(stream)
+    mixture, target = map(torch.from_numpy, mixtures(2, RATE, RATE, seed=0))
+    for sound in (mixture, target):
+        sound[:, -800:] = 0.0  # the two losses need not pad the end alike
+    parts = {name: named(name)(model, frontend, mixture, target) for name in ("pit", "attractors")}
+    found = named("tracked")(model, frontend, mixture, target)
+    expected = parts["pit"] + EMBEDDINGS * parts["attractors"]
+    assert found.item() == pytest.approx(expected.item(), rel=1e-3)
+    found.backward()
+    gradient = model.attractors.anchors.grad
+    assert gradient is not None and gradient.abs().min() > 0
 
 
 # A network trained here, in `make soak`; each fault that it would show has a test above.

@@ -208,14 +208,30 @@ def test_the_learning_rate_stays_then_falls_over_the_last_fifth() -> None:
     assert timed.share(10, 47.0) == 1.0 > timed.share(10, 49.0) > timed.share(10, 60.0) == 0.0
 
 
-def test_only_matrices_are_trained_by_muon() -> None:
+def test_matrices_and_convolutions_are_trained_by_muon() -> None:
     model = build("banded", replace(SPEC, lookahead=0), {"size": "small"})
     adam, muon = optimizers(model, 1e-3, 5e-3)
     names = {id(weights): name for name, weights in model.named_parameters()}
     chosen = {names[id(w)] for w in muon.param_groups[0]["params"]}
     assert {"blocks.0.gru.unit.recurrent", "blocks.0.out.weight", "gather.weight"} <= chosen
-    assert not chosen & {"embedding", "enter.conv.weight", "blocks.0.first.weight"}
+    assert "enter.conv.weight" in chosen
+    assert not chosen & {"embedding", "enter.conv.bias", "blocks.0.first.weight"}
     assert len(chosen) + len(adam.param_groups[0]["params"]) == len(names)
+
+
+def test_a_convolution_steps_like_the_matrix_of_its_kernels() -> None:
+    torch.manual_seed(0)
+    convolution, matrix = torch.nn.Conv2d(4, 3, 3), torch.nn.Linear(36, 3)
+    gradient = torch.randn(3, 4, 3, 3)
+    for layer in (convolution, matrix):
+        layer.weight.data = torch.ones(3, 4, 3, 3).reshape(layer.weight.shape)
+        (_, muon) = optimizers(layer, 1e-3, 0.1)
+        for factor in (1.0, 0.5):
+            layer.weight.grad = factor * gradient.reshape(layer.weight.shape)
+            muon.step()
+    assert convolution.weight.shape == convolution.weight.grad.shape == (3, 4, 3, 3)
+    assert torch.equal(convolution.weight.flatten(1), matrix.weight)
+    assert (convolution.weight - 1).abs().max() > 0.01
 
 
 def test_threads_are_limited_in_torch_and_in_the_blas() -> None:
