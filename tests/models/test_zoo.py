@@ -85,6 +85,7 @@ SPECS = {
     "dilated": {
         "full": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),
         "half": Spec(8000, 1, "stft", "hann", 256, 64, 3, 9, VOICES),
+        "medium": Spec(8000, 1, "stft", "hann", 256, 64, 1, 0, VOICES),
         "small": Spec(8000, 1, "stft", "hann", 256, 64, 1, 9, VOICES),
     },
     "feedforward": {
@@ -160,6 +161,7 @@ HEAVY = [
     ("banded", "music"),
     ("keptvoice", "large"),
     *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half")),
+    ("dilated", "medium"),
     *((n, "full") for n in ("complexunet", "demucs", "openunmix", "unet", "waveunet")),
     ("segan", "full"),
 ]
