@@ -78,10 +78,12 @@ def of_recipe(recipe: Mapping[str, Any], trained: Mapping[str, str]) -> dict[str
     recipe
         Recipe of the bundle.
     trained
-        Record of the checkpoint: ``steps``, and ``minutes`` if known.
+        Record of the checkpoint: ``steps``, ``minutes`` if known, and ``hours`` of mixtures if
+        batches were of another size before.
     """
     told, mixtures = recipe["training"], recipe["mixtures"]
     hours = int(trained["steps"].split()[0]) * mixtures["batch_size"] * mixtures["seconds"] / 3600
+    hours = float(trained.get("hours", hours))
     minutes = f" in {trained['minutes']} minutes" if "minutes" in trained else ""
     return {
         "Comparison": BESIDE[recipe["evaluation"]["folder"]],

@@ -157,7 +157,7 @@ class LiveStream:
         >>> with rtsep.live("demo", "chandna-speech") as stream:
         ...     stream.switch_model("speakers")
         ...     print(stream.model, *stream.sources)
-        speakers speaker1 speaker2
+        speakers speaker1 speaker2 noise
         """
         self._stream.control.switch_model(str(model)).result()
 

@@ -145,7 +145,7 @@ def test_whoever_looks_on_sees_and_turns_the_same_knobs(tmp_path: Path, talk: Pa
         assert "recording to" in other.said["notice"]["text"]
         other.ask(type="model", name="speakers")
         one.until(lambda: one.said["ready"]["model"] == "speakers")
-        assert one.said["ready"]["sources"] == ["speaker1", "speaker2"]
+        assert one.said["ready"]["sources"] == ["speaker1", "speaker2", "noise"]
         one.until(lambda: one.said.get("notice", {}).get("text") == "the model is speakers now")
         one.until(lambda: not one.said["status"]["busy"])
         one.ask(type="record", on=False)
@@ -174,7 +174,7 @@ def test_whoever_looks_on_sees_and_turns_the_same_knobs(tmp_path: Path, talk: Pa
         one.until(lambda: one.said["status"]["separated_seconds"] > 1)
     (folder,) = tmp_path.glob("rtsep-*")
     assert set(stems(folder)) == {"mixture", "speech", "noise"}
-    assert set(stems(folder / "2")) == {"mixture", "speaker1", "speaker2"}
+    assert set(stems(folder / "2")) == {"mixture", "speaker1", "speaker2", "noise"}
 
 
 def test_the_end_of_the_stream_is_the_end_of_the_panel(tmp_path: Path) -> None:

@@ -349,7 +349,7 @@ def test_another_model_keeps_the_controls_of_its_sources(heard: Heard, pool: Poo
         "gains_db": [-6.0, 0.0], "muted": [True, False], "soloed": [False, True],
         "bypass": True, "values": {},
     }  # fmt: skip
-    other = BrowserChain("speakers", pool, heard.hello)
+    other = BrowserChain("dilated-speakers", pool, heard.hello)
     other.go_on_from(chain)
     assert protocol.described(other.mixer) == {
         "gains_db": [0.0, 0.0], "muted": [False, True], "soloed": [False, False],
