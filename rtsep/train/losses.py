@@ -210,7 +210,7 @@ COMPRESSED_MS = 32
 """Window of the loss "compressed"."""
 
 EMBEDDINGS = 10.0
-"""Weight of the error of masks by ideal attractors, and by one step towards them, in dB."""
+"""Weight of the attractors' own loss beside that of what comes out, which is in dB."""
 
 Loss = Callable[[Streaming, Frontend, Tensor, Tensor], Tensor]
 """Runs a model with its front end on mixtures (streams, samples, channels); returns the loss, ().
@@ -291,8 +291,8 @@ def _tracked(
 
     The attractors of a stream follow what they select, frame by frame, and are trained to.
     """
-    if not isinstance(model, Dilated | Clustering):
-        raise ValueError("loss 'tracked' is for models 'dilated' and 'clustering'")
+    if not isinstance(model, Dilated):
+        raise ValueError("loss 'tracked' is for model 'dilated'")
     given: list[Tensor] = []
     hook = model.attractors.register_forward_pre_hook(lambda _, args: given.extend(args[:2]))
     with hook:
