@@ -5,11 +5,12 @@ Separation", IEEE/ACM TASLP 2019, arXiv 1809.07454.
 
 A learned filterbank maps short windows of samples to N features; a temporal convolutional network
 of R times X blocks, whose depthwise convolutions are dilated by 1, 2, ... 2^(X-1) frames, computes
-a sigmoid mask per source; the masked features are mapped back to samples. What the sources lack of
-the mixture is shared equally among them (S. Wisdom et al., "Differentiable Consistency Constraints
-for Improved Deep Speech Enhancement", ICASSP 2019), so they add up to it. The engine does the
-overlap-add. For spectra, the filterbank is the Fourier transform: the network reads logarithmic
-magnitudes and compressed spectra, and its masks are complex, with a sum of one.
+a sigmoid mask per source, after a lookahead if one is wanted; the masked features are mapped back
+to samples. What the sources lack of the mixture is shared equally among them (S. Wisdom et al.,
+"Differentiable Consistency Constraints for Improved Deep Speech Enhancement", ICASSP 2019), so they
+add up to it. The engine does the overlap-add. For spectra, the filterbank is the Fourier transform:
+the network reads logarithmic magnitudes and compressed spectra, and its masks are complex, with a
+sum of one.
 
 The cumulative layer norm of the paper uses mean and variance over all features and all past frames.
 Here frames fade with a time constant far longer than an utterance, so the statistics stay bounded
@@ -27,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtsep.nn.layers import full_precision
+from rtsep.nn.layers import Delay, full_precision
 from rtsep.nn.masks import compressed, multiply
 from rtsep.nn.streaming import Line, State, Streaming, recall
 from rtsep.spec import Spec
@@ -70,10 +71,9 @@ Norm = Callable[[Tensor], Tensor]
 
 def build(spec: Spec, **options: Any) -> ConvTasNet:
     """Build the network for the frames of ``spec``, with the options of `ConvTasNet`."""
-    if spec.lookahead:
-        raise ValueError(f"convtasnet looks at no later frames: lookahead {spec.lookahead}, not 0")
     options.setdefault("memory", MEMORY_S * spec.sample_rate / spec.hop_length)
-    return ConvTasNet(spec.frame_shape, len(spec.sources), spec.channels, **options)
+    shapes = spec.frame_shape, len(spec.sources), spec.channels
+    return ConvTasNet(*shapes, lookahead=spec.lookahead, **options)
 
 
 class ConvTasNet(Streaming):
@@ -95,6 +95,8 @@ class ConvTasNet(Streaming):
     floor
         Share of the mixture, 0 to 1, that is added to each source of spectra except the last one,
         to cover artefacts. Not in training, which would compensate for it.
+    lookahead
+        Number of later frames that the masks of a frame are made from.
 
     Raises
     ------
@@ -117,6 +119,7 @@ class ConvTasNet(Streaming):
         memory: float = 30000.0,
         norm: str = "cumulative",
         floor: float = 0.0,
+        lookahead: int = 0,
     ) -> None:
         if norm not in NORMS:
             raise ValueError(f"there is no norm {norm!r}; there are: {', '.join(NORMS)}")
@@ -125,6 +128,7 @@ class ConvTasNet(Streaming):
         super().__init__()
         self.skip, self.norm = skip, norm
         self.averages = Averages(memory)
+        self.delay = Delay(lookahead, (channels, *frame_shape))
         self.domain: _Filterbank | _Spectra
         if len(frame_shape) == 1:
             if floor:
@@ -155,6 +159,7 @@ class ConvTasNet(Streaming):
             },
             "weight": torch.zeros(streams, 1),
             "statistics": torch.zeros(streams, 1, 2 * self._statistics),
+            "delay": self.delay.initial_state(streams),
         }
 
     @property
@@ -166,7 +171,7 @@ class ConvTasNet(Streaming):
         return cast("list[_Block]", list(self.blocks))
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Separate; frame ``t`` of the output belongs to frame ``t`` of the mixture."""
+        """Separate; frame ``t`` of the output belongs to frame ``t - lookahead`` of the mixture."""
         frames = x.shape[1]
         averages, weight = self.averages(frames, state["weight"])
         running = _RunningNorms(state["statistics"], averages)
@@ -180,8 +185,12 @@ class ConvTasNet(Streaming):
             pasts[str(i)] = {"past": past}
         masks = self.mask(self.activation(h)).unflatten(0, (-1, frames))
         statistics = torch.cat(running.after, dim=2)[:, -1:]
+        x, delayed = self.delay(x, state.get("delay", {}))
+        if self.delay.frames:
+            features = self.domain(x)  # again, which is less than to keep them
         y = self.domain.separate(masks, x, features)
-        return y, {"blocks": pasts, "weight": weight, "statistics": statistics}
+        after = {"blocks": pasts, "weight": weight, "statistics": statistics, "delay": delayed}
+        return y, after
 
 
 class _Filterbank(nn.Module):

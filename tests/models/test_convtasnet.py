@@ -1,6 +1,7 @@
 """Conv-TasNet: the paper's figures, the contract, and statistics that last for hours."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -202,10 +203,13 @@ def test_impossible_options_are_named(change: dict[str, Any], said: str) -> None
         build("convtasnet", spec(), change)
 
 
-def test_lookahead_is_refused() -> None:
-    later = Spec(8000, 1, "waveform", "rectangular", 16, 8, 1, 2, ("a", "b"))
-    with pytest.raises(ValueError, match="lookahead 2, not 0"):
-        build("convtasnet", later, {})
+@pytest.mark.parametrize("described", [spec(), spectra()], ids=str)
+def test_masks_of_a_frame_are_made_from_later_ones(described: Spec) -> None:
+    model = make(replace(described, lookahead=3), **TINY)
+    checks.check_contract(model, (1, *described.frame_shape), lookahead=3)
+    x = torch.randn(1, 30, 1, *described.frame_shape)
+    y, _ = model(x, model.initial_state(1))
+    assert torch.allclose(y.sum(dim=2)[:, 3:], x[:, :-3], atol=1e-5)
 
 
 def test_windows_of_the_filterbank_reconstruct() -> None:

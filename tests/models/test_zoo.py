@@ -168,7 +168,7 @@ HEAVY = [
 """These take up to half as long as what they hear, and hear few minutes."""
 LIGHT = [(name, size) for name in SPECS for size in SPECS[name] if (name, size) not in HEAVY]
 LOOKAHEAD = dict.fromkeys(NAMES, 2) | {"chandna": 3, "dilated": 9}
-NO_LOOKAHEAD = ("convtasnet", "demucs", "isa", "iva", "repet", "segan", "tasnet", "waveunet")
+NO_LOOKAHEAD = ("demucs", "isa", "iva", "repet", "segan", "tasnet", "waveunet")
 LOOKAHEAD |= dict.fromkeys(NO_LOOKAHEAD, 0)
 
 CASES = [
