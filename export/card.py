@@ -78,8 +78,8 @@ def of_recipe(recipe: Mapping[str, Any], trained: Mapping[str, str]) -> dict[str
     recipe
         Recipe of the bundle.
     trained
-        Record of the checkpoint: ``steps``, ``minutes`` if known, and ``hours`` of mixtures if
-        batches were of another size before.
+        Record of the checkpoint: ``steps``, and, but in older ones, ``minutes`` and ``hours`` of
+        mixtures.
     """
     told, mixtures = recipe["training"], recipe["mixtures"]
     hours = int(trained["steps"].split()[0]) * mixtures["batch_size"] * mixtures["seconds"] / 3600

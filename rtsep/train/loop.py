@@ -177,6 +177,8 @@ def train(
     checks = [validation[i] for i in range(VALIDATION_BATCHES)] if group.rank == 0 else []
     batches = training if teacher is None else Taught(training, teacher)
     mixing = _loader(batches, run.step, schedule, workers)
+    heard_s = training.batch_size * training.samples / description.spec.sample_rate
+    run.heard_s = run.heard_s or run.step * heard_s  # older states lack it
     before, started = run.seconds, time.monotonic()
     journal = Journal(folder if group.rank == 0 else None, description.name, over, training.measure)
     with journal, _interrupts() as interrupted:
@@ -198,9 +200,9 @@ def train(
                 optimizer.step()
             run.follow(schedule.average)
             run.step += 1
+            run.heard_s += heard_s
             run.seconds = before + time.monotonic() - started
             stop, over = group.agreed(bool(interrupted), schedule.done(run.step, run.seconds))
-            heard_s = training.batch_size * training.samples / description.spec.sample_rate
             journal.step(run.step, over, loss.item(), heard_s, share * rates[0])
             if group.rank == 0 and (run.step % schedule.validate_every == 0 or over >= 1.0):
                 score = validate(run, frontend, validation, checks)
@@ -212,6 +214,7 @@ def train(
                         **description.training,
                         "steps": f"{run.step}{of}",
                         "minutes": f"{run.seconds / 60:.0f}",
+                        "hours": f"{run.heard_s / 3600:.1f}",
                     }
                     save(best, replace(description, training=trained), run.average)
                 run.store(resume)

@@ -32,8 +32,8 @@ class Run:
         Number of batches so far.
     best_db
         Best validation score so far.
-    seconds
-        Training time, earlier runs included.
+    seconds, heard_s
+        Training time, and length of all mixtures so far, both in seconds and with earlier runs.
     """
 
     description: Description
@@ -43,6 +43,7 @@ class Run:
     step: int = 0
     best_db: float = float("-inf")
     seconds: float = 0.0
+    heard_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Initialise the average with the weights."""
@@ -66,7 +67,7 @@ class Run:
             for index, name in self._trained_by(optimizer):
                 state = states.get(index, {})
                 tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
-        progress = [self.step, self.best_db, self.seconds]
+        progress = [self.step, self.best_db, self.seconds, self.heard_s]
         tensors["progress"] = torch.tensor(progress, dtype=torch.float64)
         save(path, self.description, tensors)
 
@@ -121,7 +122,7 @@ class Run:
             raise CheckpointError(f"{path} is no training state of this model: {reason}") from None
         self._restore_optimizers(tensors)
         self.step, self.best_db = int(progress[0]), progress[1]
-        self.seconds = progress[2] if len(progress) > 2 else 0.0
+        self.seconds, self.heard_s = (*progress[2:], 0.0, 0.0)[:2]
 
     def _restore_optimizers(self, tensors: dict[str, Tensor]) -> None:
         """Restore what is known of weights that the same optimizer trained before."""
