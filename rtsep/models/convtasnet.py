@@ -28,8 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtsep.nn.layers import Delay, full_precision
+from rtsep.nn.layers import Delay, full_precision, initial_states
 from rtsep.nn.masks import compressed, multiply
+from rtsep.nn.recurrent import Recurrent
 from rtsep.nn.streaming import Line, State, Streaming, recall
 from rtsep.spec import Spec
 
@@ -97,6 +98,9 @@ class ConvTasNet(Streaming):
         to cover artefacts. Not in training, which would compensate for it.
     lookahead
         Number of later frames that the masks of a frame are made from.
+    units, stride
+        Size of the recurrent memory before each repeat but the first, 0 for none, and the number of
+        frames that one of its steps takes.
 
     Raises
     ------
@@ -120,6 +124,8 @@ class ConvTasNet(Streaming):
         norm: str = "cumulative",
         floor: float = 0.0,
         lookahead: int = 0,
+        units: int = 0,
+        stride: int = 8,
     ) -> None:
         if norm not in NORMS:
             raise ValueError(f"there is no norm {norm!r}; there are: {', '.join(NORMS)}")
@@ -142,6 +148,9 @@ class ConvTasNet(Streaming):
             last = i == blocks * repeats - 1
             block = _Block(bottleneck, hidden, skip, kernel, 2 ** (i % blocks), last)
             self.blocks.append(block)
+        self.repeat = blocks
+        count = repeats - 1 if units else 0
+        self.memories = nn.ModuleList(_Memory(bottleneck, units, stride) for _ in range(count))
         self.activation = nn.PReLU()
         self.mask = nn.Linear(skip, self.domain.masks)
 
@@ -159,6 +168,7 @@ class ConvTasNet(Streaming):
             },
             "weight": torch.zeros(streams, 1),
             "statistics": torch.zeros(streams, 1, 2 * self._statistics),
+            "memories": initial_states(self.memories, streams),
             "delay": self.delay.initial_state(streams),
         }
 
@@ -180,7 +190,14 @@ class ConvTasNet(Streaming):
         h = self.bottleneck(running(features).flatten(0, 1))
         h = F.pad(h, (0, self.skip))  # the sum of the skip paths is joined to the residual path
         pasts: State = {}
+        known: State = {}
         for i, block in enumerate(self._each()):
+            repeat, first = divmod(i, self.repeat)
+            if self.memories and repeat and not first:
+                memory, name = self.memories[repeat - 1], str(repeat - 1)
+                h = h.unflatten(0, (-1, frames))
+                h, known[name] = memory(h, state["memories"][name])
+                h = h.flatten(0, 1)
             h, past = block(h, frames, state["blocks"][str(i)]["past"], norm)
             pasts[str(i)] = {"past": past}
         masks = self.mask(self.activation(h)).unflatten(0, (-1, frames))
@@ -189,8 +206,37 @@ class ConvTasNet(Streaming):
         if self.delay.frames:
             features = self.domain(x)  # again, which is less than to keep them
         y = self.domain.separate(masks, x, features)
-        after = {"blocks": pasts, "weight": weight, "statistics": statistics, "delay": delayed}
-        return y, after
+        norms = {"weight": weight, "statistics": statistics}
+        return y, {"blocks": pasts, **norms, "memories": known, "delay": delayed}
+
+
+class _Memory(Streaming):
+    """Adds to the first features of each frame what a recurrent unit knows of the stream so far.
+
+    Shapes: (streams, frames, at least `features`) -> the same. A step takes ``stride`` frames, so
+    the unit remembers for longer; that many sequences interleave, so it answers for every frame.
+    """
+
+    def __init__(self, features: int, units: int, stride: int) -> None:
+        super().__init__()
+        self.features, self.stride = features, stride
+        self.norm = nn.LayerNorm(features)
+        self.unit = Recurrent(features, units)
+        self.out = nn.Linear(units, features)
+
+    def initial_state(self, streams: int) -> State:
+        """Return zeros for the hidden vectors of the last ``stride`` frames."""
+        return {"past": torch.zeros(streams, self.stride, self.unit.hidden)}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Add the memory to the frames of ``x``."""
+        frames = x.shape[1]
+        lanes = min(frames, self.stride)
+        given = self.norm(x[..., : self.features])
+        given = F.pad(given, (0, 0, 0, -frames % lanes)).unflatten(1, (-1, lanes))
+        y = self.unit(given, state["past"][:, :lanes]).flatten(1, 2)[:, :frames]
+        past = torch.cat([state["past"], y], dim=1)[:, -self.stride :]
+        return x + F.pad(self.out(y), (0, x.shape[2] - self.features)), {"past": past.float()}
 
 
 class _Filterbank(nn.Module):

@@ -102,13 +102,14 @@ def test_every_chunk_gives_a_graph_that_equals_the_module(chunk: int) -> None:
     [
         pytest.param(spec(channels=2), {}, marks=pytest.mark.soak),
         (spectra(2), {"floor": 0.25}),
+        (replace(spec(), lookahead=3), {"repeats": 2, "units": 4, "stride": 5}),
     ],
     ids=str,
 )
-def test_other_fronts_give_graphs_that_equal_the_module(
+def test_other_fronts_and_options_give_graphs_that_equal_the_module(
     described: Spec, options: dict[str, float]
 ) -> None:
-    bundle = export(make(described, **TINY, **options), described, TEXTS)
+    bundle = export(make(described, **TINY | options), described, TEXTS)
     assert bundle.spec == described
 
 
@@ -201,6 +202,18 @@ def test_streams_may_be_of_different_age() -> None:
 def test_impossible_options_are_named(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build("convtasnet", spec(), change)
+
+
+def test_memory_reaches_further_than_the_convolutions() -> None:
+    model = make(spec(), **TINY | {"repeats": 3, "units": 4, "stride": 5})
+    checks.check_contract(model, (1, 16), lookahead=0)
+    x = torch.randn(1, 60, 1, 16, requires_grad=True)
+    state = model.initial_state(1)
+    state["weight"] += 1e18  # as above
+    state["statistics"][..., 1::2] += 1.0
+    y, _ = model(x, state)
+    (gradient,) = torch.autograd.grad(y[0, 50].square().sum(), x)
+    assert gradient[0, : 50 - model.receptive_field].abs().amax(dim=(1, 2)).gt(0).all()
 
 
 @pytest.mark.parametrize("described", [spec(), spectra()], ids=str)
