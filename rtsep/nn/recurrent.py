@@ -65,8 +65,7 @@ class Recurrent(nn.Module):
         if gates.device.type == "cpu" and (half or (single and gates.requires_grad)):
             if self.reverse:
                 gates = gates.flip(1)
-            scan: Any = _Scan.apply
-            y: Tensor = scan(gates, h, self.recurrent, self.shift)
+            y: Tensor = _scan(gates, h, self.recurrent, self.shift)[0]
             return y.flip(1) if self.reverse else y
         steps = list(gates.unbind(1))
         if self.reverse:
@@ -133,36 +132,66 @@ class SharedGRU(Streaming):
         return y, {"hidden": y[:, -1].float()}
 
 
-class _Scan(torch.autograd.Function):
-    """The recurrence over all frames, in float32; gates and result in float32 or bfloat16."""
+@torch.library.custom_op("rtsep::scan", mutates_args=())
+def _scan(gates: Tensor, h: Tensor, recurrent: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the recurrence over all frames, in float32; gates and results are float32 or bfloat16.
 
-    @staticmethod
-    def forward(ctx, gates, h, recurrent, shift):  # type: ignore[no-untyped-def]
-        *outer, three = gates.shape
-        y = gates.new_empty(*outer, three // 3)
-        kept = gates.new_empty(*outer, 4 * (three // 3))
-        weights = np.ascontiguousarray(recurrent.detach().numpy().T)
-        _forward(
-            _bits(gates.contiguous()), h.contiguous().numpy(), weights, shift.detach().numpy(),
-            _bits(y), _bits(kept),
-        )  # fmt: skip
-        ctx.save_for_backward(y, kept, h, recurrent)
-        return y
+    Returns the hidden vectors, and what the gradients need: gates after their functions, and inner
+    products. It is an operator of its own, so that torch.compile does not look inside.
+    """
+    y, kept = _shapes(gates, h, recurrent, shift)
+    weights = np.ascontiguousarray(recurrent.numpy().T)
+    _forward(
+        _bits(gates.contiguous()), h.contiguous().numpy(), weights, shift.numpy(),
+        _bits(y), _bits(kept),
+    )  # fmt: skip
+    return y, kept
 
-    @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        y, kept, h, recurrent = ctx.saved_tensors
-        *outer, hidden = y.shape
-        gates, products = y.new_empty(*outer, 3 * hidden), torch.empty_like(y)
-        first = torch.empty(outer[0], outer[2], hidden)
-        _backward(
-            _bits(gradient.to(y.dtype).contiguous()), _bits(y), _bits(kept), h.contiguous().numpy(),
-            recurrent.detach().contiguous().numpy(), _bits(gates), _bits(products), first.numpy(),
-        )  # fmt: skip
-        before = torch.cat([h.to(y.dtype).unsqueeze(1), y[:, :-1]], dim=1).flatten(0, 2)
-        flat, inner = gates.flatten(0, 2), products.flatten(0, 2)
-        weights = torch.cat([flat[:, : 2 * hidden].T @ before, inner.T @ before]).float()
-        return gates, first, weights, inner.sum(dim=0, dtype=torch.float32)
+
+@_scan.register_fake
+def _shapes(gates: Tensor, h: Tensor, recurrent: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    *outer, three = gates.shape
+    return gates.new_empty(*outer, three // 3), gates.new_empty(*outer, 4 * (three // 3))
+
+
+@torch.library.custom_op("rtsep::scan_back", mutates_args=())
+def _scan_back(
+    gradient: Tensor, y: Tensor, kept: Tensor, h: Tensor, recurrent: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gradients of gates, of inner products, and of the first hidden vectors."""
+    gates, products, first = _gradients(gradient, y, kept, h, recurrent)
+    _backward(
+        _bits(gradient.to(y.dtype).contiguous()), _bits(y), _bits(kept), h.contiguous().numpy(),
+        recurrent.contiguous().numpy(), _bits(gates), _bits(products), first.numpy(),
+    )  # fmt: skip
+    return gates, products, first
+
+
+@_scan_back.register_fake
+def _gradients(
+    gradient: Tensor, y: Tensor, kept: Tensor, h: Tensor, recurrent: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    *outer, hidden = y.shape
+    first = h.new_empty(outer[0], outer[2], hidden)
+    return y.new_empty(*outer, 3 * hidden), y.new_empty(*outer, hidden), first
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, h, recurrent, _ = inputs
+    ctx.save_for_backward(*output, h, recurrent)
+
+
+def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+    y, kept, h, recurrent = ctx.saved_tensors
+    hidden = y.shape[-1]
+    gates, products, first = _scan_back(gradient, y, kept, h, recurrent)
+    before = torch.cat([h.to(y.dtype).unsqueeze(1), y[:, :-1]], dim=1).flatten(0, 2)
+    flat, inner = gates.flatten(0, 2), products.flatten(0, 2)
+    weights = torch.cat([flat[:, : 2 * hidden].T @ before, inner.T @ before]).float()
+    return gates, first, weights, inner.sum(dim=0, dtype=torch.float32)
+
+
+_scan.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _bits(x: Tensor) -> np.ndarray:
