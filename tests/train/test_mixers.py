@@ -230,12 +230,16 @@ def test_in_turns_each_speaker_is_silent_at_times_and_one_always_speaks() -> Non
     mixer = conversation()
     shares = []
     for _ in range(50):
-        gains = mixer._turns(rng)
+        gains = mixer._taken(rng)
         assert gains.shape == (20 * RATE, 2) and np.all((gains >= 0) & (gains < 1.0001))
         inner = gains[RATE:-RATE]
         assert inner.sum(axis=1).min() > 0.99
         shares.append(np.mean(inner.min(axis=1) > 0.5))
     assert min(shares) < 0.15 and max(shares) > 0.85 and 0.3 < np.mean(shares) < 0.7
+    for turns in (0.0, 1.0):
+        talks = [conversation(turns=turns, wet=0.0).example(rng)[:, :2] for _ in range(8)]
+        pauses = [np.any(np.all(talk.reshape(40, -1, 2) == 0.0, axis=1)) for talk in talks]
+        assert np.mean(pauses) > 0.5 if turns else not any(pauses)
 
 
 def test_speakers_of_a_conversation_can_be_alone_silent_or_without_noise() -> None:

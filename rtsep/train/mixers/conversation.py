@@ -25,15 +25,15 @@ FADE_S = 0.02
 class Conversation(SpeechInNoise):
     """Two speakers and noise; a mixture contains at most one speaker of uncertain identity.
 
-    Half of the mixtures have both speakers all the time, the others turns of 1 to 4 seconds which
-    overlap by a random share, from not at all to always.
-
     Attributes
     ----------
     range_db
         Largest difference of the second speaker's level from the first's, uniform.
     same_sex
         Probability that both are women or both are men, if the corpus says so of enough speakers.
+    turns
+        Probability that they take turns of 1 to 4 seconds, which overlap by a random share, from
+        not at all to always. Otherwise both speak all the time.
     alone, silent
         Probabilities that only one speaks, and that nobody does.
     clean
@@ -43,6 +43,7 @@ class Conversation(SpeechInNoise):
     snr_db: tuple[float, float] = (3.0, 25.0)
     range_db: float = 5.0
     same_sex: float = 0.5
+    turns: float = 0.5
     alone: float = 0.1
     clean: float = 0.4
 
@@ -83,8 +84,8 @@ class Conversation(SpeechInNoise):
             voice = self._tilt(voice, rng, 3.0)
             level_db = rng.uniform(-self.range_db, self.range_db) if index else 0.0
             out[:, index] = voice * (0.1 * 10 ** (level_db / 20) / (active_rms(voice) + 1e-4))
-        if rng.random() < 0.5:
-            out[:, :2] *= self._turns(rng)
+        if rng.random() < self.turns:
+            out[:, :2] *= self._taken(rng)
         if rng.random() >= self.clean:
             noise = self._noise(rng)
             level = max(rms(noise), 0.3 * active_rms(noise)) + 1e-6
@@ -106,7 +107,7 @@ class Conversation(SpeechInNoise):
         second = str(rng.choice(self._speakers, p=weights / weights.sum()))
         return [first, second] if rng.random() < 0.5 else [second, first]
 
-    def _turns(self, rng: Generator) -> Float32:
+    def _taken(self, rng: Generator) -> Float32:
         """Draw who speaks when: gains of 0 or 1 with fades, (samples, 2)."""
         rate = self.corpus.sample_rate
         both, fade = rng.random(), np.hanning(2 * round(FADE_S * rate) + 1)
