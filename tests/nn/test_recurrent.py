@@ -58,6 +58,17 @@ def test_the_kernel_equals_plain_operations(reverse: bool, half: bool, tolerance
         assert (mine - theirs).abs().max() < tolerance * theirs.abs().max()
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_network_is_compiled_in_one_piece_around_the_kernel(half: bool) -> None:
+    made = unit()
+    x, h = torch.randn(3, 20, 4, 5), torch.randn(3, 4, 8)
+    y, right = gradients(made, x, h, half)
+    made.compile(backend="aot_eager", fullgraph=True)
+    compiled, found = gradients(made, x, h, half)
+    torch.testing.assert_close(compiled, y)
+    torch.testing.assert_close(found, right)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_exported_node_equals_plain_operations(reverse: bool) -> None:
     made = unit(reverse).eval()
