@@ -28,8 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtsep.nn.layers import Delay, full_precision, initial_states
+from rtsep.nn.layers import Delay, initial_states
 from rtsep.nn.masks import compressed, multiply
+from rtsep.nn.norms import Averages, RunningNorms, frame_norm
 from rtsep.nn.recurrent import Recurrent
 from rtsep.nn.streaming import Line, State, Streaming, recall
 from rtsep.spec import Spec
@@ -60,7 +61,6 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """The causal network of the paper, smaller ones, and one for spectra that trains quickly."""
 
-EPSILON = 1e-6
 NORMS = ("cumulative", "frame")
 """Norms of the layers after the first one: over all past frames, or of single frames."""
 MEMORY_S = 30.0
@@ -184,8 +184,8 @@ class ConvTasNet(Streaming):
         """Separate; frame ``t`` of the output belongs to frame ``t - lookahead`` of the mixture."""
         frames = x.shape[1]
         averages, weight = self.averages(frames, state["weight"])
-        running = _RunningNorms(state["statistics"], averages)
-        norm = running if self.norm == "cumulative" else _frame_norm
+        running = RunningNorms(state["statistics"], averages)
+        norm = running if self.norm == "cumulative" else frame_norm
         features = self.domain(x)
         h = self.bottleneck(running(features).flatten(0, 1))
         h = F.pad(h, (0, self.skip))  # the sum of the skip paths is joined to the residual path
@@ -354,88 +354,3 @@ class _NormDepthwise(nn.Module):
         for tap, weight in zip(taps, self.weight * self.gain, strict=True):
             y = y + weight * tap
         return y
-
-
-class _RunningNorms:
-    """The cumulative norms of one call, in order."""
-
-    def __init__(self, statistics: Tensor, averages: list[Tensor]) -> None:
-        self.before = list(statistics.split(2, dim=2))
-        self.averages = averages
-        self.after: list[Tensor] = []
-
-    def __call__(self, x: Tensor) -> Tensor:
-        x, statistics = cumulative_norm(x, self.before[len(self.after)], self.averages)
-        self.after.append(statistics)
-        return x
-
-
-def _frame_norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[2:], eps=EPSILON)
-
-
-class Averages(nn.Module):
-    """Weights of running means of frames.
-
-    ``mean[t] = sum_k a^(t-k) x[k] / sum_k a^(t-k)`` over all frames ``k`` up to ``t``; while the
-    stream is shorter than the time constant, this is about the mean of all frames. The state is the
-    sum of the weights of past frames, which is bounded.
-    """
-
-    BLOCK = 512
-    """Frames per matrix."""
-
-    def __init__(self, memory: float) -> None:
-        super().__init__()
-        powers = torch.exp(-torch.arange(self.BLOCK + 1, dtype=torch.float64) / memory).float()
-        self.register_buffer("powers", powers, persistent=False)
-        self.powers: Tensor
-
-    def forward(self, frames: int, weight: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Compute the matrices for the next ``frames`` frames, and the next weight.
-
-        Each is (streams, n, n) and maps the deviations of ``n`` frames from the last mean to the
-        change of the mean up to each frame, so rounding errors do not accumulate.
-        """
-        matrices = []
-        for start in range(0, frames, self.BLOCK):
-            n = min(self.BLOCK, frames - start)
-            t = torch.arange(n, device=weight.device)
-            decay = self.powers[(t[:, None] - t).clamp_min(0)].tril()
-            past = self.powers[1 : n + 1] * weight
-            total = past + decay.sum(dim=1)
-            matrices.append(decay / total.unsqueeze(2))
-            weight = total[:, -1:]
-        return matrices, weight
-
-
-def cumulative_norm(x: Tensor, statistics: Tensor, averages: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Normalise by mean and deviation over all features and all past frames.
-
-    Parameters
-    ----------
-    x
-        (streams, frames, features).
-    statistics
-        Mean and mean square of the past, (streams, 1, 2).
-    averages
-        Matrices of :class:`Averages`.
-
-    Returns
-    -------
-    (Tensor, Tensor)
-        Normalised ``x``, and the statistics up to each frame, (streams, frames, 2).
-    """
-    with full_precision(x.device.type):  # because a small difference of large numbers follows
-        full = x.float()
-        now = torch.cat([f.mean(dim=2, keepdim=True) for f in (full, full * full)], dim=2)
-        parts, start = [], 0
-        for matrix in averages:
-            part = now[:, start : start + matrix.shape[1]] if len(averages) > 1 else now
-            parts.append(statistics + matrix @ (part - statistics))
-            start += part.shape[1]
-            statistics = parts[-1][:, -1:]
-        running = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        mean, square = running.split(1, dim=2)
-        scale = 1 / (square - mean * mean).clamp_min(EPSILON).sqrt()
-        return ((full - mean) * scale).to(x.dtype), running
