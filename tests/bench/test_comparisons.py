@@ -13,6 +13,7 @@ import soundfile
 
 from bench import robustness
 from bench.zoo import recipes
+from rtsep import weights
 from rtsep.models import NAMES
 from rtsep.train.recipe import parse
 
@@ -27,6 +28,11 @@ def test_every_architecture_that_learns_has_a_recipe() -> None:
         description, schedule, _ = parse(recipe, 30.0)
         assert description.model == name and schedule.minutes == 30.0
         assert description.spec.sources == ("speech", "noise")
+
+
+def test_noise_of_two_speakers_is_no_voice() -> None:
+    shipped = ("speech", "speakers", "dilated-speakers")
+    assert [robustness.voices(weights.find(name)) for name in shipped] == [1, 2, 2]
 
 
 def test_robustness_of_a_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
