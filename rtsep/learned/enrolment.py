@@ -57,10 +57,12 @@ def enroll(
             "needed, and 10 are better"
         )
     frames = spectra(blocks, bundle.spec, channels, rate_hz)
-    energy = np.square(frames).sum(axis=(2, 3, 4)).mean(axis=1)
+    energy = np.square(frames).reshape(*frames.shape[:2], -1).sum(axis=2).mean(axis=1)
     loudest = int(np.argmax(energy))
-    # Half the bins, and a window that has half the energy of a rectangle.
-    if energy[loudest] < (QUIETEST * bundle.spec.window_length / 2) ** 2:
+    # Of spectra half the bins, and a window that has half the energy of a rectangle.
+    length = bundle.spec.window_length
+    usual = length if bundle.spec.frontend == "waveform" else (length / 2) ** 2
+    if energy[loudest] < QUIETEST**2 * usual:
         raise LearnedError("the recording is silent: is it the right file or microphone?")
     heard = frames[loudest : loudest + 1]
     control, values = _run(bundle, heard)

@@ -21,14 +21,14 @@ are omitted: biases that another bias includes, and the last block's residual pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtsep.nn.layers import Delay, initial_states
+from rtsep.nn.layers import Delay, Film, initial_states
 from rtsep.nn.masks import compressed, multiply
 from rtsep.nn.norms import Averages, RunningNorms, frame_norm
 from rtsep.nn.recurrent import Recurrent
@@ -182,6 +182,12 @@ class ConvTasNet(Streaming):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Separate; frame ``t`` of the output belongs to frame ``t - lookahead`` of the mixture."""
+        return self.separated(x, state)
+
+    def separated(
+        self, x: Tensor, state: State, films: Sequence[Film] = ()
+    ) -> tuple[Tensor, State]:
+        """Separate, with factors and offsets (streams, bottleneck) before each repeat, if given."""
         frames = x.shape[1]
         averages, weight = self.averages(frames, state["weight"])
         running = RunningNorms(state["statistics"], averages)
@@ -198,6 +204,8 @@ class ConvTasNet(Streaming):
                 h = h.unflatten(0, (-1, frames))
                 h, known[name] = memory(h, state["memories"][name])
                 h = h.flatten(0, 1)
+            if films and not first:
+                h = self._changed(h, frames, *films[repeat])
             h, past = block(h, frames, state["blocks"][str(i)]["past"], norm)
             pasts[str(i)] = {"past": past}
         masks = self.mask(self.activation(h)).unflatten(0, (-1, frames))
@@ -208,6 +216,13 @@ class ConvTasNet(Streaming):
         y = self.domain.separate(masks, x, features)
         norms = {"weight": weight, "statistics": statistics}
         return y, {"blocks": pasts, **norms, "memories": known, "delay": delayed}
+
+    def _changed(self, h: Tensor, frames: int, factor: Tensor, offset: Tensor) -> Tensor:
+        """Scale and shift the features of the residual path."""
+        factor = F.pad(factor, (0, self.skip), value=1.0)[:, None]
+        offset = F.pad(offset, (0, self.skip))[:, None]
+        changed: Tensor = h.unflatten(0, (-1, frames)) * factor + offset
+        return changed.flatten(0, 1)
 
 
 class _Memory(Streaming):

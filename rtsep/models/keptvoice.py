@@ -1,7 +1,8 @@
 """A network that keeps one voice, chosen by a control: target-speaker extraction.
 
-The separator is that of `rtsep.models.banded`; before each block its features are scaled and
-shifted by a linear map of the control ``voice`` (FiLM: Perez et al., AAAI 2018), as in
+The separator is that of `rtsep.models.banded` for spectra, and of `rtsep.models.convtasnet` for
+samples; before each block, or repeat, its features are scaled and shifted by a linear map of the
+control ``voice`` (FiLM: Perez et al., AAAI 2018), as in
 
 K. Zmolikova, M. Delcroix, T. Ochiai, K. Kinoshita, J. Cernocky, D. Yu, "Neural Target Speech
 Extraction: An Overview", IEEE Signal Processing Magazine 2023.
@@ -13,6 +14,7 @@ Without a recording the control is zero, and all voices are kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +25,8 @@ from torch import Tensor, nn
 from rtsep.controls import ModelControl
 from rtsep.models.banded import SIZES as BANDED
 from rtsep.models.banded import Banded
+from rtsep.models.convtasnet import MEMORY_S, ConvTasNet
+from rtsep.models.convtasnet import SIZES as CONVTASNET
 from rtsep.nn.frontend import of_spectra
 from rtsep.nn.layers import Film, full_precision
 from rtsep.nn.masks import magnitude
@@ -33,39 +37,41 @@ PAPER = (
     "after Zmolikova, Delcroix, Ochiai, Kinoshita, Cernocky, Yu: Neural Target Speech Extraction: "
     "An Overview, IEEE Signal Processing Magazine 2023"
 )
-SIZES: dict[str, dict[str, Any]] = {name: BANDED[name] for name in ("large", "small")}
-"""Those of `rtsep.models.banded`."""
+SIZES: dict[str, dict[str, Any]] = {
+    **{name: BANDED[name] for name in ("large", "small")},
+    "samples": CONVTASNET["half"] | {"blocks": 8, "norm": "frame", "units": 192},
+}
+"""Those of `rtsep.models.banded`, and one for samples."""
 
 VOICE = "voice"
 VALUES = 64
 """Values of the control."""
 EPSILON = 1e-6
+WINDOW_S = 0.032
+"""Least length of the windows in which an enroller hears samples; they overlap by half."""
 
 
-def build(spec: Spec, **options: Any) -> KeptVoice:
-    """Build the network for the frames of ``spec``, with the options of `Banded`.
+def build(spec: Spec, **options: Any) -> KeptSpectra | KeptSamples:
+    """Build the network for the frames of ``spec``, with the options of its separator.
 
     Raises
     ------
     ValueError
         There are not two sources: the voice, and the rest of the mixture.
     """
-    sizes: dict[str, Any] = of_spectra("keptvoice", spec)
-    if sizes["sources"] != 2:
+    if len(spec.sources) != 2:
         raise ValueError(f"keptvoice has two sources, voice and rest, not {spec.sources}")
-    return KeptVoice(*sizes.values(), **options)
+    if spec.frontend == "waveform":
+        options.setdefault("memory", MEMORY_S * spec.sample_rate / spec.hop_length)
+        return KeptSamples(spec, **options)
+    sizes: dict[str, Any] = of_spectra("keptvoice", spec)
+    return KeptSpectra(*sizes.values(), **options)
 
 
-class KeptVoice(Banded, Enrolling):
-    """Separates the voice of the control from the rest.
+class _Kept(Enrolling):
+    """What both networks have: the control, its enroller, and layers that it changes."""
 
-    Shapes and parameters are those of `Banded`.
-    """
-
-    def __init__(
-        self, bins: int, sources: int, audio_channels: int = 1, lookahead: int = 0, **options: Any
-    ) -> None:
-        super().__init__(bins, sources, audio_channels, lookahead, **options)
+    def _keep(self, enroller: nn.Module, features: int, layers: int) -> None:
         self.controls = {
             VOICE: ModelControl(
                 meaning="the voice that is kept, made by `rtsep enroll`; zeros keep all voices",
@@ -74,18 +80,85 @@ class KeptVoice(Banded, Enrolling):
                 high=1.0,
             )
         }
-        self.enrolled, self.enroller = VOICE, Enroller(bins, VALUES)
-        channels = self.embedding.shape[1]
-        self.films = nn.Linear(VALUES, 2 * channels * len(self.blocks), bias=False)
+        self.enrolled, self.enroller, self.layers = VOICE, enroller, layers
+        self.films = nn.Linear(VALUES, 2 * features * layers, bias=False)
         nn.init.zeros_(self.films.weight)
+
+    def _films(self, x: Tensor, control: Mapping[str, Tensor] | None) -> list[Film]:
+        changes = self.films(self.given(control, x)[VOICE]).unflatten(1, (self.layers, 2, -1))
+        return [(1 + change[:, 0], change[:, 1]) for change in changes.unbind(1)]
+
+
+class KeptSpectra(Banded, _Kept):
+    """Separates the voice of the control from the rest, in spectra.
+
+    Shapes and parameters are those of `Banded`.
+    """
+
+    def __init__(
+        self, bins: int, sources: int, audio_channels: int = 1, lookahead: int = 0, **options: Any
+    ) -> None:
+        super().__init__(bins, sources, audio_channels, lookahead, **options)
+        self._keep(Enroller(bins, VALUES), self.embedding.shape[1], len(self.blocks))
 
     def forward(
         self, x: Tensor, state: State, control: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, State]:
         """Separate; frame ``t`` of the output belongs to frame ``t - lookahead`` of the mixture."""
-        changes = self.films(self.given(control, x)[VOICE]).unflatten(1, (len(self.blocks), 2, -1))
-        films: list[Film] = [(1 + change[:, 0], change[:, 1]) for change in changes.unbind(1)]
-        return self.separated(x, state, films)
+        return self.separated(x, state, self._films(x, control))
+
+
+class KeptSamples(ConvTasNet, _Kept):
+    """Separates the voice of the control from the rest, in samples.
+
+    Shapes and options are those of `ConvTasNet` for the frames of ``spec``.
+    """
+
+    def __init__(self, spec: Spec, **options: Any) -> None:
+        shapes = spec.frame_shape, len(spec.sources), spec.channels
+        super().__init__(*shapes, lookahead=spec.lookahead, **options)
+        step = math.ceil(WINDOW_S * spec.sample_rate / (2 * spec.hop_length))
+        windows = Windows(spec.hop_length, step)
+        enroller = nn.Sequential(windows, Enroller(windows.bins, VALUES))
+        self._keep(enroller, self.bottleneck.linear.out_features, len(self.blocks) // self.repeat)
+
+    def forward(
+        self, x: Tensor, state: State, control: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, State]:
+        """Separate; frame ``t`` of the output belongs to frame ``t - lookahead`` of the mixture."""
+        return self.separated(x, state, self._films(x, control))
+
+
+class Windows(nn.Module):
+    """Maps frames of samples to spectra of Hann windows that overlap by half.
+
+    Shapes: (streams, frames, channels, samples) -> (streams, frames // step, channels, 2, bins).
+
+    Parameters
+    ----------
+    hop, step
+        Samples from a frame to the next one, and frames from a window to the next one.
+    """
+
+    def __init__(self, hop: int, step: int) -> None:
+        super().__init__()
+        self.hop, self.step = hop, step
+        length = 2 * hop * step
+        self.bins = length // 2 + 1
+        turns = torch.outer(torch.arange(length), torch.arange(self.bins)) % length
+        angles = turns * (2 * math.pi / length)
+        waves = torch.stack([angles.cos(), -angles.sin()]) * torch.hann_window(length)[:, None]
+        self.register_buffer("transform", waves, persistent=False)
+        self.transform: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the spectra."""
+        count = x.shape[1] // self.step
+        new = x[:, : count * self.step, :, -self.hop :].unflatten(1, (count, self.step))
+        new = new.transpose(2, 3).flatten(3)
+        before = F.pad(new, (0, 0, 0, 0, 1, 0))[:, :count]
+        windows = torch.cat([before, new], dim=3)[:, :, :, None, None]
+        return (windows @ self.transform).squeeze(4)
 
 
 class Enroller(nn.Module):

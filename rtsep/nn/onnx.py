@@ -229,7 +229,7 @@ def _enroller(model: Enrolling, spec: Spec) -> str:
         (torch.randn(1, 100, spec.channels, *spec.frame_shape),),
         input_names=["frames"],
         output_names=[PREFIX + model.enrolled],
-        dynamic_shapes=({1: torch.export.Dim("frames", min=2)},),
+        dynamic_shapes=({1: torch.export.Dim("frames", min=16)},),
     )
     for node in proto.graph.node:
         del node.metadata_props[:]

@@ -14,6 +14,8 @@ GATES = {"gates.weight": 3, "gates.bias": 3, "recurrent": 3}
 """Ends of the names of weights whose rows are several equal parts, and their number."""
 SILENT = ("out.weight", "out.bias")
 """Ends of the names of the last weights of a residual layer."""
+MASKS = ("mask.weight", "mask.bias")
+"""Ends of the names of weights whose rows are the masks of all sources."""
 ENDS = ("masks.conv.weight", "masks.conv.bias")
 """Ends of the names of weights whose outputs leave the network: new ones start as zeros."""
 
@@ -31,7 +33,8 @@ def grown(
         Weights with which the larger one begins otherwise; they give the shapes, and new units
         keep theirs.
     before, after
-        Numbers of sources. The masks of more sources start as those of fewer, repeated.
+        Numbers of sources. The masks of more sources start as those of fewer, repeated; of fewer
+        sources, as those of the first ones.
 
     Raises
     ------
@@ -50,6 +53,8 @@ def _grown(name: str, old: Tensor | None, fresh: Tensor, before: int, after: int
         return new.zero_() if name.endswith(SILENT) else new
     if old.shape == new.shape:
         return old
+    if after < before and name.endswith(MASKS) and len(new) * before == len(old) * after:
+        old = old[: len(new)]
     smaller = [n < m for n, m in zip(new.shape, old.shape, strict=False)]
     if old.ndim != new.ndim or any(smaller):
         raise ValueError(f"{name} is {tuple(new.shape)}, not {tuple(old.shape)}")

@@ -13,7 +13,7 @@ import torch
 
 from rtsep import api
 from rtsep.models import build
-from rtsep.models.keptvoice import KeptVoice
+from rtsep.models.keptvoice import KeptSpectra
 from rtsep.nn.frontend import Frontend, separate
 from rtsep.nn.onnx import export, write
 from rtsep.nn.streaming import Bound
@@ -28,7 +28,7 @@ SPEC, OPTIONS = MINIATURES["keptvoice"]
 FRONTEND = Frontend(SPEC)
 
 
-def bound(model: KeptVoice, spoken: torch.Tensor) -> Bound:
+def bound(model: KeptSpectra, spoken: torch.Tensor) -> Bound:
     return Bound(model, {"voice": model.enroller(FRONTEND.analyse(spoken))})
 
 
@@ -47,11 +47,11 @@ def endless(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[KeptVoice, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[KeptSpectra, Path]:
     """A network that keeps the source of which it has heard another recording, and its bundle."""
     torch.manual_seed(0)
     model = build("keptvoice", SPEC, OPTIONS)
-    assert isinstance(model, KeptVoice)
+    assert isinstance(model, KeptSpectra)
     compute = named("snr")
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     draw = torch.Generator().manual_seed(0)
@@ -71,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[KeptVoice, Path]:
 
 
 def test_the_recorded_source_is_kept_and_another_one_with_its_recording(
-    trained: tuple[KeptVoice, Path], tmp_path: Path
+    trained: tuple[KeptSpectra, Path], tmp_path: Path
 ) -> None:
     model, path = trained
     mixture, target = next(batches(1))
@@ -97,7 +97,7 @@ def test_the_recorded_source_is_kept_and_another_one_with_its_recording(
 
 
 def test_what_can_not_be_enrolled_is_one_sentence(
-    trained: tuple[KeptVoice, Path], tmp_path: Path
+    trained: tuple[KeptSpectra, Path], tmp_path: Path
 ) -> None:
     path, voice = trained[1], tmp_path / "me.voice"
     noise = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE)

@@ -94,7 +94,11 @@ SPECS = {
     },
     "isa": {"small": Spec(16000, 1, "stft", "hann", 1024, 256, 1, 0, ("beats", "rest"))},
     "iva": {"small": Spec(16000, 2, "stft", "hann", 2048, 256, 1, 0, VOICES, synthesis_length=512)},
-    "keptvoice": {"large": SPEECH, "small": SPEECH},
+    "keptvoice": {
+        "large": SPEECH,
+        "samples": Spec(8000, 1, "waveform", "rectangular", 32, 16, 1, 0, VOICES),
+        "small": SPEECH,
+    },
     "openunmix": {"full": MUSIC, "small": SPEECH},
     "recurrent": {
         "full": Spec(16000, 1, "stft", "hann", 1024, 512, 1, 0, ("vocals", "rest")),
@@ -159,7 +163,7 @@ HEAVY = [
     ("banded", "base"),
     ("banded", "large"),
     ("banded", "music"),
-    ("keptvoice", "large"),
+    *(("keptvoice", size) for size in ("large", "samples")),
     *((n, s) for n in ("convtasnet", "dilated") for s in ("full", "half")),
     ("dilated", "medium"),
     *((n, "full") for n in ("complexunet", "demucs", "openunmix", "unet", "waveunet")),

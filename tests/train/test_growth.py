@@ -37,6 +37,22 @@ def test_outputs_for_more_sources_start_as_those_of_fewer(tmp_path: Path) -> Non
     torch.testing.assert_close(more[:, :, :2], few[:, :, :1].expand(-1, -1, 2, -1, -1, -1))
 
 
+def test_masks_of_fewer_sources_start_as_the_first_ones(tmp_path: Path) -> None:
+    names = ("speaker1", "speaker2", "noise")
+    spec = Spec(8000, 1, "waveform", "rectangular", 16, 8, 1, 0, names)
+    options = {"filters": 12, "bottleneck": 8, "hidden": 8, "skip": 6, "blocks": 2, "repeats": 1}
+    three = Description("three", "convtasnet", spec, options)
+    given = three.build().state_dict()
+    save(tmp_path / "three.safetensors", three, given)
+    two = replace(three, model="keptvoice", spec=replace(spec, sources=("voice", "rest")))
+    two = replace(two, options=options | {"size": "samples", "units": 0})
+    model = two.build()
+    Run(two, model, optimizers(model, 1e-3)).begin(tmp_path / "three.safetensors")
+    for key, value in given.items():
+        kept = value[: 2 * 12] if key.startswith("mask.") else value
+        assert torch.equal(model.state_dict()[key], kept), key
+
+
 @pytest.mark.parametrize("sources", [("speech", "noise"), ("speaker1", "speaker2", "noise")])
 def test_a_larger_network_starts_as_the_smaller_one(
     tmp_path: Path, sources: tuple[str, ...]
