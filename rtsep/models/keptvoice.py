@@ -158,7 +158,8 @@ class Windows(nn.Module):
         new = new.transpose(2, 3).flatten(3)
         before = F.pad(new, (0, 0, 0, 0, 1, 0))[:, :count]
         windows = torch.cat([before, new], dim=3)[:, :, :, None, None]
-        return (windows @ self.transform).squeeze(4)
+        with full_precision(x.device.type):
+            return (windows @ self.transform).squeeze(4)
 
 
 class Enroller(nn.Module):

@@ -33,6 +33,16 @@ def test_windows_are_those_of_a_short_time_fourier_transform() -> None:
     torch.testing.assert_close(found[:, :, 0], torch.view_as_real(expected).permute(0, 2, 3, 1))
 
 
+def test_voices_are_enrolled_in_single_precision() -> None:
+    model = build("keptvoice", SPEC, TINY | {"size": "samples"})
+    assert isinstance(model, KeptSamples)
+    frames = Frontend(SPEC).analyse(torch.randn(1, 16 * 40, 1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = model.enroller(frames)
+    with torch.no_grad():
+        assert torch.equal(half, model.enroller(frames))
+
+
 def test_an_enrolled_voice_changes_what_is_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build("keptvoice", SPEC, TINY | {"size": "samples"})
