@@ -48,6 +48,24 @@ def taker(kind: Any) -> Any:
     return take
 
 
+def _call(typingctx: Any, function: Any, address: Any) -> Any:
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+call: Any = intrinsic(_call)
+"""``call(function, address)`` for kernels calls the function at an address, which takes an address.
+
+What is called so, a callback (see `rtsep.dsp.kernel.kernel`), is not compiled again with each of
+its callers, as other kernels are.
+"""
+
+
 class Held(Generic[Value]):
     """A tuple of arrays with an address, valid while this object lives.
 

@@ -15,7 +15,7 @@ from numba import types
 
 from rtsep.dsp import full_band, polyphase
 from rtsep.dsp import overlap_add as frames
-from rtsep.dsp.held import Held, putter, taker
+from rtsep.dsp.held import Held, call, putter, taker
 from rtsep.dsp.kernel import FAST, array, kernel, named
 from rtsep.dsp.mixer import linear
 from rtsep.dsp.overlap_add import BUFFERS, Buffers
@@ -24,7 +24,7 @@ from rtsep.latency import Latency, StreamLatency
 from rtsep.runtime.resampled import HELD, RATES, REPLACED, Rates, Resampling, longest_wait
 from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.interpreter import NO_TAPE, PROGRAM, SETTLED, Program
-from rtsep.spec import Float32, Spec, Step, check_array
+from rtsep.spec import Float32, Int64, Spec, Step, check_array
 
 PIECE_S = 0.1
 """Longest piece per call of the kernel, in seconds; other threads may run between pieces."""
@@ -37,12 +37,15 @@ class EngineState(NamedTuple):
 
     buffers: Buffers
     program: Program
+    tape: Int64
+    """(2,): addresses of the kernel that runs the program, and of the program; zeros if the model
+    is called by Python."""
     rates: Rates
     floor: Float32
     """(1,): share of the other stems that is left in each, 0 to 1."""
 
 
-ENGINE_STATE = named(EngineState, BUFFERS, PROGRAM, RATES, array(1))
+ENGINE_STATE = named(EngineState, BUFFERS, PROGRAM, array(1, types.int64), RATES, array(1))
 
 # Inlined into the kernel, so that it is not compiled a second time.
 _part = kernel(inline="always")
@@ -63,10 +66,10 @@ def _advance(state: EngineState, block: Float32, out: Float32) -> int:
             frames.analyse(buffers, block, start, count)
             if cursors[frames.POSITION] + count == chunk:
                 cursors[frames.CALLS] += 1
-                if program.operations.shape[0] == 0:
+                if state.tape[0] == 0:
                     cursors[frames.AWAITED] = 1
                     return MODEL
-                interpreter.step(program)
+                call(state.tape[0], state.tape[1])
         if frames.overlap_add(buffers, out, start, count):
             for stream in range(buffers.broken.size):
                 if buffers.broken[stream]:
@@ -270,9 +273,12 @@ class Engine:
             known=np.ones(self.streams, np.int64), cursors=NO_TAPE.cursors.copy()
         )
         floor = 0.0 if options.floor_db is None else linear(options.floor_db)
+        program, tape = self._program or own, np.zeros(2, np.int64)
+        if len(program.operations):
+            self._tape = Held(program, PROGRAM, interpreter.hold)
+            tape[:] = interpreter.step.address, self._tape.address
         state = EngineState(
-            buffers,
-            self._program or own,
+            *(buffers, program, tape),
             self._resampling.rates,
             np.array([floor], np.float32),
         )

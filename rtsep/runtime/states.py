@@ -49,7 +49,7 @@ def make_program(
     rings
         (positions, streams, ...) of each state, views of ``memory``.
     memory, operations, parameters
-        As in `rtsep.runtime.tape.interpreter.run`.
+        As in `rtsep.runtime.tape.interpreter.Program`.
     """
     reads = []
     for key, ring in rings.items():

@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 
 from rtsep.controls import PREFIX
+from rtsep.dsp.held import Held
 from rtsep.runtime import states
 from rtsep.runtime.bundle import Bundle
 from rtsep.runtime.ort_step import Seen
 from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.graph import Tape
+from rtsep.runtime.tape.interpreter import PROGRAM
 
 MAX_ERROR = 1e-4
 """Largest difference from ONNX Runtime, relative to the largest value."""
@@ -62,10 +64,11 @@ class TapeStep:
             *(streams, declared, {key: tape.view(f"next_{key}") for key in declared}),
             *(tape.memory, tape.operations, tape.parameters),
         )
+        self._held = Held(self.program, PROGRAM, interpreter.hold)
 
     def __call__(self) -> None:
         """Separate the chunk ``mixture`` to ``sources`` and advance the state."""
-        interpreter.step(self.program)
+        interpreter.run(self._held.address)
 
     def reset(self, stream: int | None = None) -> None:
         """Set the state of one stream, or of all, to zeros."""

@@ -59,7 +59,7 @@ def unpack(snapshot: bytes, engine: Engine, lane: Lane, mixer: Mixer) -> None:
 
 def _parts(engine: Engine, mixer: Mixer) -> Iterator[Part]:
     """Yield the arrays of a stream; the length of some depends on earlier ones."""
-    buffers, program, rates, _ = engine.state
+    buffers, program, rates = engine.state.buffers, engine.state.program, engine.state.rates
     yield from (buffers.history, buffers.overlap, buffers.ready, buffers.broken, buffers.cursors)
     yield from (program.known, program.cursors)
     if len(rates.mixture):

@@ -7,25 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from rtsep.models import build
-from rtsep.nn.onnx import export, write
-from rtsep.runtime.bundle import Bundle
+from rtsep import weights
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
-from rtsep.spec import Spec, Step
-from tests.support import models
+from rtsep.spec import Step
 
 ALONE = """
 import sys
 import numpy as np
-from rtsep.runtime.bundle import load
+from rtsep import weights
 from rtsep.runtime.engine import Engine
 from rtsep.runtime.model_step import make_step
 
 for folder in sys.argv[2:]:
-    bundle = load(f"{folder}/model.onnx")
+    bundle = weights.find(folder.rpartition("/")[2])
     engine = Engine(make_step(bundle), bundle.spec)
     blocks = np.split(np.load(f"{folder}/in{sys.argv[1]}.npy"), 40)
     out = np.concatenate([engine.process(np.ascontiguousarray(b)) for b in blocks])
@@ -34,44 +30,27 @@ for folder in sys.argv[2:]:
 """One stream of each model, in a process of its own."""
 
 
-@cache
-def convtasnet() -> Bundle:
-    """Conv-TasNet, very small, in chunks."""
-    spec = Spec(8000, 1, "waveform", "rectangular", 16, 8, 4, 0, ("a", "b"))
-    sizes = {"filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3, "repeats": 1}
-    torch.manual_seed(0)
-    return export(build("convtasnet", spec, sizes), spec, models.TEXTS)
-
-
-@cache
-def dilated() -> Bundle:
-    """The attractor network, very small."""
-    spec = Spec(8000, 1, "stft", "hann", 128, 32, 1, 5, ("a", "b"))
-    torch.manual_seed(0)
-    return export(build("dilated", spec, {"features": 4}), spec, models.TEXTS)
-
-
-MADE = {"chandna": lambda: models.chandna()[1], "convtasnet": convtasnet, "dilated": dilated}
+MODELS = ("chandna-speech", "convtasnet-speakers", "dilated-speakers", "speech")
+find = cache(weights.find)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each model, with two inputs and what each became in a process without others."""
     folder = tmp_path_factory.mktemp("alone")
-    for name, make in MADE.items():
+    for name in MODELS:
         (folder / name).mkdir()
-        write(make(), folder / name / "model.onnx")
         for i, samples in enumerate(np.random.default_rng(0).standard_normal((2, 4000, 1))):
             np.save(folder / name / f"in{i}.npy", samples.astype(np.float32))
-    folders = [str(folder / name) for name in MADE]
+    folders = [str(folder / name) for name in MODELS]
     for i in ("0", "1"):
         subprocess.run([sys.executable, "-c", ALONE, i, *folders], check=True)
     return folder
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", MODELS)
 def test_interleaved_streams_are_as_if_alone(alone: Path, name: str) -> None:
-    bundle = MADE[name]()
+    bundle = find(name)
     inputs, expected_outputs = (
         [np.load(alone / name / f"{kind}{i}.npy") for i in range(2)] for kind in ("in", "out")
     )
@@ -85,9 +64,9 @@ def test_interleaved_streams_are_as_if_alone(alone: Path, name: str) -> None:
         assert np.any(together) and np.array_equal(together, expected)
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", MODELS)
 def test_streams_join_and_leave_unnoticed(name: str) -> None:
-    bundle = MADE[name]()
+    bundle = find(name)
     spec = bundle.spec
     samples = np.random.default_rng(1).standard_normal((3000, 3)).astype(np.float32)
     joined = 1037  # within a chunk
@@ -120,9 +99,9 @@ class Poisoned:
         self.waits = False
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_poisoned_stream_is_alone(name: str) -> None:
-    bundle = MADE[name]()
+    bundle = find(name)
     spec = bundle.spec
     samples = np.random.default_rng(2).standard_normal((2000, 2)).astype(np.float32)
     step = Poisoned(make_step(bundle, streams=2))

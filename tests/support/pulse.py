@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import fft
 
 Env = dict[str, str]
 
@@ -35,13 +36,15 @@ def audible(raw: Path) -> np.ndarray[Any, Any]:
     return np.repeat(np.abs(pieces).max(axis=1, initial=0.0) >= 1e-3, 4000)
 
 
-def likeness(piece: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> float | None:
-    """Largest correlation coefficient of a piece with any part of the whole; None if silent."""
-    if np.max(np.abs(piece)) < 1e-3:
-        return None
-    size = 1 << (len(piece) + len(whole)).bit_length()
-    product = np.fft.rfft(whole, size) * np.conj(np.fft.rfft(piece, size))
-    match = np.fft.irfft(product, size)[: len(whole) - len(piece)]
+def likeness(heard: np.ndarray[Any, Any], whole: np.ndarray[Any, Any], length: int) -> list[float]:
+    """Largest correlation coefficient of each piece with any part of the whole, but for silence."""
+    size = fft.next_fast_len(length + len(whole), real=True)
+    spectrum = fft.rfft(whole, size)
     power = np.cumsum(np.concatenate([[0.0], whole.astype(float) ** 2]))
-    parts = np.sqrt(np.maximum(power[len(piece) : -1] - power[: -len(piece) - 1], 1e-6))
-    return float(np.max(match[: len(parts)] / parts) / np.linalg.norm(piece))
+    parts = np.sqrt(np.maximum(power[length:-1] - power[: -length - 1], 1e-6))
+    found = []
+    for piece in heard[: len(heard) // length * length].reshape(-1, length):
+        if np.max(np.abs(piece)) >= 1e-3:
+            match = fft.irfft(spectrum * np.conj(fft.rfft(piece, size)), size)[: len(parts)]
+            found.append(float(np.max(match / parts) / np.linalg.norm(piece)))
+    return found

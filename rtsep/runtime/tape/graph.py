@@ -10,7 +10,6 @@ import onnx
 from onnx import numpy_helper
 
 from rtsep.runtime.graph_cost import drop_weights
-from rtsep.runtime.tape import interpreter
 from rtsep.runtime.tape.memory_plan import Places, Shape
 from rtsep.runtime.tape.operations import lay
 from rtsep.spec import Float32
@@ -95,10 +94,6 @@ class Tape:
             lay(places, node)
         self.memory, self.temporary, self.operations, self.parameters = places.finish()
         self._values = places.values
-
-    def run(self, turn: int) -> None:
-        """Run the tape once."""
-        interpreter.run(self.memory, self.operations, self.parameters, turn)
 
     def view(self, name: str) -> Float32:
         """Return a view of an input or output; of a state, all copies, (copies, *shape)."""

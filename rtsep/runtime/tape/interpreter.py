@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from math import exp, log, sqrt
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp.fft import inner
+from rtsep.dsp.held import putter, taker
 from rtsep.dsp.kernel import FAST, array, kernel, named
 from rtsep.dsp.logistic import logistic, tanh
 from rtsep.dsp.product import product
@@ -250,21 +252,9 @@ def _recur(memory, out, gates, weights, first, scratch, steps, rows, size, rever
         before = out + t * step
 
 
-@kernel(types.void(array(1), array(2, types.int64), array(2), types.int64), **FAST)
-def run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> None:
-    """Run a tape once.
-
-    Parameters
-    ----------
-    memory
-        (values,): weights, states, inputs, intermediate values, outputs.
-    operations
-        (n, WIDTH), see `OP` and following.
-    parameters
-        (n, 2): two parameters of each operation.
-    turn
-        Number of the run, which selects the copies of states.
-    """
+@kernel(inline="always")
+def _run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> None:
+    """Run all operations; ``turn`` is the number of the run, which selects the copies of states."""
     for i in range(operations.shape[0]):
         operation = operations[i]
         code = operation[OP]
@@ -334,8 +324,11 @@ class Program(NamedTuple):
     """A tape with its states. Without operations, ONNX Runtime runs the graph on the states."""
 
     memory: Float32
+    """(values,): weights, states, inputs, intermediate values, outputs."""
     operations: Int64
+    """(n, WIDTH), see `OP` and following."""
     parameters: Float32
+    """(n, 2): two parameters of each operation."""
     reads: Int64
     """(n, 6), see `BASE` and following."""
     known: Int64
@@ -380,11 +373,26 @@ def forget(program: Program) -> None:
     cursors[SETTLED] = settled
 
 
-@kernel(types.void(PROGRAM), **FAST)
-def step(program: Program) -> None:
-    """Run a program once and advance its turn."""
+_put = putter(PROGRAM)
+_take = taker(PROGRAM)
+
+
+@kernel(types.void(PROGRAM, types.int64))
+def hold(program: Program, address: int) -> None:
+    """Store a program at an address."""
+    _put(program, address)
+
+
+@kernel(types.void(types.int64), callback=True, **FAST)
+def step(address: int) -> None:
+    """Run the program at an address once and advance its turn."""
+    program = _take(address)
     cursors = program.cursors
     if not cursors[SETTLED]:
         forget(program)
-    run(program.memory, program.operations, program.parameters, cursors[TURN])
+    _run(program.memory, program.operations, program.parameters, cursors[TURN])
     cursors[TURN] = (cursors[TURN] + 1) % cursors[TURNS]
+
+
+run = ctypes.PYFUNCTYPE(None, ctypes.c_int64)(step.address)
+"""`step` for Python, called with the lock of the interpreter."""

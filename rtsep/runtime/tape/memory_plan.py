@@ -87,7 +87,7 @@ class Places:
         (numpy.ndarray, int, numpy.ndarray, numpy.ndarray)
             The memory, with the constants and zeros elsewhere; the start of its temporary values;
             operations (n, WIDTH) and their parameters (n, 2), for
-            `rtsep.runtime.tape.interpreter.run`.
+            `rtsep.runtime.tape.interpreter.Program`.
         """
         rows = np.array(self._rows, np.int64).reshape(-1, WIDTH)
         moved, start, end = share(rows, self._blocks)
