@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -77,7 +78,7 @@ def pairs(who: list[Person]) -> Iterator[tuple[Person, Person, list[Float32]]]:
         yield (*pair, [x * np.float32(10 ** (SPEECH_DB / 20) / active_rms(x)) for x in said])
 
 
-def measure(data: Path, model: str) -> dict[str, object]:
+def measure(data: Path, model: str) -> dict[str, Any]:
     """Score the model; see the top of this file.
 
     Raises
@@ -90,7 +91,7 @@ def measure(data: Path, model: str) -> dict[str, object]:
     who = people(Corpus.load(rows, RATE_HZ), bundle)
     if len(who) < 3:
         raise EvaluationError(f"{data} has {len(who)} test speakers with enough speech, not 3")
-    found = []
+    found: list[dict[str, Any]] = []
     for *pair, said in track(list(pairs(who)), transient=True):
         mixture = said[0] + said[1]
         for own, other in ((0, 1), (1, 0)):
@@ -109,7 +110,7 @@ def measure(data: Path, model: str) -> dict[str, object]:
                     ),
                 }
             )
-    gains = [float(x["after_db"]) - float(x["before_db"]) for x in found]  # type: ignore[arg-type]
+    gains = [x["after_db"] - x["before_db"] for x in found]
     right = [x["wrong_voice_gives_the_other"] for x in found]
     return {
         "model": bundle.metadata["name"],
@@ -122,6 +123,16 @@ def measure(data: Path, model: str) -> dict[str, object]:
 
 def _kept(bundle: Bundle, voice: Voice, mixture: Float32) -> dict[str, Float32]:
     return rtsep.separate(mixture, RATE_HZ, bundle.path, controls={voice.control: voice.values})
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """Format the figures of `measure`."""
+    share, right = found["at_least_4_db"], found["wrong_voice_gives_the_other"]
+    return (
+        f"SI-SDRi {found['si_sdr_improvement_db']:.2f} dB of an enrolled voice beside another one, "
+        f"4 dB or more in {100 * share:.0f} %; the other's voice gives the other in "
+        f"{100 * right:.0f} %"
+    )
 
 
 def main() -> None:
@@ -141,11 +152,7 @@ def main() -> None:
         parser.exit(1, f"{error}\n")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"{found['model']}: SI-SDRi {found['si_sdr_improvement_db']:.2f} dB, 4 dB or more in "
-        f"{100 * found['at_least_4_db']:.0f} %; the wrong voice gives the other speaker in "
-        f"{100 * found['wrong_voice_gives_the_other']:.0f} %"
-    )
+    print(f"{found['model']}: {headline(found)}")
 
 
 if __name__ == "__main__":

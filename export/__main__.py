@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench import keep
 from export.card import card, of_recipe
 from rtsep.evaluate.evaluation import evaluate
 from rtsep.models.checkpoint import load as load_checkpoint
@@ -36,10 +37,14 @@ def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> 
     part = target.with_suffix(".measuring.onnx")
     try:
         write(export(model, description.spec, texts), part)
-        scored = evaluate(data / recipe["evaluation"]["folder"], str(part))
+        if "evaluation" not in recipe:  # a voice that is kept
+            texts["quality"] = keep.headline(keep.measure(data, str(part)))
+        else:
+            scored = evaluate(data / recipe["evaluation"]["folder"], str(part))
+            count = len(scored.items)
+            texts["quality"] = f"{scored.headline()}, means over {count} mixtures never heard"
     finally:
         part.unlink(missing_ok=True)
-    texts["quality"] = f"{scored.headline()}, means over {len(scored.items)} mixtures never heard"
     write(export(model, description.spec, texts), target)
     text = card(load(target), of_recipe(recipe, description.training))
     target.with_suffix(".md").write_text(text, "utf-8")
