@@ -1,9 +1,8 @@
 # Two commands from a fresh clone do everything: `make run` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Python compiles what it imports; compiling all that is installed takes longer.
-REST := $(PIP) --no-compile
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # Told not to keep that, each of the many processes of the tests would compile all of it again.
 export PYTHONDONTWRITEBYTECODE :=
 # One metric is compiled when it is installed; without a C compiler its tests say so and skip.
@@ -50,13 +49,13 @@ check: .venv/tests
 .venv/runtime: .venv/bin/python pyproject.toml constraints.txt $(KERNELS)
 	$(PIP) numpy numba soundfile
 	@echo "compiling the kernels, once"
-	@.ci/kernels $(BIN)/python & kernels=$$!; $(REST) --editable . && wait $$kernels
+	@.ci/kernels $(BIN)/python & kernels=$$!; $(PIP) --editable . && wait $$kernels
 	@$(BIN)/python -c "import rtsep.cli.run"
 	@touch $@
 
 .venv/tests: .venv/runtime
-	$(REST) --editable '.[$(TEST_EXTRAS)]'
-	$(REST) --no-deps pipecat-ai
+	$(PIP) --editable '.[$(TEST_EXTRAS)]'
+	$(PIP) --no-deps pipecat-ai
 	@touch $@
 
 clean:

@@ -24,6 +24,8 @@ import rtsep
 from export.demo import RATE_HZ, SEED, SENTENCES, SPEECH, car, coloured, fan, keyboard
 from rtsep import weights
 from rtsep.files.spectrogram import spectrograms
+from rtsep.learned.enrolment import enroll
+from rtsep.runtime.pipeline import BLOCK
 from rtsep.spec import Float32
 
 SECONDS = 6.0
@@ -36,7 +38,8 @@ TWO_MICROPHONES = ("iva",)
 INTRODUCTION = """# Listen
 
 Ten mixtures, and what each shipped bundle makes of them; where it was made for something else, too.
-The voices are synthetic (espeak-ng) and the other sounds computed, so that they may be shown;
+The voices are synthetic (espeak-ng), and the other sounds computed, so that they may be shown;
+`keep` keeps the first voice of each mixture;
 [the models](models.md) have the scores on recordings.
 """
 
@@ -134,6 +137,17 @@ def player(folder: Path, name: str, sound: Float32, rate_hz: int) -> str:
     return f'<audio controls preload="none" src="listening/{name}.ogg"></audio>'
 
 
+def kept(mixture: Mixture, name: str) -> dict[str, tuple[float, ...]]:
+    """Return the control with which a model keeps the first voice, if it can keep one."""
+    bundle = weights.find(name)
+    if "enroller" not in bundle.metadata:
+        return {}
+    spoken = next(iter(mixture.sources.values()))
+    blocks = (spoken[at : at + BLOCK, None] for at in range(0, len(spoken), BLOCK))
+    voice = enroll(bundle, blocks, 1, mixture.rate_hz, len(spoken))
+    return {voice.control: voice.values}
+
+
 def section(mixture: Mixture, number: int, folder: Path) -> str:
     """Separate a mixture with every bundle; return its part of the page."""
     gain = np.float32(PEAK / np.max(np.abs(mixture.sound)))
@@ -142,7 +156,7 @@ def section(mixture: Mixture, number: int, folder: Path) -> str:
     for name in weights.names():
         if name in TWO_MICROPHONES:
             continue
-        stems = rtsep.separate(sound, rate, name)
+        stems = rtsep.separate(sound, rate, name, controls=kept(mixture, name))
         stem = f"{number:02d}-{name}"
         drawn = folder / f"{stem}.png"
         spectrograms(drawn, {"mixture": sound, **stems}, rate, name)

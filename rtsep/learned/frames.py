@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def spectra(blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: int) 
     blocks
         (n, channels) each, at most `rtsep.runtime.pipeline.BLOCK` samples.
     spec
-        Rate and windows; one source is enough.
+        Rate and windows; one source is enough. Frames come one by one, whatever the chunk.
     channels, rate_hz
         Of the recording; it is resampled where that is not the rate of ``spec``.
 
@@ -70,6 +71,7 @@ def spectra(blocks: Iterable[Float32], spec: Spec, channels: int, rate_hz: int) 
     -------
     (channels, frames, 1, 2, bins)
     """
+    spec = replace(spec, chunk=1)
     step = _Collect(spec, channels)
     for _ in aligned(Engine(step, spec, channels, rate_hz=rate_hz), blocks):
         pass

@@ -219,9 +219,8 @@ class ConvTasNet(Streaming):
 
     def _changed(self, h: Tensor, frames: int, factor: Tensor, offset: Tensor) -> Tensor:
         """Scale and shift the features of the residual path."""
-        factor = F.pad(factor, (0, self.skip), value=1.0)[:, None]
-        offset = F.pad(offset, (0, self.skip))[:, None]
-        changed: Tensor = h.unflatten(0, (-1, frames)) * factor + offset
+        change = F.pad(torch.stack([factor - 1, offset], dim=1), (0, self.skip))
+        changed: Tensor = h.unflatten(0, (-1, frames)) * (1 + change[:, :1]) + change[:, 1:]
         return changed.flatten(0, 1)
 
 

@@ -84,7 +84,8 @@ def lay_out(folder: Path) -> None:
     from rtsep.models.checkpoint import Description, save
 
     sound, rate = soundfile.read(ROOT / "rtsep" / "demo.flac", dtype="float32")
-    soundfile.write(folder / "talk.wav", sound[: 3 * rate], rate)
+    for name in ("talk", "me"):
+        soundfile.write(folder / f"{name}.wav", sound[: 3 * rate], rate)
     noise = np.random.default_rng(0).standard_normal((2, 2 * rate)) / 30
     speech, music = (folder / "DATA/bench" / name for name in ("speech_noise", "music"))
     (music / "song").mkdir(parents=True)
