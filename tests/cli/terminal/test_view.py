@@ -208,8 +208,11 @@ def test_each_key_does_what_the_help_says(
     terminal.see("● REC")
     press("c", "c")
     terminal.see("Esc cancels")
-    models = [line for line in terminal.lines() if "speech" in line]
-    terminal.press(next(line for line in models if line.endswith(" speech"))[1])
+    lines = terminal.lines()
+    models = lines[next(i for i, line in enumerate(lines) if "Esc cancels" in line) + 1 :]
+    marked = next(i for i, line in enumerate(models) if line.startswith("▸"))
+    wanted = next(i for i, line in enumerate(models) if line.endswith(" speech"))
+    terminal.press(*["down"] * (wanted - marked), "enter")
     terminal.see("the model is speech now")
     terminal.wait(lambda lines: "speech on " in lines[0] and "chandna" not in lines[0])
     terminal.see("● REC")
