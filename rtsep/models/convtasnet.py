@@ -218,7 +218,8 @@ class ConvTasNet(Streaming):
         return y, {"blocks": pasts, **norms, "memories": known, "delay": delayed}
 
     def _changed(self, h: Tensor, frames: int, factor: Tensor, offset: Tensor) -> Tensor:
-        """Scale and shift the features of the residual path."""
+        """Scale and shift the features of the residual path, and leave those of the skip path."""
+        # Padded with zeros, not with factors of one, which would keep the graph off the tape.
         change = F.pad(torch.stack([factor - 1, offset], dim=1), (0, self.skip))
         changed: Tensor = h.unflatten(0, (-1, frames)) * (1 + change[:, :1]) + change[:, 1:]
         return changed.flatten(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import soundfile
 import torch
 
 from rtsep import api
+from rtsep.learned.frames import spectra
 from rtsep.models import build
 from rtsep.models.keptvoice import KeptSpectra
 from rtsep.nn.frontend import Frontend, separate
@@ -94,6 +96,14 @@ def test_the_recorded_source_is_kept_and_another_one_with_its_recording(
         called = api.separate(mixture[0, :, 0].numpy(), RATE, path, keep=voice)[SOURCES[0]]
         np.testing.assert_allclose(called, expected, atol=0.01 * np.abs(expected).max())
         assert np.abs(live - expected).max() < 0.01 * np.abs(expected).max()
+
+
+def test_a_voice_is_heard_frame_by_frame_also_by_models_that_take_several() -> None:
+    noise = np.random.default_rng(0).standard_normal((1, 64 * 40, 1)).astype(np.float32)
+    single, several = (
+        spectra(noise, replace(SPEC, chunk=chunk), 1, SPEC.sample_rate) for chunk in (1, 3)
+    )
+    np.testing.assert_array_equal(single, several)
 
 
 def test_what_can_not_be_enrolled_is_one_sentence(
