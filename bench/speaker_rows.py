@@ -26,14 +26,14 @@ from rich.progress import track
 
 import rtsep
 from bench.speech_rows import BARS, RATE_HZ, Row, as_json, listed, mean, read, table
-from bench.speech_sets import GAP_S, SPEECH_DB, joined
+from bench.speech_sets import GAP_S, SPEECH_DB
 from rtsep.errors import EvaluationError, RtsepError
 from rtsep.evaluate.metrics import si_sdr_db
 from rtsep.evaluate.report import check_target, write
 from rtsep.spec import Float32
 from rtsep.train.corpus import Corpus, Int16
 from rtsep.train.layouts import table as files_of
-from rtsep.train.sound import active_rms
+from rtsep.train.sound import active_rms, joined
 
 EXAMPLES = """\
 examples:
@@ -151,7 +151,7 @@ def pairs(model: Model, folder: Path) -> list[Row]:
 def talk(clips: list[Int16], seconds: float, seed: int) -> Float32:
     """Join sentences of a speaker, at the level of `SPEECH_DB`."""
     samples, gap = round(seconds * RATE_HZ), round(GAP_S * RATE_HZ)
-    speech = joined(clips, samples, gap, np.random.default_rng([2, seed]))
+    speech = joined(clips, samples, gap, RATE_HZ, np.random.default_rng([2, seed]))
     return speech * np.float32(10 ** (SPEECH_DB / 20) / active_rms(speech))
 
 

@@ -36,7 +36,7 @@ from rtsep.files.readers import read_all
 from rtsep.spec import Float32
 from rtsep.train.corpus import Corpus, Int16
 from rtsep.train.layouts import table
-from rtsep.train.sound import active_rms, faded, fill, rms
+from rtsep.train.sound import active_rms, fill, joined, rms
 
 EXAMPLES = """\
 examples:
@@ -67,19 +67,9 @@ Made = tuple[dict[str, str], dict[str, Float32]]
 """A row of ``list.csv`` with its ``id``, and the sounds by the last part of their names."""
 
 
-def joined(clips: list[Int16], samples: int, gap: int, rng: Generator) -> Float32:
-    """Join recordings in random order, ``gap`` samples of silence between, cut at ``samples``."""
-    parts: list[Float32] = []
-    while sum(map(len, parts)) < samples:
-        for index in rng.permutation(len(clips)):
-            clip = np.divide(clips[index], 32768, dtype=np.float32)
-            parts += [faded(clip, RATE_HZ), np.zeros(gap, np.float32)]
-    return np.concatenate(parts)[:samples]
-
-
 def talk(clips: list[Int16], rng: Generator) -> Float32:
     """`SECONDS` of one speaker at `SPEECH_DB`."""
-    speech = joined(clips, round(SECONDS * RATE_HZ), round(GAP_S * RATE_HZ), rng)
+    speech = joined(clips, round(SECONDS * RATE_HZ), round(GAP_S * RATE_HZ), RATE_HZ, rng)
     return speech * np.float32(10 ** (SPEECH_DB / 20) / active_rms(speech))
 
 
@@ -153,7 +143,7 @@ def noise(corpus: Corpus) -> Iterator[Made]:
         rng = chance(NOISE, k)
         longest = max(clips, key=len)
         long = len(longest) >= samples
-        sound = fill(longest, samples, rng) if long else joined(clips, samples, 0, rng)
+        sound = fill(longest, samples, rng) if long else joined(clips, samples, 0, RATE_HZ, rng)
         sound = sound * np.float32(10 ** (NOISE_DB / 20) / rms(sound))
         yield {"id": f"{k:03}", "noise": category}, limited({"mixture": sound})
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import keep
+from export import kept
 from export.card import card, of_recipe
 from rtsep.evaluate.evaluation import evaluate
 from rtsep.models.checkpoint import load as load_checkpoint
@@ -38,7 +38,7 @@ def make(recipe: dict[str, Any], checkpoint: Path, data: Path, target: Path) -> 
     try:
         write(export(model, description.spec, texts), part)
         if "evaluation" not in recipe:  # a voice that is kept
-            texts["quality"] = keep.headline(keep.measure(data, str(part)))
+            texts["quality"] = kept.headline(kept.measure(data, str(part)))
         else:
             scored = evaluate(data / recipe["evaluation"]["folder"], str(part))
             count = len(scored.items)

@@ -102,6 +102,13 @@ def test_tools_use_public_names(folder: str) -> None:
     assert not private
 
 
+def test_what_is_shipped_is_made_without_the_bench() -> None:
+    """The bench imports from ``export``, so nothing there may import from the bench."""
+    makers = (ROOT / "export").rglob("*.py")
+    wrong = [f"{path} imports {m}" for path in makers for m in modules(path) if m[:5] == "bench"]
+    assert not wrong
+
+
 def test_what_separates_needs_neither_torch_nor_a_sound_card() -> None:
     code = (
         "import sys, rtsep, rtsep.cli.run, rtsep.cli.separate, rtsep.cli.show, rtsep.cli.export;"

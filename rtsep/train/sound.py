@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -107,6 +108,16 @@ def faded(x: Float32, rate: int) -> Float32:
         x[:n] *= ramp
         x[-n:] *= ramp[::-1]
     return x
+
+
+def joined(clips: Sequence[Int16], samples: int, gap: int, rate: int, rng: Generator) -> Float32:
+    """Join recordings in random order, ``gap`` samples of silence between, cut at ``samples``."""
+    parts: list[Float32] = []
+    while sum(map(len, parts)) < samples:
+        for index in rng.permutation(len(clips)):
+            clip = np.divide(clips[index], 32768, dtype=np.float32)
+            parts += [faded(clip, rate), np.zeros(gap, np.float32)]
+    return np.concatenate(parts)[:samples]
 
 
 def room(rng: Generator, rate: int) -> Float32:
