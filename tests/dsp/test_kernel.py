@@ -54,6 +54,7 @@ def start(package: Path) -> tuple[int, int]:
     names: dict[str, Any] = {}
     for name in ("inner", "outer"):
         path = package / f"{name}.py"
+        names["__name__"] = name
         exec(compile(path.read_text(), str(path), "exec"), names)
     answer = names["outer"](10)
     return answer, sum(names["outer"].stats.cache_misses.values())

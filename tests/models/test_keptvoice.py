@@ -19,7 +19,7 @@ from tests.support import models
 
 RATE = 8000
 SPEC = Spec(RATE, 1, "waveform", "rectangular", 32, 16, 1, 3, ("voice", "rest"))
-TINY = {"filters": 24, "bottleneck": 8, "hidden": 12, "skip": 6, "blocks": 2, "units": 4}
+TINY = {"filters": 24, "bottleneck": 8, "hidden": 12, "skip": 6, "blocks": 1, "units": 2}
 
 
 def test_windows_are_those_of_a_short_time_fourier_transform() -> None:
