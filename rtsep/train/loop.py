@@ -34,8 +34,6 @@ from rtsep.train.teacher import Taught
 VALIDATION_BATCHES = 8
 LIMIT_DB = 20.0
 """Validation scores are clipped to plus or minus this, in dB."""
-FALL = 0.2
-"""Share of a training in which the learning rate falls."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,10 @@ class Schedule:
         Number of batches.
     learning_rate, warmup
         Learning rate of AdamW, and the number of steps to reach it. It stays there, then falls to
-        zero over the last fifth of the training, so that a run with more steps goes on from any
-        state saved before (Haegele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed
-        Training Durations", NeurIPS 2024).
+        zero, so that a run with more steps goes on from any state saved before (Haegele et al.,
+        "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", NeurIPS 2024).
+    fall
+        Share of the training, at its end, in which the rate falls.
     matrices
         Learning rate of Muon, which then trains the matrices; it changes in the same proportion.
         See :func:`rtsep.train.optimizers.optimizers`.
@@ -72,13 +71,14 @@ class Schedule:
     Raises
     ------
     ValueError
-        Unknown loss, no time to train, or a learning rate of 0.
+        Unknown loss, no time to train, a learning rate of 0, or a fall outside 0 to 1.
     """
 
     steps: int
     learning_rate: float = 2e-3
     matrices: float | None = None
     warmup: int = 200
+    fall: float = 0.2
     average: float = 0.999
     validate_every: int = 500
     loss: str = "snr"
@@ -88,12 +88,14 @@ class Schedule:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        """Check loss, duration and learning rates."""
+        """Check loss, duration and learning rates with their fall."""
         named(self.loss)
         for name in ("steps", "validate_every", "minutes", "learning_rate", "matrices"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be more than 0, not {value}")
+        if not 0 < self.fall <= 1:
+            raise ValueError(f"fall must be more than 0 and at most 1, not {self.fall}")
 
     def done(self, step: int, seconds: float) -> float:
         """Return the completed share of the training, 0 to 1."""
@@ -104,7 +106,7 @@ class Schedule:
         """Return the learning rate at ``step`` as a share of the highest."""
         if step < self.warmup:
             return (step + 1) / self.warmup
-        left = min((1.0 - self.done(step, seconds)) / FALL, 1.0)
+        left = min((1.0 - self.done(step, seconds)) / self.fall, 1.0)
         return 1.0 - math.sqrt(1.0 - left)
 
 

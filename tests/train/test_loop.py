@@ -175,6 +175,8 @@ def test_what_a_schedule_can_not_have_is_named_before_training() -> None:
         Schedule(steps=1, loss="loudness")
     with pytest.raises(ValueError, match=r"matrices must be more than 0, not -0\.1"):
         Schedule(steps=1, matrices=-0.1)
+    with pytest.raises(ValueError, match=r"fall must be more than 0 and at most 1, not 1\.5"):
+        Schedule(steps=1, fall=1.5)
 
 
 def test_checkpoints_round_trip_and_refuse_what_is_none(tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_checkpoints_round_trip_and_refuse_what_is_none(tmp_path: Path) -> None:
         load(tmp_path / "missing")
 
 
-def test_the_learning_rate_stays_then_falls_over_the_last_fifth() -> None:
+def test_the_learning_rate_stays_then_falls() -> None:
     schedule = Schedule(steps=1000, warmup=10)
     shares = [schedule.share(step, 0.0) for step in range(1001)]
     assert shares[4] == pytest.approx(0.5)
@@ -207,6 +209,8 @@ def test_the_learning_rate_stays_then_falls_over_the_last_fifth() -> None:
     assert shares[1000] == 0.0
     timed = replace(schedule, minutes=1.0)
     assert timed.share(10, 47.0) == 1.0 > timed.share(10, 49.0) > timed.share(10, 60.0) == 0.0
+    longer = replace(schedule, fall=0.5)
+    assert longer.share(500, 0.0) == 1.0 > longer.share(510, 0.0) > longer.share(1000, 0.0) == 0.0
 
 
 def test_matrices_and_convolutions_are_trained_by_muon() -> None:
