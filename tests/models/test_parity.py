@@ -21,16 +21,14 @@ TEXTS = {"name": "t", "model": "m", "training": "none", "licence": "MIT", "quali
 SPECS = {
     "speech": Spec(16000, 1, "stft", "hann", 512, 128, 1, 4, ("speech", "noise")),
     "music": Spec(44100, 2, "stft", "blackmanharris", 1024, 256, 1, 0, ("vocals", "drums", "rest")),
-    "early": Spec(
-        16000, 1, "stft", "hann", 512, 32, 1, 0, ("speech", "noise"), synthesis_length=96
+    "early chunks": Spec(
+        16000, 1, "stft", "hann", 512, 32, 3, 2, ("speech", "noise"), synthesis_length=96
     ),
-    "chunks": Spec(16000, 1, "stft", "hann", 512, 128, 3, 2, ("speech", "noise")),
 }
 OPTIONS = {
     "speech": {"compression": 0.3, "level_frames": 125.0},
     "music": {},
-    "early": {"size": "speech"},
-    "chunks": {"compression": 0.5, "level_frames": 50.0},
+    "early chunks": {"size": "speech"},
 }
 
 
