@@ -25,7 +25,7 @@ from tests.support import models
 from tests.support.command import rtsep
 from tests.support.miniatures import MINIATURES, RATE, SOURCES, batches
 
-STEPS = 50
+STEPS = 30
 SPEC, OPTIONS = MINIATURES["keptvoice"]
 FRONTEND = Frontend(SPEC)
 

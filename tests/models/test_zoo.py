@@ -3,9 +3,9 @@
 `export` refuses a model whose chunks don't add up to the whole, that looks further ahead than it
 says, is not finite on silence, noise and full scale, or whose graph differs from it by 1e-5.
 
-Every day the least size of each architecture, or a miniature, is exported, that of the default
-model hears minutes, and all sizes but the full ones run for some frames. In `make soak` every size
-runs and is exported, also with lookahead and in chunks, and hears more minutes.
+Every day a miniature of each architecture is exported, that of the default model hears minutes,
+and all sizes but the full ones run for some frames. In `make soak` every size runs and is exported,
+also with lookahead and in chunks, and hears more minutes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from tests.support.miniatures import MINIATURES
 from tests.support.models import TEXTS
 
 MINUTES, FEW = 10, 3
-EVERY_DAY = ("banded", "small")
-"""The size that is exported here and hears minutes every day. Small ones of chandna, convtasnet and
-dilated are exported in test_parity.py, test_convtasnet.py and test_dilated.py, that of keptvoice in
-test_enrolment.py, those of models that are not trained in test_untrained.py, the rest in miniature.
-What they remember without end has tests of its own, over hours."""
+EVERY_DAY = "banded"
+"""The miniature that hears minutes every day: of the default model's architecture. What the others
+remember without end has tests of its own, over hours."""
+ELSEWHERE = ("conditionedunet", "keptvoice")
+"""Miniatures that test_controlled.py and test_enrolment.py train and export. Small ones of chandna,
+convtasnet and dilated are exported in test_parity.py, test_convtasnet.py and test_dilated.py, those
+of models that are not trained in test_untrained.py."""
 VOICES = ("first", "second")
 STEMS = ("vocals", "drums", "bass", "other")
 MUSIC = Spec(44100, 1, "stft", "hann", 4096, 1024, 1, 0, STEMS)
@@ -176,12 +178,7 @@ NO_LOOKAHEAD = ("demucs", "isa", "iva", "repet", "segan", "tasnet", "waveunet")
 LOOKAHEAD |= dict.fromkeys(NO_LOOKAHEAD, 0)
 
 CASES = [
-    pytest.param(
-        name,
-        size,
-        *case,
-        marks=[] if (name, size) == EVERY_DAY and case == (0, 1) else pytest.mark.soak,
-    )
+    (name, size, *case)
     for name, sizes in SPECS.items()
     for size, spec in sizes.items()
     for case in ((0, 1), (LOOKAHEAD[name], max(spec.chunk, 3)))
@@ -196,6 +193,14 @@ def bundle(name: str, spec: Spec, size: str) -> Bundle:
     return export(build(name, spec, {"size": size}), spec, TEXTS)
 
 
+@cache
+def miniature(name: str) -> Bundle:
+    spec, options = MINIATURES[name]
+    torch.manual_seed(0)
+    return export(build(name, spec, options), spec, TEXTS)
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize(("name", "size", "lookahead", "chunk"), CASES)
 def test_contract(name: str, size: str, lookahead: int, chunk: int) -> None:
     spec = dataclasses.replace(SPECS[name][size], lookahead=lookahead, chunk=chunk)
@@ -204,11 +209,11 @@ def test_contract(name: str, size: str, lookahead: int, chunk: int) -> None:
     assert make_step(made, streams=3).sources.shape[:2] == (3, chunk)
 
 
-@pytest.mark.parametrize("name", [name for name in MINIATURES if name != "keptvoice"])
+@pytest.mark.parametrize("name", [name for name in MINIATURES if name not in ELSEWHERE])
 def test_contract_in_miniature(name: str) -> None:
-    spec, options = MINIATURES[name]
-    torch.manual_seed(0)
-    assert export(build(name, spec, options), spec, TEXTS).spec == spec
+    made = miniature(name)
+    assert made.spec == MINIATURES[name][0]
+    assert make_step(made, streams=3).sources.shape[:2] == (3, made.spec.chunk)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -239,22 +244,27 @@ def test_every_size_goes_on_where_it_was(name: str, size: str) -> None:
     assert torch.isfinite(y).all()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "size", "minutes"),
-    [
-        (*EVERY_DAY, FEW),
-        *(pytest.param(*case, MINUTES, marks=pytest.mark.soak) for case in LIGHT),
-        *(pytest.param(*case, FEW, marks=pytest.mark.soak) for case in HEAVY),
-    ],
+    [*((*case, MINUTES) for case in LIGHT), *((*case, FEW) for case in HEAVY)],
 )
 def test_minutes_of_everything(name: str, size: str, minutes: int) -> None:
+    hears_minutes(bundle(name, SPECS[name][size], size), minutes)
+
+
+def test_minutes_of_everything_in_miniature() -> None:
+    hears_minutes(miniature(EVERY_DAY), FEW)
+
+
+def hears_minutes(made: Bundle, minutes: int) -> None:
     """Silence, a full-scale square wave, minutes of noise, live.
 
     Whatever a model remembers without end (levels, the statistics of norms, attractors) has
     settled after a minute; if it drifted, the same sound would come out otherwise in the last.
     """
-    spec = SPECS[name][size]
-    engine = Engine(make_step(bundle(name, spec, size)), spec, spec.channels)
+    spec = made.spec
+    engine = Engine(make_step(made), spec, spec.channels)
     powers: dict[str, list[np.ndarray]] = {}
     for sound, samples in sounds(spec.sample_rate, minutes):
         y = engine.process(np.repeat(samples, spec.channels, axis=1))

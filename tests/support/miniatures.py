@@ -15,6 +15,7 @@ SPECTRA = Spec(RATE, 1, "stft", "hann", 128, 64, 1, 0, SOURCES)
 BLOCKS = Spec(RATE, 1, "waveform", "rectangular", 64, 64, 1, 0, SOURCES)
 LAYERS = {"filters": (4, 8), "taps": (3, 3), "widths": (5, 5)}
 MINIATURES: dict[str, tuple[Spec, dict[str, Any]]] = {
+    "banded": (SPECTRA, {"features": 8, "bands": 8, "channels": 16, "blocks": 2}),
     "cdae": (SPECTRA, {"filters": (8, 12, 12, 8)}),
     "clustering": (SPECTRA, {"hidden": 48, "layers": 1, "embedding": 8}),
     "complexunet": (SPECTRA, LAYERS),
