@@ -65,7 +65,7 @@ def test_a_model_of_ones_own_is_trained_exported_and_run(tmp_path: Path) -> None
     assert "64 files" in run("made_up_data.py", data)
     with pytest.MonkeyPatch.context() as patch:  # a step takes a second there, on any machine
         patch.setattr(time, "monotonic", count().__next__)
-        said = run("own_model.py", data, model, 40)
+        said = run("own_model.py", data, model, 10)
     assert re.search(r"mine\.onnx: \d+ steps, SNR", said)
     improvements = []
     for number in (7, 15, 23, 31):  # held out
