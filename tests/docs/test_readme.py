@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.console import LIVE, LONG, PAGES, ROOT, commands, lay_out, run, shortened, told
+from tests.support.console import (
+    LIVE,
+    LONG,
+    PAGES,
+    ROOT,
+    commands,
+    lay_out,
+    run,
+    run_module,
+    shortened,
+    told,
+)
 from tests.support.patience import PATIENCE_S
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -100,10 +111,14 @@ def test_the_suites_of_the_bench_run(part: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["bench.device", "export"])
-def test_programs_beside_the_package_tell_their_options(module: str) -> None:
-    command = [sys.executable, "-m", module, "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--data" in done.stdout or "--device" in done.stdout
+def test_programs_beside_the_package_tell_their_options(
+    module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_module(module, "--help")
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    assert "--data" in said or "--device" in said
 
 
 def test_the_readme_is_short_and_keeps_its_places() -> None:

@@ -16,7 +16,7 @@ from rtsep.cli import main
 from rtsep.devices import open as opening
 from rtsep.errors import DeviceError
 from rtsep.train.layouts import table
-from tests.support.console import PAGES, ROOT, blocks
+from tests.support.console import PAGES, ROOT, blocks, run_module
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 SNIPPET = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
@@ -82,7 +82,6 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_picture_is_made_by_its_command(tmp_path: Path) -> None:
     target = tmp_path / "demo.png"
-    command = [sys.executable, "-m", "export.picture", str(target)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    run_module("export.picture", target)
     made, kept = target.stat().st_size, (ROOT / "docs/demo.png").stat().st_size
     assert 0.7 < made / kept < 1.4 and kept < 600_000

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from click.testing import CliRunner
 
@@ -121,6 +124,14 @@ def shortened(command: str) -> str:
     plays = command.startswith("rtsep run --device") and "--seconds" not in command
     command = re.sub(r"^(python -m bench.fuzz .*--count) \d+", r"\1 10", command)
     return f"{command} --seconds 1" if plays else command
+
+
+def run_module(name: str, *arguments: object) -> None:
+    """Do as ``python -m`` would, in this process: another one that imports torch takes seconds."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # runpy warns if a test has imported it
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_module(name, run_name="__main__")
 
 
 def told(command: str, folder: Path) -> tuple[int, str, str]:
