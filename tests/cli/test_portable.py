@@ -47,7 +47,7 @@ def test_learned_sources_and_channels(tmp_path: Path) -> None:
 
 
 def test_export_writes_both(tmp_path: Path) -> None:
-    module, _ = models.chandna()
+    module = models.chandna_module()
     checkpoint = tmp_path / "best.safetensors"
     save(
         checkpoint,

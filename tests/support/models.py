@@ -93,15 +93,22 @@ CHANDNA = Spec(16000, 1, "stft", "hann", 64, 16, 1, 1, ("speech", "noise"))
 
 
 @cache
-def chandna() -> tuple[Any, Bundle]:
-    """The real architecture, very small: the module and its bundle. Takes seconds, once."""
+def chandna_module() -> Any:
+    """The real architecture, very small, with random weights."""
     import torch
 
     from rtsep.models import build
-    from rtsep.nn.onnx import export
 
     torch.manual_seed(0)
-    model = build("chandna", CHANDNA, OPTIONS)
+    return build("chandna", CHANDNA, OPTIONS)
+
+
+@cache
+def chandna() -> tuple[Any, Bundle]:
+    """The real architecture, very small: the module and its bundle. Takes seconds, once."""
+    from rtsep.nn.onnx import export
+
+    model = chandna_module()
     return model, export(model, CHANDNA, {**TEXTS, "model": "chandna"})
 
 
