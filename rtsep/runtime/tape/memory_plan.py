@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsep.errors import NoTapeError
+from rtsep.runtime.tape import huge_pages
 from rtsep.runtime.tape.interpreter import AXES, PLACE, WIDTH
 from rtsep.runtime.tape.reuse import Block, share
 from rtsep.spec import Float32, Int64
@@ -18,7 +19,7 @@ Shape = tuple[int, ...]
 
 MAX_VALUES = 1 << 26
 """Largest number of values, weights and states included: 256 MB."""
-SHORT = 16
+SHORT = 8
 """A copy whose innermost axis is shorter loops along its longest axis instead."""
 _ALIGN = 16  # float32 values of a cache line
 
@@ -96,7 +97,7 @@ class Places:
         def now(base: int) -> int:
             return base + int(moved[bisect_right(starts, base) - 1])
 
-        memory = np.zeros(end, np.float32)
+        memory = huge_pages.zeros(end)
         for base, values in self._filled:
             memory[now(base) : now(base) + values.size] = values.reshape(-1)
         self.values = {name: replace(v, base=now(v.base)) for name, v in self.values.items()}
