@@ -27,17 +27,18 @@ _int64, _int32, _float = ir.IntType(64), ir.IntType(32), ir.FloatType()
 
 
 def _tile(rows: int, vectors: int, lanes: int) -> Any:
-    """Make the function that adds the product of rows with a few columns to the result.
+    """Make the function that adds the product of rows with a few columns to other values.
 
     It is called with the memory, the indices in it of the first result, left and right element, the
-    number of inputs (at least 1), and the number of columns of the right and the resulting matrix.
+    number of inputs (at least 1), the number of columns of the right and the resulting matrix, and
+    the index of the first value to which the product is added and their step from row to row.
     """
     vector = ir.VectorType(_float, lanes)
     undefined = ir.Constant(vector, ir.Undefined)
     first = ir.Constant(ir.VectorType(_int32, lanes), [0] * lanes)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        memory, out, left, right, inputs, outputs = arguments
+        memory, out, left, right, inputs, outputs, third, rise = arguments
         data = context.make_array(signature.args[0])(context, builder, memory).data
         name = f"llvm.fmuladd.v{lanes}f32"
         kind = ir.FunctionType(vector, [vector] * 3)
@@ -56,7 +57,8 @@ def _tile(rows: int, vectors: int, lanes: int) -> Any:
         at = [builder.add(out, builder.mul(outputs, _int64(row))) for row in range(rows)]
         lefts = [builder.add(left, builder.mul(inputs, _int64(row))) for row in range(rows)]
         cells = [(row, column) for row in range(rows) for column in range(vectors)]
-        start = [builder.load(place(at[row], column), align=4) for row, column in cells]
+        terms = [builder.add(third, builder.mul(rise, _int64(row))) for row in range(rows)]
+        start = [builder.load(place(terms[row], column), align=4) for row, column in cells]
         before = builder.basic_block
         loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("done")
         builder.branch(loop)
@@ -85,27 +87,32 @@ def _tile(rows: int, vectors: int, lanes: int) -> Any:
 
     @intrinsic
     def tile(
-        _: Any, memory: Any, out: Any, left: Any, right: Any, inputs: Any, outputs: Any
-    ) -> Any:
-        return types.void(memory, out, left, right, inputs, outputs), generate
+        _: Any, memory: Any, out: Any, left: Any, right: Any, inputs: Any, outputs: Any,
+        third: Any, rise: Any,
+    ) -> Any:  # fmt: skip
+        kinds = memory, out, left, right, inputs, outputs, third, rise
+        return types.void(*kinds), generate
 
     return tile
 
 
 def _strip(vectors: int, lanes: int) -> Any:
-    """Make the function that adds the product of all rows with a few columns."""
+    """Make the function that adds the product of all rows with a few columns to other values."""
     several, single = _tile(ROWS, vectors, lanes), _tile(1, vectors, lanes)
 
     @kernel(forceinline=True, **FAST)
     def strip(
-        memory: Any, out: int, left: int, right: int, rows: int, inputs: int, outputs: int
-    ) -> None:
+        memory: Any, out: int, left: int, right: int, rows: int, inputs: int, outputs: int,
+        third: int, rise: int,
+    ) -> None:  # fmt: skip
         row = 0
         while row + ROWS <= rows:
-            several(memory, out + row * outputs, left + row * inputs, right, inputs, outputs)
+            z, x, c = out + row * outputs, left + row * inputs, third + row * rise
+            several(memory, z, x, right, inputs, outputs, c, rise)
             row += ROWS
         while row < rows:
-            single(memory, out + row * outputs, left + row * inputs, right, inputs, outputs)
+            z, x, c = out + row * outputs, left + row * inputs, third + row * rise
+            single(memory, z, x, right, inputs, outputs, c, rise)
             row += 1
 
     return strip
@@ -118,30 +125,31 @@ _eight, _four, _two, _one = _strip(1, 8), _strip(1, 4), _strip(1, 2), _strip(1, 
 
 @kernel(forceinline=True, **FAST)
 def _in_tiles(
-    memory: Any, out: int, left: int, right: int, rows: int, inputs: int, outputs: int
-) -> None:
+    memory: Any, out: int, left: int, right: int, rows: int, inputs: int, outputs: int,
+    third: int, rise: int,
+) -> None:  # fmt: skip
     j = 0
     if rows == 1:
         while j + 4 * LANES <= outputs:
-            _one_row(memory, out + j, left, right + j, inputs, outputs)
+            _one_row(memory, out + j, left, right + j, inputs, outputs, third + j, rise)
             j += 4 * LANES
     while j + 2 * LANES <= outputs:
-        _two_vectors(memory, out + j, left, right + j, rows, inputs, outputs)
+        _two_vectors(memory, out + j, left, right + j, rows, inputs, outputs, third + j, rise)
         j += 2 * LANES
     if j + LANES <= outputs:
-        _vector(memory, out + j, left, right + j, rows, inputs, outputs)
+        _vector(memory, out + j, left, right + j, rows, inputs, outputs, third + j, rise)
         j += LANES
     if j + 8 <= outputs:
-        _eight(memory, out + j, left, right + j, rows, inputs, outputs)
+        _eight(memory, out + j, left, right + j, rows, inputs, outputs, third + j, rise)
         j += 8
     if j + 4 <= outputs:
-        _four(memory, out + j, left, right + j, rows, inputs, outputs)
+        _four(memory, out + j, left, right + j, rows, inputs, outputs, third + j, rise)
         j += 4
     if j + 2 <= outputs:
-        _two(memory, out + j, left, right + j, rows, inputs, outputs)
+        _two(memory, out + j, left, right + j, rows, inputs, outputs, third + j, rise)
         j += 2
     if j < outputs:
-        _one(memory, out + j, left, right + j, rows, inputs, outputs)
+        _one(memory, out + j, left, right + j, rows, inputs, outputs, third + j, rise)
 
 
 @kernel(forceinline=True, **FAST)
@@ -201,15 +209,18 @@ def product(
     rise
         Step of the values at ``third`` from row to row, 0 if all rows have the same.
     """
-    for row in range(rows):
-        z = memory[out + row * outputs : out + (row + 1) * outputs]
-        if third < 0:
-            z[:] = np.float32(0.0)
-        else:
-            c = memory[third + row * rise : third + row * rise + outputs]
-            for j in range(outputs):
-                z[j] = c[j]
-    if rows < ROWS and inputs * outputs > CACHED:
+    in_order = rows < ROWS and inputs * outputs > CACHED
+    if third < 0 or in_order or inputs == 0:
+        for row in range(rows):
+            z = memory[out + row * outputs : out + (row + 1) * outputs]
+            if third < 0:
+                z[:] = np.float32(0.0)
+            else:
+                c = memory[third + row * rise : third + row * rise + outputs]
+                for j in range(outputs):
+                    z[j] = c[j]
+        third, rise = out, outputs
+    if in_order:
         _in_order(memory, out, left, right, rows, inputs, outputs)
     elif inputs > 0:
-        _in_tiles(memory, out, left, right, rows, inputs, outputs)
+        _in_tiles(memory, out, left, right, rows, inputs, outputs, third, rise)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from rtsep.nn.frontend import of_spectra
 from rtsep.nn.layers import Delay, Film, ForgettingMean
 from rtsep.nn.masks import multiply
-from rtsep.nn.recurrent import Recurrent, SharedGRU
+from rtsep.nn.recurrent import Recurrent, SharedGRU, both_ways
 from rtsep.nn.streaming import State, Streaming, recall
 from rtsep.spec import Spec
 
@@ -228,11 +228,13 @@ class _Convolution(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, (1, 3), padding=(0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.onnx.is_in_onnx_export():  # one product, which needs no other order of axes
-            wide = F.pad(x, (0, 0, 1, 1))
-            near = torch.cat([wide[..., :-2, :], x, wide[..., 2:, :]], dim=-1)
-            weight = self.conv.weight.squeeze(2).transpose(1, 2).flatten(1)
-            return F.linear(near, weight, self.conv.bias)
+        if torch.onnx.is_in_onnx_export():  # products, which need no other order of axes
+            wide, size = F.pad(x, (0, 0, 1, 1)), x.shape[:-1]
+            below, own, above = self.conv.weight.squeeze(2).unbind(2)
+            z = F.linear(wide[..., :-2, :].flatten(0, 2), below, self.conv.bias)
+            z = torch.addmm(z, wide[..., 1:-1, :].flatten(0, 2), own.T)
+            z = torch.addmm(z, wide[..., 2:, :].flatten(0, 2), above.T)
+            return z.unflatten(0, size)  # type: ignore[no-any-return]
         y: Tensor = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return y
 
@@ -295,7 +297,6 @@ class _Mixing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         streams, frames = x.shape[:2]
         lanes = x.flatten(0, 1).transpose(0, 1).unsqueeze(0)  # bands take the place of time
-        start = x.new_zeros(1, streams * frames, self.up.hidden, dtype=torch.float32)
-        y = torch.cat([self.up(lanes, start), self.down(lanes, start)], dim=-1)
+        y = both_ways(self.up, self.down, lanes)
         z: Tensor = self.out(y.squeeze(0).transpose(0, 1)).unflatten(0, (streams, frames))
         return z

@@ -59,7 +59,7 @@ class Recurrent(nn.Module):
             Hidden vectors after each step, (batch, steps, lanes, hidden).
         """
         if torch.onnx.is_in_onnx_export():
-            return self._node(x, h)
+            return _node([self], x, h)
         gates = self.gates(x)
         half, single = gates.dtype == torch.bfloat16, gates.dtype == torch.float32
         if gates.device.type == "cpu" and (half or (single and gates.requires_grad)):
@@ -80,35 +80,52 @@ class Recurrent(nn.Module):
             steps.reverse()
         return torch.stack(steps, dim=1)
 
-    def _node(self, x: Tensor, h: Tensor) -> Tensor:
-        """The same as one ONNX node, which wants steps first and the gates in another order."""
 
-        def ordered(weights: Tensor) -> Tensor:
-            reset, update, new = weights.chunk(3)
-            return torch.cat([update, reset, new]).unsqueeze(0)
+def both_ways(up: Recurrent, down: Recurrent, x: Tensor) -> Tensor:
+    """Run one unit from the first step to the last, and another one back, both from zeros.
 
-        batch, steps, lanes, _ = x.shape
-        bias = torch.cat([ordered(self.gates.bias)[0], torch.zeros(2 * self.hidden), self.shift])
-        y, _ = torch.onnx.ops.symbolic_multi_out(
-            "GRU",
-            (
-                x.transpose(0, 1).flatten(1, 2),
-                ordered(self.gates.weight),
-                ordered(self.recurrent),
-                bias.unsqueeze(0),
-                None,
-                h.flatten(0, 1).unsqueeze(0),
-            ),
-            attrs={
-                "hidden_size": self.hidden,
-                "linear_before_reset": 1,
-                "direction": "reverse" if self.reverse else "forward",
-            },
-            dtypes=(x.dtype, x.dtype),
-            shapes=((steps, 1, batch * lanes, self.hidden), (1, batch * lanes, self.hidden)),
-            version=14,
-        )
-        return y.reshape(steps, batch, lanes, self.hidden).transpose(0, 1)
+    Shapes: (batch, steps, lanes, inputs) -> (batch, steps, lanes, 2 * hidden).
+    """
+    if torch.onnx.is_in_onnx_export():
+        return _node([up, down], x, None)
+    h = x.new_zeros(x.shape[0], x.shape[2], up.hidden, dtype=torch.float32)
+    return torch.cat([up(x, h), down(x, h)], dim=-1)
+
+
+def _node(units: list[Recurrent], x: Tensor, h: Tensor | None) -> Tensor:
+    """The units as one ONNX node, which wants steps first and the gates in another order."""
+
+    def ordered(weights: Tensor) -> Tensor:
+        reset, update, new = weights.chunk(3)
+        return torch.cat([update, reset, new])
+
+    batch, steps, lanes, _ = x.shape
+    size, ways = units[0].hidden, len(units)
+    direction = "reverse" if units[0].reverse else "forward"
+    if ways == 2:
+        direction = "bidirectional"
+    zeros = torch.zeros(2 * size)
+    biases = [torch.cat([ordered(unit.gates.bias), zeros, unit.shift]) for unit in units]
+    y, _ = torch.onnx.ops.symbolic_multi_out(
+        "GRU",
+        (
+            x.transpose(0, 1).flatten(1, 2),
+            torch.stack([ordered(unit.gates.weight) for unit in units]),
+            torch.stack([ordered(unit.recurrent) for unit in units]),
+            torch.stack(biases),
+            None,
+            None if h is None else h.flatten(0, 1).unsqueeze(0),
+        ),
+        attrs={
+            "hidden_size": size,
+            "linear_before_reset": 1,
+            "direction": direction,
+        },
+        dtypes=(x.dtype, x.dtype),
+        shapes=((steps, ways, batch * lanes, size), (ways, batch * lanes, size)),
+        version=14,
+    )
+    return y.transpose(1, 2).reshape(steps, batch, lanes, ways * size).transpose(0, 1)
 
 
 class SharedGRU(Streaming):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rtsep.nn.recurrent import Recurrent, SharedGRU
+from rtsep.nn.recurrent import Recurrent, SharedGRU, both_ways
 
 
 def unit(reverse: bool = False) -> Recurrent:
@@ -69,19 +69,47 @@ def test_a_network_is_compiled_in_one_piece_around_the_kernel(half: bool) -> Non
     torch.testing.assert_close(found, right)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_the_exported_node_equals_plain_operations(reverse: bool) -> None:
-    made = unit(reverse).eval()
-    x, h = torch.randn(2, 7, 3, 5), torch.randn(2, 3, 8)
+def exported(made: nn.Module, **inputs: Tensor) -> tuple[list[str], np.ndarray]:
+    """The operations of the exported graph, and what it makes of the inputs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         program = torch.onnx.export(
-            made, (x, h), input_names=["x", "h"], dynamo=True, verbose=False, opset_version=18
+            made.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            **{"dynamo": True, "verbose": False, "opset_version": 18},
         )
     assert program is not None
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
-    (y,) = session.run(None, {"x": x.numpy(), "h": h.numpy()})
+    (y,) = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+    return [node.op_type for node in program.model_proto.graph.node], y
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_exported_node_equals_plain_operations(reverse: bool) -> None:
+    made = unit(reverse)
+    x, h = torch.randn(2, 7, 3, 5), torch.randn(2, 3, 8)
+    _, y = exported(made, x=x, h=h)
     np.testing.assert_allclose(y, made(x, h).detach().numpy(), atol=1e-6)
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.down = Recurrent(5, 8), Recurrent(5, 8, reverse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return both_ways(self.up, self.down, x)
+
+
+def test_two_units_in_opposite_directions_are_one_node() -> None:
+    made, x, h = Both(), torch.randn(2, 7, 3, 5), torch.zeros(2, 3, 8)
+    expected = torch.cat([made.up(x, h), made.down(x, h)], dim=-1).detach()
+    torch.testing.assert_close(made(x).detach(), expected)
+    nodes, y = exported(made, x=x)
+    assert nodes.count("GRU") == 1
+    np.testing.assert_allclose(y, expected.numpy(), atol=1e-6)
 
 
 def test_state_goes_on_where_it_was() -> None:

@@ -220,36 +220,50 @@ def _norm(memory, out, left, gain, shift, rows, size, epsilon):  # type: ignore[
 
 
 @inner
-def _recur(memory, out, gates, weights, first, scratch, steps, rows, size, reverse, step):  # type: ignore[no-untyped-def]
+def _recur(memory, out, gates, weights, first, scratch, steps, rows, size, both, turned, step):  # type: ignore[no-untyped-def]
     """Run a gated recurrent unit; the gates are update, reset and new, as in ONNX.
 
-    Parameters: ``gates`` (steps, rows, 3 * size), the products with the input; ``weights``
-    (size + 1, 3 * size), recurrent weights and, last, their bias; ``first`` (rows, size), negative
-    for zeros; ``scratch`` (rows, 3 * size); ``out`` has (rows, size) every ``step``.
+    Two directions, the second one from the last step to the first, run side by side: the processor
+    works on one while it waits for results of the other.
+
+    Parameters, each with its directions before all else: ``gates`` (steps, rows, 3 * size), the
+    products with the input; ``weights`` (size + 1, 3 * size), recurrent weights and, last, their
+    bias; ``first`` (rows, size), negative for zeros; ``scratch`` (rows, 3 * size). ``out`` has
+    (directions, rows, size) every ``step``.
     """
-    wide = 3 * size
-    before = first
+    wide, count = 3 * size, rows * size
     for k in range(steps):
-        t = steps - 1 - k if reverse else k
-        inputs = size if before >= 0 else 0
-        product(memory, scratch, before, weights, weights + size * wide, rows, inputs, wide, 0)
-        for row in range(rows):
-            g = memory[gates + (t * rows + row) * wide : gates + (t * rows + row + 1) * wide]
-            u = memory[scratch + row * wide : scratch + (row + 1) * wide]
-            for j in range(2 * size):
-                u[j] = logistic(g[j] + u[j])
-            n = u[2 * size :]
-            for j in range(size):
-                n[j] = tanh(g[2 * size + j] + u[size + j] * n[j])
-            z = memory[out + t * step + row * size : out + t * step + (row + 1) * size]
-            if before >= 0:
-                h = memory[before + row * size : before + (row + 1) * size]
+        for way in range(1 + both):
+            t = k if way == turned else steps - 1 - k
+            before = first + way * count if first >= 0 else -1
+            if k > 0:
+                before = out + (t - 1 if way == turned else t + 1) * step + way * count
+            w = weights + way * (size + 1) * wide
+            u = scratch + way * 3 * count
+            inputs = size if before >= 0 else 0
+            product(memory, u, before, w, w + size * wide, rows, inputs, wide, 0)
+        for way in range(1 + both):
+            t = k if way == turned else steps - 1 - k
+            before = first + way * count if first >= 0 else -1
+            if k > 0:
+                before = out + (t - 1 if way == turned else t + 1) * step + way * count
+            for row in range(rows):
+                at = gates + ((way * steps + t) * rows + row) * wide
+                g, start = memory[at : at + wide], scratch + (way * rows + row) * wide
+                u, n = memory[start : start + 2 * size], memory[start + 2 * size : start + wide]
+                for j in range(2 * size):
+                    u[j] = logistic(g[j] + u[j])
                 for j in range(size):
-                    z[j] = n[j] + u[j] * (h[j] - n[j])
-            else:
-                for j in range(size):
-                    z[j] = n[j] - u[j] * n[j]
-        before = out + t * step
+                    n[j] = tanh(g[2 * size + j] + u[size + j] * n[j])
+                at = out + t * step + way * count + row * size
+                z = memory[at : at + size]
+                if before >= 0:
+                    h = memory[before + row * size : before + (row + 1) * size]
+                    for j in range(size):
+                        z[j] = n[j] + u[j] * (h[j] - n[j])
+                else:
+                    for j in range(size):
+                        z[j] = n[j] - u[j] * n[j]
 
 
 @kernel(inline="always")
@@ -274,7 +288,8 @@ def _run(memory: Float32, operations: Int64, parameters: Float32, turn: int) -> 
             _recur(
                 memory, out, left, place(operation, RIGHT, turn),
                 place(operation, THIRD, turn) if operation[THIRD] >= 0 else -1,
-                operation[LEFT_STEPS], n0, n1, n2, size, operation[LEFT_STEPS + 1],
+                operation[LEFT_STEPS], n0, n1, n2, size - 1,
+                operation[LEFT_STEPS + 2], operation[LEFT_STEPS + 1],
             )  # fmt: skip
         elif code == NORM:
             right, third = place(operation, RIGHT, turn), place(operation, THIRD, turn)

@@ -52,21 +52,21 @@ def gated(places: Places, node: onnx.NodeProto, attributes: dict[str, Any]) -> N
     whole = node.output[0] or f"{node.output[1]} of every step"
     out = places.result(whole, (steps, len(directions), rows, size))
     step = len(directions) * rows * size
-    for k, backwards in enumerate(directions):
-        last = np.zeros((1, 3 * size), np.float32)
-        last[0, 2 * size :] = bias[k, 5 * size :]
-        weights = places.fill(np.ascontiguousarray(np.concatenate([recurrent[k].T, last])))
-        gates = places.new((steps, rows, 3 * size))
-        products = [gates, source, places.fill(np.ascontiguousarray(inward[k].T))]
+    gates = places.new((len(directions), steps, rows, 3 * size))
+    third = places.fill(np.ascontiguousarray(bias[:, : 3 * size]))
+    for k in range(len(directions)):
+        own = replace(gates, base=gates.base + k * steps * rows * 3 * size)
+        right = places.fill(np.ascontiguousarray(inward[k].T))
+        more = replace(third, base=third.base + k * 3 * size)
         sizes = [1, steps * rows, inward.shape[2], 3 * size]
-        third = places.fill(np.ascontiguousarray(bias[k, : 3 * size]))
-        places.emit(interpreter.PRODUCT, [*products, third], sizes)
-        part = replace(out, base=out.base + k * rows * size)
-        first = None if state is None else replace(state, base=state.base + k * rows * size)
-        scratch = places.new((rows, 3 * size))
-        sizes = [steps, rows, size, int(backwards)]
-        more = [scratch.base, step, 0, 0]
-        places.emit(interpreter.RECURRENT, [part, gates, weights, first], sizes, more)
+        places.emit(interpreter.PRODUCT, [own, source, right, more], sizes)
+    last = np.zeros((len(directions), 1, 3 * size), np.float32)
+    last[:, 0, 2 * size :] = bias[:, 5 * size :]
+    weights = places.fill(np.concatenate([recurrent.swapaxes(1, 2), last], axis=1))
+    scratch = places.new((len(directions), rows, 3 * size))
+    sizes = [steps, rows, size, len(directions)]
+    steps_of = [scratch.base, step, int(directions[0]), 0]
+    places.emit(interpreter.RECURRENT, [out, gates, weights, state], sizes, steps_of)
     if len(node.output) > 1 and node.output[1] and places.used(node.output[1]):
         if len(directions) > 1:
             raise NoTapeError("GRU in both directions whose last states are used")
