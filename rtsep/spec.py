@@ -126,6 +126,9 @@ class Step(Protocol):
         """Set the state of one stream, or of all, to zeros."""
 
 
+_FLOAT32 = np.dtype(np.float32)
+
+
 def check_array(name: str, array: Float32, shape: tuple[int, ...]) -> None:
     """Check an array before compiled kernels read or write it.
 
@@ -134,7 +137,7 @@ def check_array(name: str, array: Float32, shape: tuple[int, ...]) -> None:
     SpecError
         The array is not C-contiguous float32 of ``shape``.
     """
-    if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
+    if array.shape != shape or array.dtype != _FLOAT32 or not array.flags.c_contiguous:
         raise SpecError(
             f"{name} must be C-contiguous float32 of shape {shape}, "
             f"not {array.dtype} {array.shape} with strides {array.strides}"

@@ -23,7 +23,11 @@ ROWS = 4
 CACHED = 8192
 """Weights, at most, that are read several times; more are read once, in their order."""
 
-_int64, _int32, _float = ir.IntType(64), ir.IntType(32), ir.FloatType()
+AHEAD = 16384
+"""How far ahead weights are fetched into the second-level cache, in numbers. Between two hops,
+others use the caches; the weights of a tape lie in the order of their use, a matrix has fewer."""
+
+_int64, _int32, _byte, _float = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.FloatType()
 
 
 def _tile(rows: int, vectors: int, lanes: int) -> Any:
@@ -44,10 +48,17 @@ def _tile(rows: int, vectors: int, lanes: int) -> Any:
         kind = ir.FunctionType(vector, [vector] * 3)
         insert: Any = cgutils.get_or_insert_function
         multiply_add = insert(builder.module, kind, name)
+        kind = ir.FunctionType(ir.VoidType(), [_byte.as_pointer(), *[_int32] * 3])
+        prefetch = insert(builder.module, kind, "llvm.prefetch.p0")
 
         def place(start: Any, column: int) -> Any:
             index = builder.add(start, _int64(column * lanes))
             return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+        def fetch(address: Any) -> None:
+            address = builder.bitcast(address, _byte.as_pointer())
+            reading, second_level, of_data = _int32(0), _int32(2), _int32(1)
+            builder.call(prefetch, [address, reading, second_level, of_data])
 
         def everywhere(index: Any) -> Any:
             value = builder.load(builder.gep(data, [index]))
@@ -67,6 +78,9 @@ def _tile(rows: int, vectors: int, lanes: int) -> Any:
         k, weights = builder.phi(_int64), builder.phi(_int64)
         sums = [builder.phi(vector) for _ in cells]
         row_of = [builder.load(place(weights, column), align=4) for column in range(vectors)]
+        if lanes == LANES:  # never a fault, also beyond the memory's end
+            for column in range(vectors):
+                fetch(place(builder.add(weights, _int64(AHEAD)), column))
         x = [everywhere(builder.add(index, k)) for index in lefts]
         added = [
             builder.call(multiply_add, [x[row], row_of[column], total])

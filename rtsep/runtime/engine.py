@@ -345,8 +345,10 @@ class Engine:
         try:
             address = self.held.address
             for first in range(0, n, self.piece):
-                last = first + self.piece
-                part, stems = block[first:last], out[first:last]
+                part, stems = block, out
+                if n > self.piece:
+                    last = first + self.piece
+                    part, stems = block[first:last], out[first:last]
                 while advance(address, part, stems) == MODEL:
                     self.call()
         except BaseException:
