@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import platform
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,3 +77,27 @@ def test_other_threads_do_not_wait_for_other_programs() -> None:
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
     done.set()
     thread.join()
+
+
+def kilobytes(name: str) -> int:
+    """An entry of this process's status, such as its resident (VmRSS) and locked memory (VmLck)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks no memory")
+def test_what_is_used_is_locked_and_nothing_else_is_read() -> None:
+    size, used = 64 << 20, 8 << 20
+    with mmap.mmap(-1, size) as untouched, mmap.mmap(-1, used) as touched:
+        touched.write(b"1" * used)
+        resident = kilobytes("VmRSS")
+        if not scheduling.lock_memory():
+            pytest.skip("locking memory is not allowed here")
+        try:
+            assert kilobytes("VmRSS") < resident + size // 2048
+            assert kilobytes("VmLck") >= size // 1024  # all of it, each page once it is used
+            untouched.write(b"1" * size)
+            assert kilobytes("VmRSS") >= resident + size // 2048
+        finally:
+            scheduling.unlock_memory()
+    assert kilobytes("VmLck") == 0
