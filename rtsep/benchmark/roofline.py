@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import onnxruntime
@@ -44,8 +45,9 @@ class Speed:
     roofline_share: float
 
 
+@cache
 def core_peak(seconds: float = 0.3) -> float:
-    """Measure the peak of one core in FLOP/s: the best of repeated matrix products.
+    """Measure the peak of one core in FLOP/s, once: the best of repeated matrix products.
 
     ONNX Runtime computes them with one thread, as for the models.
     """
@@ -114,7 +116,7 @@ def share(bundle: Bundle, call_s: float, peak: float) -> float:
     return 2 * macs * bundle.spec.step_length / bundle.spec.sample_rate / (call_s * peak)
 
 
-def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
+def speed(bundle: Bundle, peak: float, seconds: float = 0.2) -> Speed:
     """Time calls on noise.
 
     Raises

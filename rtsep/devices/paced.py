@@ -86,11 +86,13 @@ def run(
         if before - due > settings[PATIENCE]:
             control.standstills += 1
             start, count = before, 0
-        clock[:] += period
+        for i in range(clock.size):
+            clock[i] += period
         exchange(block.ctypes.data, out.ctypes.data, block.shape[0], clock.ctypes.data, 0, user)
-        n = min(kept.shape[0] - filled, out.shape[0])
-        kept[filled : filled + n] = out[:n]
-        filled += n
+        for i in range(min(kept.shape[0] - filled, out.shape[0])):
+            for channel in range(out.shape[1]):
+                kept[filled, channel] = out[i, channel]
+            filled += 1
 
 
 class Clock(CallbackStream):

@@ -9,19 +9,16 @@ Parallel Computing 1, 1984). A stage of radix ``r`` joins transforms of length `
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
 
 import numpy as np
 from numba import types
 
-from rtsep.dsp.kernel import FAST, array, kernel
+from rtsep.dsp.kernel import FAST, array, inner, kernel
 from rtsep.dsp.radices import factorise
 from rtsep.spec import Float32, Int64
 
 _HALF = np.float32(0.5)
 _ROOT_HALF = np.float32(sqrt(0.5))
-inner: Any = kernel(forceinline=True, **FAST)
-"""Decorator of functions that are compiled into the kernels that call them."""
 PLAN = array(1, types.int64), array(1), array(3)
 """Types of the arrays that `plan` returns."""
 

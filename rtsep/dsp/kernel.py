@@ -79,6 +79,8 @@ def kernel(signature: Any = None, /, *, callback: bool = False, **options: Any) 
     """
     folder = None if "inline" in options or "forceinline" in options else cache_folder()
     decorate: Any = cfunc if callback else njit
+    if not callback:  # what is called by its address is a callback
+        options["no_cfunc_wrapper"] = True
 
     def compiled(function: Callable[..., Any]) -> Any:
         with _lock:
@@ -92,6 +94,10 @@ def kernel(signature: Any = None, /, *, callback: bool = False, **options: Any) 
         return result
 
     return compiled
+
+
+inner: Any = kernel(forceinline=True, **FAST)
+"""Decorator of functions that are compiled into the kernels that call them."""
 
 
 def sources() -> dict[str, bytes]:

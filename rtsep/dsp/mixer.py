@@ -124,7 +124,8 @@ def mix(mixture: Float32, stems: Float32, controls: Controls, out: Float32) -> N
             for i in range(sources + 1):
                 now[i] = shares[0, i] + fade[faded] * (shares[1, i] - shares[0, i])
             if faded == length:
-                now[:] = shares[1]
+                for i in range(sources + 1):
+                    now[i] = shares[1, i]
         position = cursors[_POSITION]
         cursors[_POSITION] = position + 1
         for channel in range(channels):

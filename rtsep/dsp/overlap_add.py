@@ -13,8 +13,8 @@ import numpy as np
 from numba import types
 
 from rtsep.dsp import windows
-from rtsep.dsp.fft import PLAN, forward, inner, inverse, plan
-from rtsep.dsp.kernel import FAST, array, kernel, named
+from rtsep.dsp.fft import PLAN, forward, inverse, plan
+from rtsep.dsp.kernel import FAST, array, inner, kernel, named
 from rtsep.errors import SpecError
 from rtsep.spec import Float32, Int64, Spec, Step, check_array
 

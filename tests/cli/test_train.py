@@ -133,7 +133,7 @@ def refused(*arguments: object) -> str:
 
 
 def test_what_is_trained_and_exported_separates_unseen_voices(data: Path, tmp_path: Path) -> None:
-    path = recipe(tmp_path, ("steps = 400", "steps = 160"), ("every = 200", "every = 80"))
+    path = recipe(tmp_path, ("steps = 400", "steps = 120"), ("every = 200", "every = 60"))
     said = run(path, "--data", data, "--runs", tmp_path)
     best = tmp_path / "voices/best.safetensors"
     assert f"rtsep export {best}" in said

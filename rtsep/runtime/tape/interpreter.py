@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from rtsep.dsp.fft import inner
 from rtsep.dsp.held import putter, taker
-from rtsep.dsp.kernel import FAST, array, kernel, named
+from rtsep.dsp.kernel import FAST, array, inner, kernel, named
 from rtsep.dsp.logistic import logistic, tanh
 from rtsep.dsp.product import product
 from rtsep.spec import Float32, Int64
