@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import onnxruntime
@@ -45,9 +44,8 @@ class Speed:
     roofline_share: float
 
 
-@cache
 def core_peak(seconds: float = 0.3) -> float:
-    """Measure the peak of one core in FLOP/s, once: the best of repeated matrix products.
+    """Measure the peak of one core in FLOP/s: the best of repeated matrix products.
 
     ONNX Runtime computes them with one thread, as for the models.
     """
@@ -116,7 +114,7 @@ def share(bundle: Bundle, call_s: float, peak: float) -> float:
     return 2 * macs * bundle.spec.step_length / bundle.spec.sample_rate / (call_s * peak)
 
 
-def speed(bundle: Bundle, peak: float, seconds: float = 0.2) -> Speed:
+def speed(bundle: Bundle, peak: float, seconds: float = 0.5) -> Speed:
     """Time calls on noise.
 
     Raises

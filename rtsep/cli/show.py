@@ -51,7 +51,7 @@ def info(model: str | None) -> None:
 
 
 def measured(bundle: Bundle) -> str:
-    """Time the model on one core for half a second; return the figures as text."""
+    """Time the model on one core for about a second; return the figures as text."""
     peak = core_peak()
     found = speed(bundle, peak)
     how = "on the tape" if found.tape else "in ONNX Runtime"

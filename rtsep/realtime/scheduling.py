@@ -131,9 +131,8 @@ def undisturbed(ask: bool) -> Iterator[None]:
         Whether to also lock memory and lower the niceness of this process's threads.
     """
     interval, outermost = sys.getswitchinterval(), not gc.get_freeze_count()
-    if not outermost:
-        gc.collect()  # of what came since, quickly; else it would stay until the outermost ends
-    gc.freeze()  # collecting all imported objects would take 100 ms, now as well as later
+    gc.collect()
+    gc.freeze()  # collecting all imported objects would take 100 ms
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     locked = ask and lock_memory()
     before = _niceness() if ask else {}
